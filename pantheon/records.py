@@ -1,0 +1,386 @@
+"""The records that cross module borders: frozen, unknown keys refused, one JSON form each.
+
+Ring 0: no decisions and no I/O. Object ids are 40 hex digits, times are timezone-aware, paths are repository paths
+with `/` (bytes that are not UTF-8 are kept through surrogateescape), durations are seconds, sizes are bytes.
+Every stored record carries `schema_version`, so that old ones still load.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """A frozen value. `to_json()` is its canonical form: one line of JSON, sorted keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+# --- tasks and items -------------------------------------------------------------------------------------------------
+
+
+class Acceptance(Record):
+    """One acceptance criterion: a named check from `.pantheon/checks.toml`."""
+
+    run: str
+
+
+class TaskSpec(Record):
+    """The strict `pantheon` block of a task file."""
+
+    flow: str | None = None
+    scope: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    max_diff_lines: int = Field(default=200, ge=1, le=100_000)
+    standing: bool = False
+    acceptance: tuple[Acceptance, ...] = ()
+
+
+class Task(Record):
+    """A committed task file. `spec` is None when the file has no `pantheon` block."""
+
+    uuid: str
+    title: str
+    slug: str
+    status: str
+    priority: str = "P3"
+    labels: tuple[str, ...] = ()
+    path: str
+    body: str = ""
+    spec: TaskSpec | None = None
+
+
+class Repair(StrEnum):
+    """How sure the repair of a finding is."""
+
+    CERTAIN = "certain"  # one right answer, computed
+    CHOOSE = "choose"  # candidates are computed, a model chooses
+    REPORT = "report"  # a person must look
+
+
+class Finding(Record):
+    """One rule that a file breaks. `line` counts from 1, 0 when the whole file is meant."""
+
+    rule: str
+    message: str
+    field: str = ""
+    line: int = 0
+    repair: Repair = Repair.REPORT
+
+
+class Item(Record):
+    """One micro-op: one flow over one target; the unit of queueing, gating and learning.
+
+    `id` is stable across nights: a digest of the task's uuid, the flow and the target.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    task: str  # the task's uuid
+    flow: str
+    target: str
+    blob: str
+    findings: tuple[Finding, ...]
+
+
+# --- configuration as data -------------------------------------------------------------------------------------------
+
+
+class Runtime(Record):
+    """Where an agent thinks. `engine = "none"`: its tools decide everything and no model is asked."""
+
+    engine: Literal["vllm", "scripted", "none"] = "vllm"
+    model: str = "default"
+    origin: str
+    adapter: str | None = None
+
+
+class AgentLimits(Record):
+    max_steps: int = Field(default=8, ge=1, le=64)
+    max_failures: int = Field(default=2, ge=0, le=16)
+    deadline_s: float = Field(default=120.0, gt=0, le=3600)
+    max_tokens: int = Field(default=128, ge=1, le=4096)  # of one answer
+
+
+class Agent(Record):
+    """A specialist. `prefetch` names tools the host calls before the first prompt; `output` the shape of `finalize`."""
+
+    name: str
+    version: int = Field(ge=1)
+    summary: str
+    runtime: Runtime
+    tools: tuple[str, ...] = ()
+    prefetch: tuple[str, ...] = ()
+    output: Literal["edit", "review"] = "edit"
+    prompt: str | None = None
+    limits: AgentLimits = AgentLimits()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class FlowNode(Record):
+    """A node of a flow: exactly one of `agent`, `checks` and `gate`. `when` names a field of an earlier output."""
+
+    id: str
+    agent: str | None = None
+    checks: tuple[str, ...] = ()
+    gate: bool = False
+    inputs: tuple[str, ...] = ()
+    when: str | None = None
+    timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+
+
+class FlowMatch(Record):
+    paths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+class Flow(Record):
+    name: str
+    summary: str = ""
+    match: FlowMatch = FlowMatch()
+    nodes: tuple[FlowNode, ...]
+
+
+class Check(Record):
+    """A named check: an argument vector; `{python}`, `{base}` and `{targets}` are filled in by the runner."""
+
+    name: str
+    run: tuple[str, ...]
+    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+
+
+# --- the tool loop ---------------------------------------------------------------------------------------------------
+
+
+class Offer(Record):
+    """A call the model may make next. Each argument is a list of allowed values, or None for a short free text."""
+
+    tool: str
+    args: dict[str, tuple[str, ...] | None]
+    max_length: int = 160  # characters, of a free text argument
+
+    def single(self) -> dict[str, str] | None:
+        """The only call this offer allows, or None when there is something to choose."""
+        values = [choice for choice in self.args.values() if choice is not None and len(choice) == 1]
+        return {k: v[0] for k, v in self.args.items() if v} if len(values) == len(self.args) else None
+
+
+class ToolCall(Record):
+    """One step of a tool loop: who asked (`host` before the first prompt or on a forced move, else `model`)."""
+
+    step: int
+    by: Literal["host", "model"]
+    tool: str
+    args: dict[str, Any]
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    prompt_sha256: str | None = None
+    answer: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Completion(Record):
+    """One answer of an engine. Token counts as the server reports them."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int = 0
+    completion_tokens: int
+    seconds: float
+
+
+class EngineMetrics(Record):
+    """Counters of a model server since it started; the night takes the difference of two readings."""
+
+    prompt_tokens: float = 0.0
+    generation_tokens: float = 0.0
+    engine_steps: float = 0.0
+    prefix_cache_queries: float = 0.0  # tokens
+    prefix_cache_hits: float = 0.0  # tokens
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+class Artifact(Record):
+    """One file of a node's artifacts, as listed in a note. `content` only when it is small text."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    node: str
+    name: str
+    size: int
+    sha256: str
+    oid: str
+    content: str | None = None
+
+
+class NodeState(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class NodeResult(Record):
+    """What one node did. `output` is the node's typed output as JSON; `files` its artifacts by name, in bytes."""
+
+    node: str
+    state: NodeState
+    agent: str = ""
+    reason: str = ""
+    output: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class CheckResult(Record):
+    name: str
+    passed: bool
+    detail: str = ""
+    seconds: float = 0.0
+
+
+class Verdict(Record):
+    """What a reviewer said. `agent` is `name@version`."""
+
+    node: str
+    agent: str
+    verdict: Literal["pass", "fail"]
+    reason: str
+
+
+class Decision(Record):
+    """The gate's word on one item: accepted only when `reasons` is empty."""
+
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Outcome(StrEnum):
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    PARKED = "parked"  # sound, but conflicts with an earlier item of the stack: next night
+
+
+class Run(Record):
+    """One item's way through its flow, as stored in `run.json` of its run ref and as a line of the journal."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    night: str
+    item: Item
+    base: str
+    outcome: Outcome
+    node: str = ""  # the node that failed
+    reason: str = ""
+    result: str | None = None  # the accepted commit
+    run_commit: str | None = None
+    nodes: dict[str, str] = {}  # node -> state
+    agents: tuple[str, ...] = ()
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Night(Record):
+    """The frozen night: everything that decides what will run, before anything runs."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    started_at: datetime
+    base: str
+    branch: str
+    budget_s: float
+    window: int
+    engine: str
+    model: str
+    agents: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    items: int = 0
+
+
+class PullState(StrEnum):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+class PullItem(Record):
+    """One item in a local PR. `dropped` items are no longer on the branch."""
+
+    item: str
+    run: str
+    target: str
+    commit: str
+    summary: str = ""
+    dropped: bool = False
+
+
+class PullRequest(Record):
+    """A local PR: a review branch plus this record, stored in `refs/pantheon/prs/<id>/meta`."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: int
+    task: str
+    title: str
+    night: str
+    branch: str
+    onto: str  # the user's branch
+    base: str
+    tip: str
+    state: PullState = PullState.OPEN
+    revision: int = 1
+    created_at: datetime
+    items: tuple[PullItem, ...]
+    reason: str = ""
+
+
+class HumanDecision(Record):
+    """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit."""
+
+    schema_version: int = SCHEMA_VERSION
+    pr: int
+    item: str
+    run: str
+    verdict: Literal["accepted", "rejected", "dropped"]
+    reason: str = ""
+    who: str
+    when: datetime
+
+
+class NightReport(Record):
+    """The morning report as data; `report.py` renders it."""
+
+    schema_version: int = SCHEMA_VERSION
+    night: Night
+    finished_at: datetime
+    ended: Literal["finished", "budget", "interrupted", "engine"]
+    runs: tuple[Run, ...]
+    left: int  # items that were not started
+    prs: tuple[PullRequest, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know: skipped tasks, hints
+    tokens_per_s: float = 0.0
+    mean_batch: float = 0.0
+    prefix_hit_rate: float = 0.0
+    host_cpu_s: float = 0.0  # of the orchestrator and its checks, without the engine
+    wall_s: float = 0.0
