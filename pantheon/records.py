@@ -249,7 +249,8 @@ class NodeResult(Record):
     output: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     seconds: float = 0.0
-    tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class CheckResult(Record):

@@ -10,6 +10,7 @@ a directory that it made itself (one with its manifest in it).
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -66,7 +67,7 @@ EMBEDDED = Source(
 def unpack(gguf: Path, target: Path, source: Source = EMBEDDED) -> Unpacked:
     """De-quantise `gguf` into bf16 safetensors with its tokenizer and chat template, in the directory `target`.
 
-    The directory is filled beside its place and renamed, so a kill at any instant leaves the old one or the new one.
+    The directory is filled beside its place and renamed, so a kill at any instant leaves a complete model or none.
     Returns at once when `target` already holds these weights. Raises PantheonError.
     """
     if not gguf.is_file():
@@ -91,7 +92,7 @@ def unpack(gguf: Path, target: Path, source: Source = EMBEDDED) -> Unpacked:
                 f"it is there already without a valid {MANIFEST}, so it may be somebody's own",
                 f"mv {shlex.quote(str(target))} {shlex.quote(str(target) + '.old')} && ./install.sh",
             )
-        for stale in target.parent.glob(f".{target.name}.*.partial"):  # what a killed run left
+        for stale in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):  # what a killed run left
             shutil.rmtree(stale)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
@@ -134,8 +135,9 @@ def _fill(gguf: Path, directory: Path, name: str, source: Source) -> Unpacked:
         parameters=sum(tensor.numel() for tensor in model.parameters()),
     )
     (directory / MANIFEST).write_text(json.dumps(asdict(made), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    directory.chmod(0o755)  # mkdtemp made it private; a model is not a secret
+    directory.chmod(0o755)  # mkdtemp made it private, as transformers did the weights; a model is no secret
     for path in directory.iterdir():
+        path.chmod(0o644)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     return made

@@ -1,0 +1,158 @@
+"""Runs as git keeps them: a run ref per run, and the notes that list its artifacts.
+
+Owns `refs/pantheon/runs/`, the artifact notes and the summary notes. A run's commit has the base and the result as
+parents, so that gc keeps both. It does not decide what is an artifact, nor which commit a note belongs on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from pantheon.errors import RepositoryError
+from pantheon.git import Repo, Signer
+from pantheon.records import Artifact, Run
+
+RUNS = "refs/pantheon/runs/"
+NOTES = "refs/notes/pantheon/artifacts"
+SUMMARY = "refs/notes/pantheon/summary"
+RUN_FILE = "run.json"
+INLINE_BYTES = 2048
+MAX_BYTES = 1 << 20
+_RUN_ID = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
+
+
+def run_ref(run_id: str) -> str:
+    """The ref of a run. RepositoryError when `run_id` is not a string of hexadecimal digits."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise RepositoryError("not a run id", repr(run_id[:80]), "8 to 64 hexadecimal digits", "git pantheon status")
+    return f"{RUNS}{run_id[:2]}/{run_id}"
+
+
+def clip(data: bytes) -> bytes:
+    """`data`, or its head and tail around a line that says what was left out: at most MAX_BYTES."""
+    if len(data) <= MAX_BYTES:
+        return data
+    head = (MAX_BYTES - 200) // 2
+    marker = f"\n[pantheon: {len(data) - 2 * head} of {len(data)} bytes left out here]\n".encode("ascii")
+    return data[:head] + marker + data[-head:]
+
+
+def store_run(
+    repo: Repo,
+    run: Run,
+    files: Mapping[str, Mapping[str, bytes]],
+    result: str | None,
+    when: datetime,
+    signer: Signer | None = None,
+) -> tuple[Run, list[Artifact]]:
+    """Store a finished run: blobs, tree, commit, then its ref, which must not exist yet.
+
+    `files` holds the artifacts by node and name. The run returned names its result and its commit; the one in
+    `run.json` cannot name the commit that holds it, so `load_run` fills that in.
+    """
+    ref = run_ref(run.id)
+    stored = run.model_copy(update={"result": result, "run_commit": None})
+    changes = {RUN_FILE: (0o100644, repo.write_blob(stored.to_json().encode("utf-8", "surrogateescape") + b"\n"))}
+    artifacts: list[Artifact] = []
+    for node, named in sorted(files.items()):
+        for name, data in sorted(named.items()):
+            kept = clip(data)
+            oid = repo.write_blob(kept)
+            changes[f"{node}/{name}"] = (0o100644, oid)
+            artifacts.append(_describe(run.id, node, name, data, oid))
+    tree = repo.write_tree(None, changes)
+    parents = list(dict.fromkeys([run.base, result] if result else [run.base]))
+    message = f"run {run.id}: {run.outcome}\n\nPantheon-Run: {run.id}\n"
+    commit = repo.commit(tree, parents, message, when, signer)
+    repo.move_ref(ref, commit, None, f"run {run.outcome}")
+    return stored.model_copy(update={"run_commit": commit}), artifacts
+
+
+def _describe(run_id: str, node: str, name: str, data: bytes, oid: str) -> Artifact:
+    """The record of one artifact. `size` and `sha256` are those of the full content, `oid` of what was kept."""
+    content: str | None = None
+    if len(data) <= INLINE_BYTES:
+        try:
+            content = data.decode("utf-8")
+        except UnicodeDecodeError:
+            content = None
+    return Artifact(
+        run=run_id,
+        node=node,
+        name=name,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        oid=oid,
+        content=content,
+    )
+
+
+def note_run(repo: Repo, artifacts: Sequence[Artifact], on_commit: str, when: datetime) -> str:
+    """List a run's artifacts in the note of a commit, one line each; lines that are there already stay as they are."""
+    return note_runs(repo, {on_commit: artifacts}, when)
+
+
+def note_runs(repo: Repo, artifacts: Mapping[str, Sequence[Artifact]], when: datetime) -> str:
+    """The same for many commits, in one notes commit; the new value of the notes ref."""
+    lines = {commit: [artifact.to_json() for artifact in some] for commit, some in artifacts.items()}
+    return repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} commit(s)\n", when)
+
+
+def read_notes(repo: Repo, commit: str) -> list[Artifact]:
+    """The artifacts that a commit's note lists; none when it has no note."""
+    note = repo.read_note(NOTES, commit) or b""
+    try:
+        return [Artifact.model_validate(_json(line)) for line in note.splitlines() if line]
+    except ValueError as error:
+        raise RepositoryError("cannot read the artifact note", commit, str(error), "git pantheon reindex") from error
+
+
+def summarise(repo: Repo, texts: Mapping[str, str], when: datetime) -> str:
+    """Set the short text that `git log` shows under each of these commits, in one notes commit."""
+    notes = {commit: (text.rstrip("\n") + "\n").encode("utf-8", "replace") for commit, text in texts.items()}
+    return repo.set_notes(SUMMARY, notes, f"summary of {len(notes)} commit(s)\n", when)
+
+
+def _json(data: bytes) -> object:
+    """Parsed JSON; bytes of a path that are not UTF-8 come back as they went in. ValueError when it is not JSON."""
+    parsed: object = json.loads(data.decode("utf-8", "surrogateescape"))
+    return parsed
+
+
+def _run_commit(repo: Repo, run_id: str) -> str:
+    commit = repo.ref(run_ref(run_id))
+    if commit is None:
+        raise RepositoryError("no such run", run_id, "it has no run ref", "git pantheon status")
+    return commit
+
+
+def _load(repo: Repo, name: str, commit: str) -> Run:
+    data = repo.read_path(commit, RUN_FILE)
+    if data is None:
+        raise RepositoryError("cannot read a run", name, f"its tree has no {RUN_FILE}", "git fsck")
+    try:
+        return Run.model_validate(_json(data)).model_copy(update={"run_commit": commit})
+    except ValueError as error:
+        raise RepositoryError("cannot read a run", name, str(error), f"git show {commit}:{RUN_FILE}") from error
+
+
+def load_run(repo: Repo, run_id: str) -> Run:
+    return _load(repo, run_id, _run_commit(repo, run_id))
+
+
+def list_runs(repo: Repo) -> Iterator[Run]:
+    """Every stored run, in the order of their ids."""
+    for name, commit in repo.refs(RUNS).items():
+        yield _load(repo, name, commit)
+
+
+def read_artifact(repo: Repo, run_id: str, node: str, name: str) -> bytes:
+    """What was kept of one artifact (see `clip`)."""
+    data = repo.read_path(_run_commit(repo, run_id), f"{node}/{name}")
+    if data is None:
+        raise RepositoryError("no such artifact", f"{node}/{name}", f"not in run {run_id}", "git pantheon status")
+    return data

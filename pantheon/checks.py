@@ -1,0 +1,90 @@
+"""Named checks, run in the sandbox on a clean export of a committed tree, never in a directory an agent edited.
+
+Owns the exports and the number of checks that run at once. The commands and their rules come from the base commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pantheon.config import Config
+from pantheon.errors import ConfigError
+from pantheon.git import Repo
+from pantheon.process import Limits, Sandbox, run_async
+from pantheon.records import Check, CheckResult
+
+TREE, BASE, SETTINGS = Path("/work/tree"), Path("/work/base"), Path("/work/config")
+AT_ONCE = 2
+
+
+@dataclass
+class CheckRoom:
+    """A scratch directory with the base commit exported once. `cpu_s` adds up what the checks used."""
+
+    repo: Repo
+    config: Config
+    work: Path
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    cpu_s: float = 0.0
+
+    @classmethod
+    def open(cls, repo: Repo, config: Config, base: str, work: Path) -> CheckRoom:
+        rules = work / "config" / "rules"
+        rules.mkdir(parents=True, exist_ok=True)
+        for name, data in config.rules.items():
+            (rules / name).write_bytes(data)
+        repo.export(base, work / "base", work / "store")
+        return cls(repo, config, work)
+
+    def named(self, names: Sequence[str]) -> list[Check]:
+        """The checks with these names, in order. Raises ConfigError for an unknown one."""
+        for name in names:
+            if name not in self.config.checks:
+                raise ConfigError("no such check", name, f"known: {', '.join(sorted(self.config.checks))}")
+        return [self.config.checks[name] for name in dict.fromkeys(names)]
+
+    async def run(
+        self, tree: str, label: str, names: Sequence[str], targets: Sequence[str]
+    ) -> tuple[list[CheckResult], bytes, bytes]:
+        """Run checks over `targets` of `tree`: (results, stdout, stderr). Raises ConfigError, SandboxError."""
+        checks = self.named(names)
+        place = self.work / "exports" / label
+        sandbox = Sandbox(
+            readable=((place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)), cwd=TREE
+        )
+        results, out, err = [], [], []
+        async with self.slots:
+            self.repo.export(tree, place, self.work / "store")
+            try:
+                for check in checks:
+                    limits = Limits(wall_s=check.timeout_s, cpu_s=int(check.timeout_s) + 1)
+                    done = await run_async(_fill(check.run, targets), limits=limits, sandbox=sandbox)
+                    self.cpu_s += done.cpu_seconds
+                    text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+                    passed = done.returncode == 0 and not done.stopped_for
+                    detail = f"stopped: {done.stopped_for}" if done.stopped_for else ""
+                    if not passed and not detail:
+                        detail = next(iter(text.splitlines()), f"exit status {done.returncode}")[:300]
+                    results.append(CheckResult(name=check.name, passed=passed, detail=detail, seconds=done.seconds))
+                    out.append(f"== {check.name}\n".encode() + done.stdout)
+                    err.append(done.stderr)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, place, True)
+        return results, b"".join(out), b"".join(err)
+
+
+def _fill(argv: Sequence[str], targets: Sequence[str]) -> list[str]:
+    words: list[str] = []
+    for word in argv:
+        if word == "{targets}":
+            words.extend(targets)
+        else:
+            words.append(
+                word.replace("{python}", sys.executable).replace("{base}", str(BASE)).replace("{config}", str(SETTINGS))
+            )
+    return words

@@ -1,0 +1,61 @@
+"""Git as a child process: the two ways we ever call it.
+
+Owns the arguments and the environment of a git child. `quiet` is ours: no hooks, no monitor, no pager, no optional
+locks, no prompt, no garbage collection. `users_own` is the merge a person asked for: their configuration, hooks,
+filters, signing and identity, and nothing that a hook may have leaked to us.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pantheon.errors import RepositoryError
+from pantheon.process import Completed, Limits, run
+
+_QUIET = (
+    *("--no-pager", "--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
+    *("-c", "core.pager=cat", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "log.showSignature=false"),
+    *("-c", "log.showRoot=true", "-c", "color.ui=false", "-c", "core.quotePath=false"),
+)
+_KEPT = re.compile(
+    r"PATH|HOME|USER|LOGNAME|TMPDIR|TZ|LANG|LANGUAGE|LC_\w+|XDG_\w+|GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)", re.ASCII
+)
+_KEPT_FOR_USER = re.compile(
+    r"SSH_\w+|GNUPGHOME|GPG_\w+|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS|TERM|SHELL", re.ASCII
+)
+
+
+def _limits(wall_s: float) -> Limits:
+    return Limits(
+        wall_s=wall_s, cpu_s=None, memory_bytes=None, processes=None, output_bytes=256 << 20, file_bytes=None
+    )
+
+
+def _environment(pattern: re.Pattern[str]) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if pattern.fullmatch(key)}
+
+
+def quiet(root: Path, *args: str, check: bool = True) -> Completed:
+    """One neutralised git child in `root`. With `check`, anything but success is a RepositoryError."""
+    env = _environment(_KEPT) | {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    done = run(["git", *_QUIET, *args], limits=_limits(600.0), env=env, cwd=root)
+    if check and (done.timed_out or done.truncated or done.returncode != 0):
+        why = os.fsdecode(done.stderr).strip()
+        if done.timed_out or done.truncated:
+            why = "no answer in 600 s" if done.timed_out else "it printed more than 256 MiB"
+        raise RepositoryError(f"git {args[0]} failed", str(root), why)
+    return done
+
+
+def users_own(root: Path, *args: str) -> Completed:
+    """The user's own git in their worktree, never with an editor or a prompt; the caller reads how it ended."""
+    env = _environment(_KEPT) | _environment(_KEPT_FOR_USER)
+    env |= {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_MERGE_AUTOEDIT": "no"}
+    return run(["git", *args], limits=_limits(1800.0), env=env, cwd=root)

@@ -1,0 +1,262 @@
+"""`git pantheon`: a table of commands. Each parses its arguments, calls one function with plain values, prints its record
+(text or `--json`) and returns a code. Reads the environment, which nothing else does. Imports lazily: the bare command
+must answer at once.
+
+Exit codes: 0 done, 1 you can fix it, 2 usage, 3 our bug (with a log to send), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pantheon import __version__
+from pantheon.errors import PantheonError
+from pantheon.places import Places, places
+
+Command = Callable[[argparse.Namespace, Places], int]
+LATER = "the daemon keeps the night window in a later version; start a night with: git pantheon night --now --budget 10m"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit code."""
+    options = _parser().parse_args(argv)
+    where = places(os.environ)
+    try:
+        command: Command = options.command
+        return command(options, where)
+    except PantheonError as error:
+        print(f"git pantheon: {error.render()}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("git pantheon: interrupted; nothing is half-done, the next night resumes", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the last line of defence: a bug of ours must leave a log, not a screen of frames
+        return _our_bug(where)
+
+
+def _our_bug(where: Places) -> int:
+    log = where.state / "crash.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"git-pantheon {__version__}\n{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+        print(f"git pantheon: this is a bug of ours: {sys.exc_info()[1]}\n  the log to send: {log}", file=sys.stderr)
+    except OSError:
+        traceback.print_exc()
+    return 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="git pantheon", description="Useful work from small local models, overnight, inside git."
+    )
+    parser.add_argument("--version", action="version", version=f"git-pantheon {__version__}")
+    parser.set_defaults(command=status, json=False)
+    table = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, command: Command, summary: str, json: bool = False) -> argparse.ArgumentParser:
+        sub = table.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=command, json=False)
+        if json:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    add("status", status, "what needs me? then queue, last night, open PRs", json=True)
+    sub = add("init", init, "prepare this repository; shows everything it writes")
+    sub.add_argument("--dry-run", action="store_true", help="show, write nothing")
+    sub = add("uninstall", uninstall, "put the repository back as it was")
+    sub.add_argument("--purge", action="store_true", help="also delete Pantheon's refs, branches and keys")
+    add("plan", plan, "what tonight would run, in what order, how long", json=True)
+    sub = add("night", night, "run a night")
+    sub.add_argument("--now", action="store_true", help="start it now")
+    sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
+    sub.add_argument("--engine", choices=("vllm", "scripted"), help="scripted: a dry run without a model")
+    sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    sub = add("report", report, "the morning report", json=True)
+    sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
+    sub.add_argument("--markdown", action="store_true", help="print Markdown")
+    _add_pr(add)
+    sub = add("accept", accept, "merge a PR with your own git")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("--drop", nargs="+", default=[], metavar="ITEM", help="leave these items out (id or path)")
+    sub = add("reject", reject, "reject a PR or some of its items")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; all when absent")
+    sub.add_argument("-m", "--message", required=True, metavar="WHY", help="the reason")
+    sub = add("run", run, "one run: its nodes, why it failed, its artifacts", json=True)
+    sub.add_argument("run", help="a run's id or its beginning")
+    sub.add_argument("artifact", nargs="?", help="NODE/NAME: print this artifact")
+    sub = add("check", check, "run named checks on a commit, outside any night", json=True)
+    sub.add_argument("names", nargs="+", metavar="CHECK")
+    sub.add_argument("--rev", default="HEAD", help="the commit to check")
+    sub.add_argument("--base", metavar="REV", help="the commit to compare with (default: its first parent)")
+    add("doctor", doctor, "prove that a night can run here", json=True)
+    sub = add("demo", demo, "build a small repository and run a real night in it")
+    sub.add_argument("directory", nargs="?", help="where (default: ~/pantheon-demo)")
+    sub.add_argument("--budget", default="30m", metavar="T")
+    sub.add_argument("--engine", choices=("vllm", "scripted"), default="vllm")
+    sub = table.add_parser("hook")
+    sub.add_argument("name")
+    sub.add_argument("rest", nargs="*")
+    sub.set_defaults(command=hook, json=False)
+    return parser
+
+
+def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("pr", pr_list, "local PRs: list, show, diff, log, checkout", json=True)
+    sub.add_argument("--all", action="store_true", help="closed ones too")
+    verbs = sub.add_subparsers(metavar="VERB")
+    for name, command, summary in (
+        ("list", pr_list, "the open PRs"),
+        ("show", pr_show, "one PR with its items"),
+        ("diff", pr_diff, "what it changes"),
+        ("log", pr_log, "its commits with their notes"),
+        ("checkout", pr_checkout, "check out its review branch"),
+    ):
+        verb = verbs.add_parser(name, help=summary)
+        verb.set_defaults(command=command)
+        verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        if name == "list":
+            verb.add_argument("--all", action="store_true", default=argparse.SUPPRESS)
+        else:
+            verb.add_argument("pr", type=int)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.status(desk.here(), as_json=options.json)
+
+
+def plan(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.plan(desk.here(), as_json=options.json)
+
+
+def report(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.report(desk.here(), options.night, as_json=options.json, markdown=options.markdown)
+
+
+def pr_list(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.pr_list(desk.here(), everything=options.all, as_json=options.json)
+
+
+def pr_show(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.pr_show(desk.here(), options.pr, as_json=options.json)
+
+
+def pr_diff(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.pr_diff(desk.here(), options.pr)
+
+
+def pr_log(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.pr_git(desk.here(), options.pr, "log")
+
+
+def pr_checkout(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.pr_git(desk.here(), options.pr, "switch")
+
+
+def run(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.run(desk.here(), options.run, options.artifact, as_json=options.json)
+
+
+# --- deciding --------------------------------------------------------------------------------------------------------
+
+
+def accept(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.accept(desk.here(), options.pr, options.drop)
+
+
+def reject(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.reject(desk.here(), options.pr, options.items, options.message)
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def init(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.init(desk.here(), _program(), dry_run=options.dry_run)
+
+
+def uninstall(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.uninstall(desk.here(), purge=options.purge)
+
+
+def night(options: argparse.Namespace, where: Places) -> int:
+    if not options.now:
+        print(LATER)
+        return 2
+    from pantheon import session
+
+    return session.night(Path.cwd(), where, budget=options.budget, engine=options.engine, quiet=options.quiet)
+
+
+def check(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import session
+
+    return session.check(Path.cwd(), where, options.names, rev=options.rev, base=options.base, as_json=options.json)
+
+
+def doctor(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import session
+
+    return session.doctor(Path.cwd(), where, as_json=options.json)
+
+
+def demo(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import demo as demos
+
+    target = Path(options.directory) if options.directory else None
+    return demos.run(where, target, _program(), budget=options.budget, engine=options.engine)
+
+
+def hook(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.hook(desk.here(), options.name, dict(os.environ), sys.stdin)
+
+
+def _program() -> str:
+    """The absolute path by which hooks find this program."""
+    beside = Path(sys.argv[0])
+    if beside.name == "git-pantheon" and beside.exists():
+        return str(beside.resolve() if not beside.is_symlink() else beside.absolute())
+    return str(Path(sys.executable).with_name("git-pantheon"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""Everything under `.pantheon/`, as records: settings, agents, flows, checks, rules, prompts.
+
+Read from one commit (never from a working tree an agent could edit), each file on its own: the repository's file
+overrides the packaged default of the same name in `templates/`. Does not decide; does not touch the disk except for
+the packaged defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomlkit
+from pydantic import Field, ValidationError
+from tomlkit.exceptions import ParseError, TOMLKitError
+
+from pantheon.errors import ConfigError
+from pantheon.records import Agent, Check, Flow, FlowNode, Record
+
+DIRECTORY = ".pantheon"
+R = TypeVar("R", bound=Record)
+Reader = Callable[[str], bytes | None]
+
+
+class TaskSettings(Record):
+    """Where task files live and which statuses the night takes."""
+
+    paths: tuple[str, ...] = ("docs/tasks/**/*.md", "tasks/**/*.md")
+    ready: tuple[str, ...] = ("ready", "todo")
+
+
+class NightSettings(Record):
+    budget: str = "6h"
+    window: int = Field(default=0, ge=0, le=4096)  # runs in flight; 0: what the engine suggests
+    max_items_per_pr: int = Field(default=25, ge=1, le=1000)
+    max_open_prs: int = Field(default=20, ge=1, le=10_000)
+    protected: tuple[str, ...] = ()
+
+
+class EngineSettings(Record):
+    kind: Literal["vllm", "scripted"] = "vllm"
+    model: str = "default"
+
+
+class AcceptSettings(Record):
+    strategy: Literal["merge", "ff", "rebase"] = "merge"
+
+
+class Settings(Record):
+    """`.pantheon/pantheon.toml`."""
+
+    schema_version: Literal[1] = 1
+    tasks: TaskSettings = TaskSettings()
+    night: NightSettings = NightSettings()
+    engine: EngineSettings = EngineSettings()
+    accept: AcceptSettings = AcceptSettings()
+
+
+class Config(Record):
+    """What one commit says. `prompts` and `rules` are raw; `digest` covers every file that was read."""
+
+    settings: Settings
+    agents: dict[str, Agent]
+    flows: dict[str, Flow]
+    checks: dict[str, Check]
+    prompts: dict[str, str]
+    rules: dict[str, bytes]
+    digest: str
+
+
+def packaged(*parts: str) -> Path:
+    """A packaged default: beside the package in a clone, inside it in an installed wheel."""
+    here = Path(__file__).resolve().parent
+    beside = here.parent.joinpath("templates", "pantheon")
+    root = beside if beside.is_dir() else here.joinpath("templates", "pantheon")
+    return root.joinpath(*parts)
+
+
+def load(read: Reader, names: tuple[str, ...]) -> Config:
+    """The configuration. `read` gives a repository file's bytes or None; `names` are all paths of that commit.
+
+    Raises ConfigError with file and line.
+    """
+    files = _defaults()
+    for name in sorted(names):
+        inside = name.removeprefix(DIRECTORY + "/")
+        if inside != name and inside.endswith((".toml", ".j2")):
+            data = read(name)
+            if data is not None:
+                files[inside] = (name, data)
+    digest = hashlib.sha256()
+    for inside, (_, data) in sorted(files.items()):
+        digest.update(f"{inside}\0{len(data)}\0".encode() + data)
+    agents = [_agent(*files[name]) for name in sorted(files) if name.startswith("agents/")]
+    flows = [_flow(*files[name]) for name in sorted(files) if name.startswith("flows/")]
+    return Config(
+        settings=_record(Settings, *files["pantheon.toml"]),
+        agents={agent.name: agent for agent in agents},
+        flows={flow.name: flow for flow in flows},
+        checks=_checks(*files["checks.toml"]),
+        prompts={
+            name.removeprefix("prompts/"): _text(*files[name]) for name in sorted(files) if name.startswith("prompts/")
+        },
+        rules={
+            name.removeprefix("rules/"): files[name][1] for name in sorted(files) if name.startswith("rules/")
+        },
+        digest=digest.hexdigest(),
+    )
+
+
+def _defaults() -> dict[str, tuple[str, bytes]]:
+    root = packaged()
+    found = {
+        path.relative_to(root).as_posix(): (f"templates/pantheon/{path.relative_to(root).as_posix()}", path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.suffix in (".toml", ".j2")
+    }
+    if "pantheon.toml" not in found:
+        raise ConfigError("cannot find the packaged defaults", str(root), "the installation is incomplete",
+                          hint="./install.sh")
+    return found
+
+
+def _text(path: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError("cannot read", path, "not UTF-8", line) from error
+
+
+def _document(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
+    text = _text(path, data)
+    try:
+        return text, tomlkit.parse(text).unwrap()
+    except ParseError as error:
+        raise ConfigError("cannot read", path, str(error), error.line) from error
+    except TOMLKitError as error:
+        raise ConfigError("cannot read", path, str(error)) from error
+
+
+def _record(kind: type[R], path: str, data: bytes) -> R:
+    text, values = _document(path, data)
+    return _validated(kind, path, text, values)
+
+
+def _validated(kind: type[R], path: str, text: str, values: Mapping[str, Any]) -> R:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [str(key) for key in first["loc"]]
+        why = f"{'.'.join(keys)}: {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            why = f"unknown key {keys[-1]!r}; known here: {', '.join(_known(kind, keys[:-1]))}"
+        raise ConfigError("cannot use", path, why, _line_of(text, keys)) from error
+
+
+def _known(kind: type[Record], keys: list[str]) -> list[str]:
+    """The keys a record accepts at a nested place, for the message."""
+    for key in keys:
+        field = kind.model_fields.get(key)
+        inner = field.annotation if field is not None else None
+        if not (isinstance(inner, type) and issubclass(inner, Record)):
+            return ["see the documentation"]
+        kind = inner
+    return sorted(kind.model_fields)
+
+
+def _line_of(text: str, keys: list[str]) -> int:
+    """The line (from 1) of the innermost named key that can be found; 0 when none can."""
+    for key in reversed([k for k in keys if not k.isdigit()]):
+        pattern = re.compile(rf"(^|[\[{{,.\s]){re.escape(key)}\s*[=\]]")
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.lstrip().startswith("#") and pattern.search(line):
+                return number
+    return 0
+
+
+def _agent(path: str, data: bytes) -> Agent:
+    text, values = _document(path, data)
+    return _validated(Agent, path, text, _table(path, values, "agent"))
+
+
+def _table(path: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    extra = sorted(set(values) - {name})
+    if name not in values or extra:
+        why = f"unknown table {extra[0]!r}" if extra else "is missing"
+        raise ConfigError("cannot use", path, f"the file has one table [{name}]; {why}")
+    return dict(values[name])
+
+
+def _flow(path: str, data: bytes) -> Flow:
+    text, values = _document(path, data)
+    table = _table(path, values, "flow")
+    nodes = table.pop("node", [])
+    parsed = tuple(_validated(FlowNode, path, text, node) for node in nodes)
+    flow = _validated(Flow, path, text, {**table, "nodes": parsed})
+    return flow
+
+
+def _checks(path: str, data: bytes) -> dict[str, Check]:
+    text, values = _document(path, data)
+    table = _table(path, values, "check")
+    return {name: _validated(Check, path, text, {"name": name, **value}) for name, value in table.items()}
+
+
+def refuse_remote(config: Config) -> None:
+    """Raise ConfigError when any agent's runtime is not local: night is local, there is no fallback."""
+    for agent in config.agents.values():
+        if agent.runtime.origin != "local":
+            raise ConfigError(
+                "refused",
+                f"agent {agent.name}",
+                f"runtime.origin is {agent.runtime.origin!r}; only 'local' may run at night",
+                hint=f"edit {DIRECTORY}/agents/{agent.name}.toml",
+            )

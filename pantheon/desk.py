@@ -1,0 +1,314 @@
+"""The commands with which a person looks and decides: status, plan, report, pr, run, accept, reject, init, hook.
+
+Ring 4: takes plain values, calls the rings below, prints text or JSON, returns an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from pantheon import artifacts, children, hooks, prs, review, screen
+from pantheon import night as nights
+from pantheon import plan as plans
+from pantheon import report as reports
+from pantheon.config import packaged
+from pantheon.errors import PantheonError, RepositoryError
+from pantheon.git import Repo, Signer
+from pantheon.records import NodeState, Outcome, PullRequest, PullState
+from pantheon.survey import Survey, survey
+
+
+def here() -> Repo:
+    """The repository of the current directory. Raises RepositoryError."""
+    return Repo.discover(Path.cwd())
+
+
+def signer(repo: Repo) -> Signer:
+    return Signer.load_or_create(repo.common_dir / "pantheon" / "keys")
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def make_plan(repo: Repo, found: Survey) -> plans.Plan:
+    """Tonight's queue from a survey and the PRs that wait."""
+    pulls = prs.load_all(repo)
+    planned = plans.freeze(
+        found.tasks,
+        {path: entry.oid for path, entry in found.entries.items()},
+        found.findings(found.targets()),
+        found.config.flows,
+        ready=found.config.settings.tasks.ready,
+        prs=pulls,
+        rejected=nights.rejected_blobs(repo, pulls),
+    )
+    return plans.Plan(planned.items, planned.tasks, (*found.problems, *planned.notes))
+
+
+def _print_json(value: object) -> int:
+    print(json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1))
+    return 0
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def status(repo: Repo, *, as_json: bool) -> int:
+    """What needs me? Then queue, last night, open PRs."""
+    pulls = [pull for pull in prs.load_all(repo) if pull.state is PullState.OPEN]
+    found = survey(repo, repo.head().commit)
+    planned = make_plan(repo, found)
+    try:
+        last = nights.load_report(repo)
+    except RepositoryError:
+        last = None
+    failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
+    open_night = nights.unfinished(repo)
+    if as_json:
+        return _print_json(
+            {
+                "needs_you": reports.needs_you(pulls, failed, len(found.problems)),
+                "queued_items": len(planned.items),
+                "queued_tasks": len(planned.tasks),
+                "open_prs": [pull.model_dump(mode="json") for pull in pulls],
+                "last_night": last.night.id if last else None,
+                "unfinished_night": open_night,
+                "failed": failed,
+                "problems": list(found.problems),
+                "notes": list(planned.notes),
+            }
+        )
+    print(reports.needs_you(pulls, failed, len(found.problems)))
+    print(f"queue: {_queued(planned)}")
+    if open_night:
+        print(f"night {open_night} was interrupted; git pantheon night --now resumes it")
+    if last:
+        tally = reports.counts(last)
+        print(f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, {tally[Outcome.FAILED]} failed, {last.left} left")
+    if pulls:
+        screen.pulls(pulls, everything=False)
+    for note in planned.notes[:8]:
+        print(f"note: {plans.printable(note)}")
+    if len(planned.notes) > 8:
+        print(f"note: and {len(planned.notes) - 8} more: git pantheon plan")
+    return 0
+
+
+def _queued(planned: plans.Plan) -> str:
+    tasks = f"{len(planned.tasks)} task{'s' if len(planned.tasks) != 1 else ''}"
+    return f"{tasks}, {len(planned.items)} item{'s' if len(planned.items) != 1 else ''} for tonight"
+
+
+def plan(repo: Repo, *, as_json: bool) -> int:
+    """What tonight would run, in what order, how long."""
+    found = survey(repo, repo.head().commit)
+    planned = make_plan(repo, found)
+    speeds = _speeds(repo)
+    span = plans.forecast(len(planned.items), speeds)
+    if as_json:
+        return _print_json(
+            {
+                "items": [item.model_dump(mode="json") for item in planned.items],
+                "tasks": [task.path for task in planned.tasks],
+                "notes": list(planned.notes),
+                "forecast_s": list(span) if span else None,
+            }
+        )
+    print(_queued(planned))
+    for number, item in enumerate(planned.items, 1):
+        rules = ", ".join(dict.fromkeys(finding.rule for finding in item.findings))
+        print(f"{number:4}  {item.flow}  {plans.printable(item.target)}  ({rules})")
+    if span:
+        low, high = (reports.span(value) for value in span)
+        nights_ = "1 night" if len(speeds) == 1 else f"{len(speeds)} nights"
+        print(f"time: {low} to {high}, from {nights_} measured here")
+    elif planned.items:
+        print("time: not known before the first night here")
+    for note in planned.notes:
+        print(f"note: {plans.printable(note)}")
+    return 0
+
+
+def _speeds(repo: Repo) -> list[float]:
+    """Seconds per item of the last nights that did some work, with 20% either way when there is only one."""
+    speeds = []
+    for name in sorted(repo.refs(nights.NIGHTS), reverse=True)[:5]:
+        try:
+            found = nights.load_report(repo, name.removeprefix(nights.NIGHTS))
+        except RepositoryError:
+            continue
+        if len(found.runs) >= 3 and found.night.engine != "scripted":
+            speeds.append(found.wall_s / len(found.runs))
+    return [speeds[0] * 0.8, speeds[0] * 1.2] if len(speeds) == 1 else speeds
+
+
+def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool) -> int:
+    found = nights.load_report(repo, night)
+    if as_json:
+        return _print_json(found.model_dump(mode="json"))
+    if markdown:
+        print(reports.markdown(found), end="")
+    else:
+        screen.night_report(found)
+    return 0
+
+
+def pr_list(repo: Repo, *, everything: bool, as_json: bool) -> int:
+    found = prs.load_all(repo)
+    if as_json:
+        return _print_json([p.model_dump(mode="json") for p in found if everything or p.state is PullState.OPEN])
+    screen.pulls(found, everything)
+    return 0
+
+
+def pr_show(repo: Repo, number: int, *, as_json: bool) -> int:
+    found = prs.load(repo, number)
+    if as_json:
+        return _print_json(found.model_dump(mode="json"))
+    screen.pull(found)
+    return 0
+
+
+def pr_diff(repo: Repo, number: int) -> int:
+    """The whole change of a PR, as a patch."""
+    found = prs.load(repo, number)
+    if sys.stdout.isatty():
+        return children.shown(repo.root, "diff", "--no-ext-diff", "--no-textconv", found.base, found.tip)
+    sys.stdout.buffer.write(repo.diff(repo.tree_of(found.base), repo.tree_of(found.tip)).patch)
+    return 0
+
+
+def pr_git(repo: Repo, number: int, verb: str) -> int:
+    """`git log` over the PR's commits, or `git switch` to its branch: the user's own git."""
+    found = prs.load(repo, number)
+    if verb == "log":
+        return children.shown(repo.root, "log", f"--notes={artifacts.SUMMARY}", f"{found.base}..{found.tip}")
+    if found.state is not PullState.OPEN:
+        raise RepositoryError("cannot check out", f"PR {number}", f"it was {found.state}", f"git switch --detach {found.tip[:12]}")
+    return children.shown(repo.root, "switch", found.branch)
+
+
+def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
+    """One run: its nodes, why it failed, its artifacts; or one artifact's bytes."""
+    matches = [ref.rsplit("/", 1)[1] for ref in repo.refs(artifacts.RUNS) if ref.rsplit("/", 1)[1].startswith(name)]
+    if len(matches) != 1:
+        why = "no run has that id" if not matches else f"{len(matches)} runs begin so"
+        raise RepositoryError("no such run", name, why, "git pantheon report")
+    found = artifacts.load_run(repo, matches[0])
+    if artifact:
+        node, _, file = artifact.partition("/")
+        sys.stdout.buffer.write(artifacts.read_artifact(repo, found.id, node, file))
+        return 0
+    if as_json:
+        return _print_json(found.model_dump(mode="json"))
+    print(f"run {found.id}: {found.outcome} in night {found.night}, {plans.printable(found.item.target)}")
+    for node, state in found.nodes.items():
+        print(f"  {node:14} {state}{'  <- ' + plans.printable(found.reason) if state == NodeState.FAILED else ''}")
+    at = repo.refs(artifacts.RUNS)[artifacts.run_ref(found.id)]
+    for path in sorted(repo.entries(at)):
+        print(f"  artifact {path}")
+    print(f"look: git pantheon run {found.id[:12]} NODE/NAME")
+    return 0
+
+
+# --- deciding --------------------------------------------------------------------------------------------------------
+
+
+def accept(repo: Repo, number: int, drop: Sequence[str]) -> int:
+    strategy = survey(repo, repo.head().commit).config.settings.accept.strategy
+    pull = review.accept(repo, prs.load(repo, number), drop=drop, strategy=strategy, when=now(), signer=signer(repo))
+    print(f"PR {number} accepted: {_live(pull)} items are on {pull.onto}")
+    return 0
+
+
+def reject(repo: Repo, number: int, items: Sequence[str], reason: str) -> int:
+    pull = review.reject(repo, prs.load(repo, number), items=items, reason=reason, when=now(), signer=signer(repo))
+    if pull.state is PullState.OPEN:
+        print(f"PR {number}: {len(items)} items rejected, {_live(pull)} are left to review")
+    else:
+        print(f"PR {number} rejected; the same change is not offered again")
+    return 0
+
+
+def _live(pull: PullRequest) -> int:
+    return sum(1 for item in pull.items if item.run and not item.dropped)
+
+
+# --- the repository --------------------------------------------------------------------------------------------------
+
+
+def init(repo: Repo, program: str, *, dry_run: bool) -> int:
+    plan_ = hooks.plan_init(repo, packaged().parent, program)
+    for line in plan_.lines():
+        print(line)
+    if dry_run:
+        print("dry run: nothing was written")
+        return 0
+    hooks.apply_init(repo, plan_)
+    return 0
+
+
+def uninstall(repo: Repo, *, purge: bool) -> int:
+    plan_ = hooks.plan_uninstall(repo, purge)
+    for line in plan_.lines():
+        print(line)
+    hooks.apply_uninstall(repo, purge)
+    return 0
+
+
+def hook(repo: Repo, name: str, environ: Mapping[str, str], stdin: TextIO) -> int:
+    """What the hook stubs call. Only pre-commit and pre-push may refuse."""
+    match name:
+        case "pre-push":
+            code, lines = hooks.pre_push_verdict(stdin.read().splitlines(), environ.get("PANTHEON_PUSH") == "1")
+            for line in lines:
+                print(line, file=sys.stderr)
+            return code
+        case "pre-commit":
+            return _pre_commit(repo)
+        case "post-commit":
+            return _post_commit(repo)
+        case _:
+            return 0
+
+
+def _post_commit(repo: Repo) -> int:
+    found = survey(repo, repo.head().commit)
+    planned = make_plan(repo, found)
+    for problem in found.problems:
+        print(f"pantheon: {plans.printable(problem)}")
+    if planned.items:
+        print(f"pantheon: {_queued(planned)}")
+    return 0
+
+
+def _pre_commit(repo: Repo) -> int:
+    """Refuse a staged task file that cannot be used, or configuration that does not load."""
+    from pantheon import tasks
+
+    staged = repo.staged()
+    settings = survey_settings(repo)
+    code = 0
+    for path in tasks.select(sorted(staged), settings):
+        try:
+            tasks.parse(staged[path], path)
+        except PantheonError as error:
+            print(f"pantheon: {error.render()}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def survey_settings(repo: Repo) -> tuple[str, ...]:
+    """`tasks.paths` of HEAD; the defaults before the first commit."""
+    from pantheon.config import load
+
+    try:
+        return survey(repo, repo.head().commit).config.settings.tasks.paths
+    except RepositoryError:
+        return load(lambda _: None, ()).settings.tasks.paths

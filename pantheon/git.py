@@ -1,0 +1,653 @@
+"""The door to git: objects, refs, notes, worktrees and the few git children.
+
+Owns every use of pygit2 (writes) and dulwich (the independent second reader). Objects and refs are handled through the
+common git dir opened as bare, so that no attribute file, filter, hook or index of a worktree has a say. Refs are moved
+by compare-and-swap and only in our namespaces. The user's branch, index and worktree are touched by `user_merge` alone.
+It decides nothing: what to build, when to move a ref and what to merge is told to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Literal
+
+import pygit2
+from dulwich.errors import NotGitRepository
+from dulwich.notes import Notes
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
+from dulwich.repo import Repo as DulwichRepo
+from pygit2.enums import DeltaStatus, DiffOption, ObjectType, ReferenceType, RepositoryOpenFlag
+
+from pantheon import children, worktrees
+from pantheon.errors import MergeConflict, RefMoved, RepositoryError
+from pantheon.names import valid_name
+from pantheon.records import Record
+from pantheon.signing import Signer
+from pantheon.trees import DIRECTORY, Items, edit_tree, find_note, parse_tree, render_tree
+
+__all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer", "valid_name"]
+
+NAME, EMAIL = "Pantheon", "pantheon@localhost"
+NAMESPACES = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
+STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
+_LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
+_IN_PROGRESS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
+
+
+class Entry(Record):
+    path: str
+    mode: int
+    oid: str
+
+
+class FileChange(Record):
+    path: str
+    old_path: str | None
+    status: Literal["added", "deleted", "modified", "renamed", "typechange"]
+    added: int
+    deleted: int
+    mode: int  # the new mode; of a deleted file the old one
+
+
+class Diff(Record):
+    patch: bytes
+    files: tuple[FileChange, ...]
+    added: int
+    deleted: int
+
+
+class Head(Record):
+    commit: str
+    branch: str | None  # None when detached
+
+
+class CommitInfo(Record):
+    oid: str
+    tree: str
+    parents: tuple[str, ...]
+    message: str
+    when: datetime  # of the committer
+    author: str  # Name <email>
+
+
+@contextmanager
+def _door(what: str, thing: str = "", hint: str = "") -> Iterator[None]:
+    """Make the errors of pygit2 ours. KeyError: no such object; ValueError: a bad name, id or text."""
+    try:
+        yield
+    except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+        why = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if "No space left" in why:
+            hint = "free some disk space and run it again"
+        raise RepositoryError(what, thing, why, hint) from error
+
+
+def _aware(seconds: int, offset: int) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=offset)))
+
+
+def _signature(when: datetime) -> pygit2.Signature:
+    offset = when.utcoffset()
+    if offset is None:
+        raise ValueError("a commit's time must be timezone-aware")
+    return pygit2.Signature(NAME, EMAIL, int(when.timestamp()), int(offset.total_seconds() // 60), "utf-8")
+
+
+@contextmanager
+def _flock(path: Path) -> Iterator[int]:
+    """Hold a lock that dies with its holder; gives the open descriptor."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Repo:
+    """One repository, seen from one of its worktrees. `root` is that worktree, `common_dir` the main git dir."""
+
+    def __init__(self, root: Path, git_dir: Path, common_dir: Path) -> None:
+        """Use `discover`: it refuses what cannot be worked on."""
+        self.root, self.git_dir, self.common_dir = root, git_dir, common_dir
+        self._work = pygit2.Repository(str(git_dir))  # HEAD and revisions, as seen from this worktree
+        self._repo = pygit2.Repository(str(common_dir), RepositoryOpenFlag.BARE)
+        self._repo.set_ident(NAME, EMAIL)  # of reflog lines
+
+    @classmethod
+    def discover(cls, path: Path) -> Repo:
+        """The repository that `path` lies in. RepositoryError says what kind of repository is refused and why."""
+        with _door("cannot open the repository", str(path), "git config --global --add safe.directory <path>"):
+            found = pygit2.discover_repository(str(path))
+            if found is None:
+                raise RepositoryError("not a git repository", str(path), "", "git init")
+            git_dir = Path(found)
+            pointer = git_dir / "commondir"
+            common_dir = git_dir
+            if pointer.is_file():
+                common_dir = (git_dir / os.fsdecode(pointer.read_bytes().rstrip(b"\n"))).resolve()
+            _refuse_formats(common_dir)
+            opened = pygit2.Repository(found)
+            if opened.is_bare or opened.workdir is None:
+                raise RepositoryError(
+                    "cannot work in a bare repository", str(git_dir), "pantheon needs a worktree", "git clone <it>"
+                )
+            pygit2.settings.enable_fsync_gitdir(True)
+            return cls(Path(opened.workdir), git_dir, common_dir)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def head(self) -> Head:
+        with _door("cannot read HEAD", str(self.root), "git status"):
+            if self._work.head_is_unborn:
+                raise RepositoryError("no commit yet", str(self.root), "HEAD is unborn", "git commit")
+            head = self._work.head
+            branch = None if self._work.head_is_detached else os.fsdecode(head.raw_name).removeprefix("refs/heads/")
+            return Head(commit=str(head.peel(pygit2.Commit).id), branch=branch)
+
+    def resolve(self, rev: str) -> str:
+        """The commit that a revision means. RepositoryError when there is none."""
+        with _door("unknown revision", rev, "git log --oneline --all"):
+            return str(self._work.revparse_single(rev).peel(pygit2.Commit).id)
+
+    def tree_of(self, commit: str) -> str:
+        """The tree of a commit (or the tree itself)."""
+        with _door("cannot read a tree", commit, "git fsck"):
+            return str(self._tree(commit).id)
+
+    def _tree(self, treeish: str) -> pygit2.Tree:
+        return self._repo[pygit2.Oid(hex=treeish)].peel(pygit2.Tree)
+
+    def _items(self, tree: str) -> Items:
+        with _door("cannot read a tree", tree, "git fsck"):
+            kind, raw = self._repo.read(pygit2.Oid(hex=tree))
+            if kind != ObjectType.TREE:
+                raise ValueError("not a tree")
+            return parse_tree(raw)
+
+    def entries(self, treeish: str) -> dict[str, Entry]:
+        """Everything in a tree that is not a directory, by path, in git's order: files, symlinks and gitlinks."""
+        found: dict[str, Entry] = {}
+        waiting: list[tuple[bytes, int, str]] = [(b"", DIRECTORY, self.tree_of(treeish))]
+        while waiting:
+            path, mode, oid = waiting.pop()
+            if mode == DIRECTORY:
+                below = path + b"/" if path else b""
+                waiting += [(below + name, *item) for name, item in reversed(self._items(oid).items())]
+            else:
+                text = os.fsdecode(path)
+                found[text] = Entry(path=text, mode=mode, oid=oid)
+        return found
+
+    def read_blob(self, oid: str) -> bytes:
+        with _door("cannot read a blob", oid, "git fsck"):
+            kind, data = self._repo.read(pygit2.Oid(hex=oid))
+            if kind != ObjectType.BLOB:
+                raise ValueError("not a blob")
+            return data
+
+    def blob_size(self, oid: str) -> int:
+        """The size in bytes, without reading the content."""
+        with _door("cannot read a blob", oid, "git fsck"):
+            kind, size = self._repo.odb.read_header(pygit2.Oid(hex=oid))
+            if kind != ObjectType.BLOB:
+                raise ValueError("not a blob")
+            return int(size)
+
+    def read_path(self, treeish: str, path: str) -> bytes | None:
+        """The content of the regular file at `path`; None when there is none (a symlink is none)."""
+        mode, oid = DIRECTORY, self.tree_of(treeish)
+        for part in os.fsencode(path).split(b"/"):
+            if mode != DIRECTORY:
+                return None
+            item = self._items(oid).get(part)
+            if item is None:
+                return None
+            mode, oid = item
+        return self.read_blob(oid) if stat.S_IFMT(mode) == stat.S_IFREG else None
+
+    def commit_info(self, oid: str) -> CommitInfo:
+        with _door("cannot read a commit", oid, "git fsck"):
+            return self._info(self._repo[pygit2.Oid(hex=oid)].peel(pygit2.Commit))
+
+    def _info(self, commit: pygit2.Commit) -> CommitInfo:
+        author = commit.author
+        return CommitInfo(
+            oid=str(commit.id),
+            tree=str(commit.tree_id),
+            parents=tuple(str(parent) for parent in commit.parent_ids),
+            message=commit.raw_message.decode("utf-8", "replace"),
+            when=_aware(commit.commit_time, commit.commit_time_offset),
+            author=f"{author.raw_name.decode('utf-8', 'replace')} <{author.raw_email.decode('utf-8', 'replace')}>",
+        )
+
+    def history(self, ref_or_oid: str, limit: int) -> list[tuple[str, datetime, str]]:
+        """(oid, time, message) along first parents, newest first, at most `limit`."""
+        lines: list[tuple[str, datetime, str]] = []
+        step: str | None = self.ref(ref_or_oid) if ref_or_oid.startswith("refs/") else self.resolve(ref_or_oid)
+        while step is not None and len(lines) < limit:
+            info = self.commit_info(step)
+            lines.append((info.oid, info.when, info.message))
+            step = info.parents[0] if info.parents else None
+        return lines
+
+    def first_commit_dates(self, commit: str) -> dict[str, datetime]:
+        """path -> author date of the oldest commit that added it, for every path ever added before `commit`."""
+        log = children.quiet(
+            self.root,
+            *("log", "--diff-filter=A", "--no-renames", "--no-ext-diff", "--name-only", "-z"),
+            *("--format=%x01%H %aI", "--end-of-options", self.resolve(commit)),
+        )
+        dates: dict[str, datetime] = {}
+        when: datetime | None = None
+        fresh = False
+        for token in log.stdout.split(b"\0"):
+            header = _LOG_HEADER.fullmatch(token.removeprefix(b"\n"))
+            if header is not None:
+                with suppress(ValueError):  # a broken date in the history: the file keeps its other dates
+                    when = datetime.fromisoformat(header[1].decode("ascii"))
+                fresh = True
+            elif token and when is not None:  # newest first: the oldest addition is written last
+                dates[os.fsdecode(token.removeprefix(b"\n") if fresh else token)] = when
+                fresh = False
+        return dates
+
+    # --- writing objects ----------------------------------------------------------------------------------------------
+
+    def write_blob(self, data: bytes) -> str:
+        with _door("cannot write a blob"):
+            return str(self._repo.create_blob(data))
+
+    def write_tree(self, base_tree: str | None, changes: Mapping[str, tuple[int, str] | None]) -> str:
+        """`base_tree` with paths set to (mode, blob) or deleted (None), by the rules of `trees.edit_tree`."""
+        for change in changes.values():
+            if change is not None:
+                self.blob_size(change[1])  # refuses what is no blob of this repository
+        return edit_tree(base_tree, changes, self._items, self._write_items)
+
+    def _write_items(self, items: Items) -> str:
+        with _door("cannot write a tree"):
+            return str(self._repo.write(ObjectType.TREE, render_tree(items)))
+
+    def commit(
+        self, tree: str, parents: Sequence[str], message: str, when: datetime, signer: Signer | None = None
+    ) -> str:
+        """A commit object by Pantheon, signed when a signer is given. No ref is moved."""
+        with _door("cannot write a commit", tree):
+            if "\0" in message:
+                raise ValueError("the message holds a NUL")
+            identity = _signature(when)
+            oids: list[str | pygit2.Oid] = [pygit2.Oid(hex=parent) for parent in parents]
+            text = self._repo.create_commit_string(
+                identity, identity, message.rstrip("\n") + "\n", pygit2.Oid(hex=tree), oids
+            )
+            content = str(text)  # the stub says Oid; it is the commit's text
+            if signer is None:
+                return str(self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
+            return str(self._repo.create_commit_with_signature(content, signer.sign(content.encode("utf-8"))))
+
+    def merge_trees(self, base: str, ours: str, theirs: str) -> str:
+        """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths."""
+        with _door("cannot merge trees", f"{ours} and {theirs}"):
+            index = self._repo.merge_trees(self._tree(base), self._tree(ours), self._tree(theirs))
+            if index.conflicts is not None:
+                sides = [side for conflict in index.conflicts for side in conflict if side is not None]
+                raise MergeConflict("cannot merge", tuple(sorted({side.path for side in sides})))
+            return str(index.write_tree(self._repo))
+
+    def diff(self, old_tree: str, new_tree: str) -> Diff:
+        """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""
+        with _door("cannot compare trees", f"{old_tree} and {new_tree}", "git fsck"):
+            old, new = self._tree(old_tree), self._tree(new_tree)
+            found = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE)
+            found.find_similar()
+            patches = [patch for patch in found if patch is not None]
+            files = tuple(_change(patch) for patch in patches)
+            return Diff(
+                patch=b"".join(patch.data for patch in patches),
+                files=files,
+                added=sum(change.added for change in files),
+                deleted=sum(change.deleted for change in files),
+            )
+
+    # --- refs ---------------------------------------------------------------------------------------------------------
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        """Refs whose name starts with `prefix`, sorted; symbolic refs are left out."""
+        with _door("cannot list refs", prefix, "git fsck"):
+            found = {
+                os.fsdecode(ref.raw_name): str(ref.target)
+                for ref in self._repo.references.iterator()
+                if ref.type == ReferenceType.DIRECT and os.fsdecode(ref.raw_name).startswith(prefix)
+            }
+            return dict(sorted(found.items()))
+
+    def ref(self, name: str) -> str | None:
+        """What a ref holds now; None when it does not exist."""
+        with _door("cannot read a ref", name, "git fsck"):
+            found = self._repo.references.get(name)
+            return None if found is None else str(found.resolve().target)
+
+    def move_ref(self, name: str, new: str | None, expected: str | None, message: str) -> None:
+        """Compare-and-swap: `expected` None means the ref must not exist, `new` None deletes it.
+
+        Only in our namespaces, and never a branch that is checked out. Our moves take turns under a flock whose file
+        names the ref while it moves; finding a name there means that its holder died, and the `.lock` files it may
+        have left are removed once they are older than STALE_S. RefMoved when the ref does not hold `expected`.
+        """
+        if not name.startswith(NAMESPACES):
+            raise RepositoryError("will not move a ref that is not ours", name, f"only {', '.join(NAMESPACES)}")
+        hint = f"if no git runs: rm '{self.common_dir / name}.lock'"
+        turn = self.common_dir / "pantheon" / "refs.lock"
+        with _door("cannot move a ref", name, hint), _flock(turn) as intent:
+            self._recover(intent)
+            if name.startswith("refs/heads/") and (place := self._checked_out(name)):
+                raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
+            os.pwrite(intent, name.encode("utf-8"), 0)
+            try:
+                self._swap(name, new, expected, message)
+            finally:
+                os.ftruncate(intent, 0)
+
+    def _swap(self, name: str, new: str | None, expected: str | None, message: str) -> None:
+        current = self._repo.references.get(name)
+        held = None if current is None else str(current.target)
+        if held != expected:
+            raise RefMoved("a ref has moved", name, f"it holds {held}, not {expected}", "run it again")
+        target = None if new is None else pygit2.Oid(hex=new)
+        if target is not None and target not in self._repo:
+            raise ValueError(f"no object {new}")
+        try:
+            if current is None and target is not None:
+                self._repo.create_reference_direct(name, target, False, message=message)
+            elif current is not None and target is not None:
+                current.set_target(target, message)
+            elif current is not None:
+                current.delete()
+        except pygit2.AlreadyExistsError as error:
+            raise RefMoved("a ref has moved", name, "it was created meanwhile", "run it again") from error
+        except pygit2.GitError as error:
+            if "old reference value does not match" not in str(error):
+                raise
+            raise RefMoved("a ref has moved", name, f"it no longer holds {expected}", "run it again") from error
+
+    def _recover(self, intent: int) -> None:
+        """Remove what a process of ours left when it was killed in the middle of a move (we hold the flock)."""
+        left = os.pread(intent, 4096, 0).decode("utf-8", "replace")
+        if left.startswith(NAMESPACES) and ".." not in left:
+            for lock in (self.common_dir / f"{left}.lock", self.common_dir / "packed-refs.lock"):
+                seen: tuple[int, int] | None = None
+                while (info := _info_of(lock)) is not None:  # a living git changes or drops its lock within STALE_S
+                    if (info.st_ino, info.st_mtime_ns) != seen:
+                        seen, since = (info.st_ino, info.st_mtime_ns), time.monotonic()
+                    elif time.monotonic() - since >= STALE_S:
+                        lock.unlink(missing_ok=True)
+                    else:
+                        time.sleep(0.05)
+        os.ftruncate(intent, 0)
+
+    def _checked_out(self, name: str) -> str:
+        """Where a branch is checked out; "" when nowhere."""
+        heads = [self.common_dir / "HEAD", *(self.common_dir / "worktrees").glob("*/HEAD")]
+        line = b"ref: " + os.fsencode(name)
+        for head in heads:
+            with suppress(OSError):
+                if head.read_bytes().strip() == line:
+                    return f"by {head.parent}"
+        return ""
+
+    # --- notes --------------------------------------------------------------------------------------------------------
+
+    def append_notes(self, ref: str, lines: Mapping[str, Sequence[str]], message: str, when: datetime) -> str:
+        """Add lines to the notes of commits, those already there left out, in one notes commit; the ref's new value.
+
+        Nothing is written when every line is there. Writers take turns under a lock; a foreign writer costs a retry.
+        """
+
+        def grown(commit: str, old: bytes) -> bytes:
+            have = old.splitlines()
+            new = [line for line in dict.fromkeys(os.fsencode(text) for text in lines[commit]) if line not in have]
+            text = old if not old or old.endswith(b"\n") else old + b"\n"
+            return text + b"".join(line + b"\n" for line in new) if new else old
+
+        return self._rewrite_notes(ref, list(lines), grown, message, when)
+
+    def set_notes(self, ref: str, texts: Mapping[str, bytes], message: str, when: datetime) -> str:
+        """Replace the notes of commits, in one notes commit; the ref's new value."""
+        return self._rewrite_notes(ref, list(texts), lambda commit, old: texts[commit], message, when)
+
+    def _rewrite_notes(
+        self, ref: str, commits: Sequence[str], edit: Callable[[str, bytes], bytes], message: str, when: datetime
+    ) -> str:
+        for _ in range(20):
+            with _door("cannot write notes", ref), _flock(self.common_dir / "pantheon" / "notes.lock"):
+                tip = self.ref(ref)
+                tree = None if tip is None else self.tree_of(tip)
+                changes: dict[str, tuple[int, str] | None] = {}
+                for commit in commits:
+                    found, slot = find_note(tree, commit, self._items)
+                    old = b"".join(self.read_blob(oid) for _, oid in found)
+                    new = edit(commit, old)
+                    if new != old or len(found) > 1:
+                        changes |= {path: None for path, _ in found}
+                        changes[slot] = (0o100644, self.write_blob(new))
+                if not changes:
+                    return tip or ""
+                new_tip = self.commit(self.write_tree(tree, changes), [tip] if tip else [], message, when)
+                try:
+                    self.move_ref(ref, new_tip, tip, message)
+                except RefMoved:
+                    continue
+                return new_tip
+        raise RefMoved("cannot write notes", ref, "another program keeps moving the ref", "run it again")
+
+    def read_note(self, ref: str, commit: str) -> bytes | None:
+        tip = self.ref(ref)
+        found = [] if tip is None else find_note(self.tree_of(tip), commit, self._items)[0]
+        return b"".join(self.read_blob(oid) for _, oid in found) if found else None
+
+    def dulwich_note(self, ref: str, commit: str) -> bytes | None:
+        """The same note as dulwich reads it: other code, from the ref to the blob."""
+        with _door("dulwich cannot read a note", f"{ref} {commit}", "git fsck"):
+            try:
+                with DulwichRepo(str(self.common_dir), bare=True) as repo:
+                    name = Ref(os.fsencode(ref))
+                    if name not in repo.refs.allkeys():
+                        return None
+                    return Notes(repo.object_store, repo.refs).get_note(ObjectID(commit.encode("ascii")), name)
+            except NotGitRepository as error:
+                raise ValueError(str(error)) from error
+
+    # --- worktrees and exports ----------------------------------------------------------------------------------------
+
+    def add_worktree(self, path: Path, commit: str, name: str) -> None:
+        """A real linked worktree at `commit`, detached, nothing checked out. `name` is that of its admin directory."""
+        worktrees.add(self.common_dir, path, self.commit_info(commit).oid, name)
+
+    def remove_worktree(self, path: Path, name: str) -> None:
+        """Remove it, also when half-made or hostile; git is never run inside."""
+        worktrees.remove(self.common_dir, path, name)
+
+    def export(self, treeish: str, target: Path, store: Path) -> tuple[str, ...]:
+        """Regular files of a tree below the new directory `target`; the paths left out (links, unsafe names)."""
+        files = ((entry.path, entry.mode, entry.oid) for entry in self.entries(treeish).values())
+        return worktrees.export(files, self.read_blob, target, store)
+
+    # --- configuration: the repository's own file only ----------------------------------------------------------------
+
+    def config_values(self, key: str) -> tuple[str, ...]:
+        with _door("cannot read the configuration", key, "git config --local --list"):
+            return tuple(value or "" for value in pygit2.Config(str(self.common_dir / "config")).get_multivar(key))
+
+    def config_get(self, key: str) -> str | None:
+        """The last value in the repository's configuration file; None when it is not set there."""
+        values = self.config_values(key)
+        return values[-1] if values else None
+
+    def config_set(self, key: str, value: str) -> None:
+        """Set the key to this one value, whatever was there."""
+        self._config("--replace-all", key, value)
+
+    def config_add(self, key: str, value: str) -> None:
+        """Add one more value to the key."""
+        self._config("--add", key, value)
+
+    def config_unset(self, key: str, value: str | None = None) -> None:
+        """Remove the key, or only the lines with this value; nothing when it is not there."""
+        if value is None and self.config_values(key):
+            self._config("--unset-all", key)
+        elif value is not None and value in self.config_values(key):
+            self._config("--fixed-value", "--unset-all", key, value)
+
+    def _config(self, *args: str) -> None:
+        children.quiet(self.root, "config", "--file", str(self.common_dir / "config"), *args)
+
+    # --- git children -------------------------------------------------------------------------------------------------
+
+    def dirty_paths(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """Which of `paths` differ from HEAD in the index or the worktree, or are there without being tracked."""
+        wanted, dirty = list(paths), set()
+        for start in range(0, len(wanted), 400):
+            some = wanted[start : start + 400]
+            done = children.quiet(
+                self.root,
+                *("--literal-pathspecs", "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"),
+                *("--ignored=traditional", "--ignore-submodules=dirty", "--", *some),
+            )
+            dirty |= {os.fsdecode(line[3:]) for line in done.stdout.split(b"\0") if line}
+        return tuple(sorted({p for p in wanted if p in dirty or any(f"{up}/" in dirty for up in _parents(p))}))
+
+    def user_identity(self) -> str:
+        """Name <email> as the user's git would write it; the login where git has none."""
+        done = children.quiet(self.root, "var", "GIT_AUTHOR_IDENT", check=False)
+        if done.returncode == 0 and done.stdout.strip():
+            return os.fsdecode(done.stdout).strip().rsplit(" ", 2)[0]
+        with suppress(KeyError, OSError):
+            login = getpass.getuser()
+            return f"{login} <{login}@localhost>"
+        return f"{os.getuid()} <{os.getuid()}@localhost>"
+
+    def fsck(self) -> tuple[str, ...]:
+        """What `git fsck --strict` complains about; empty when clean."""
+        done = children.quiet(self.root, "fsck", "--strict", "--no-dangling", "--no-progress", check=False)
+        lines = os.fsdecode(done.stdout + done.stderr).splitlines()
+        if (done.returncode != 0 or done.timed_out) and not lines:
+            lines = [f"git fsck ended with {done.returncode}"]
+        return tuple(lines)
+
+    def user_merge(
+        self, branch: str, *, strategy: Literal["merge", "ff", "rebase"] = "merge", message: str = ""
+    ) -> str:
+        """Bring a review branch into the user's checked-out branch with the user's own git; the new HEAD.
+
+        `merge`: a merge commit; `ff`: fast-forward only; `rebase`: its commits picked onto HEAD, which leaves the
+        review branch as it is. Refused before it starts where another operation is under way or the changes touch
+        files that are dirty; a failure is undone, and git's own words are the reason.
+        """
+        tip = self.ref(f"refs/heads/{branch}") or self.resolve(branch)
+        head = self.head().commit
+        self._refuse_merge(branch, head, tip)
+        if strategy == "merge":
+            argv, undo = ["merge", "--no-ff", "--no-edit", "-m", message or f"Merge {branch}", tip], "merge"
+        elif strategy == "ff" or self._base(head, tip) == head:
+            argv, undo = ["merge", "--ff-only", tip], "merge"
+        else:
+            argv, undo = ["cherry-pick", "--keep-redundant-commits", f"{head}..{tip}"], "cherry-pick"
+        done = children.users_own(self.root, *argv)
+        if done.returncode == 0 and not done.timed_out:
+            return self.head().commit
+        if any((self.git_dir / name).exists() for name in _IN_PROGRESS):
+            children.users_own(self.root, undo, "--abort")
+        why = "it did not end in 30 minutes" if done.timed_out else os.fsdecode(done.stderr + done.stdout).strip()
+        if self.head().commit != head or any((self.git_dir / name).exists() for name in _IN_PROGRESS):
+            raise RepositoryError("git could not merge, and could not undo it", branch, why, f"git {undo} --abort")
+        raise RepositoryError("git could not merge; your branch is as it was", branch, why, f"git diff HEAD...{branch}")
+
+    def _refuse_merge(self, branch: str, head: str, tip: str) -> None:
+        for name in _IN_PROGRESS:
+            if (self.git_dir / name).exists():
+                raise RepositoryError("cannot merge", branch, f"{name} shows an operation under way", "git status")
+        changes = self.diff(self._base(head, tip), tip).files
+        paths = {path for change in changes for path in (change.path, change.old_path) if path is not None}
+        dirty = set(self.dirty_paths(sorted(paths)))
+        here = self.entries(head)
+        dirty |= {path for path in paths if path not in here and os.path.lexists(self.root / path)}
+        if dirty:
+            names = ", ".join(sorted(dirty))
+            raise RepositoryError("cannot merge", branch, f"your changes to {names} would be overwritten", "git stash")
+
+    def _base(self, one: str, two: str) -> str:
+        with _door("cannot find a common ancestor", f"{one} and {two}"):
+            base = self._repo.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=two))
+            if base is None:
+                raise ValueError("unrelated histories")
+            return str(base)
+
+
+# --- helpers that need no repository ----------------------------------------------------------------------------------
+
+
+def _refuse_formats(common_dir: Path) -> None:
+    """Object formats, ref stores and clones that libgit2 cannot read: said by name."""
+    config = pygit2.Config(str(common_dir / "config"))
+    values = {item.name.lower(): (item.value or "").lower() for item in config}
+    faults = (
+        (values.get("extensions.objectformat", "sha1") != "sha1", "its object ids are SHA-256, not SHA-1", "git init"),
+        (values.get("extensions.refstorage", "files") != "files", "its refs are in the reftable format", "git init"),
+        (
+            "extensions.partialclone" in values
+            or any(re.fullmatch(r"remote\..*\.promisor", key) and values[key] != "false" for key in values),
+            "it is a partial clone: objects may be missing",
+            "git clone without --filter",
+        ),
+    )
+    for bad, why, hint in faults:
+        if bad:
+            raise RepositoryError("cannot work in this repository", str(common_dir), why, hint)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _info_of(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+_STATUS: dict[int, Literal["added", "deleted", "modified", "renamed", "typechange"]] = {
+    DeltaStatus.ADDED: "added",
+    DeltaStatus.DELETED: "deleted",
+    DeltaStatus.RENAMED: "renamed",
+    DeltaStatus.TYPECHANGE: "typechange",
+}
+
+
+def _change(patch: pygit2.Patch) -> FileChange:
+    delta = patch.delta
+    status = _STATUS.get(delta.status, "modified")
+    old, new = os.fsdecode(delta.old_file.raw_path), os.fsdecode(delta.new_file.raw_path)
+    _, added, deleted = patch.line_stats
+    mode = delta.old_file.mode if status == "deleted" else delta.new_file.mode
+    return FileChange(
+        path=new,
+        old_path=old if status == "renamed" else None,
+        status=status,
+        added=added,
+        deleted=deleted,
+        mode=int(mode),
+    )

@@ -1,0 +1,59 @@
+"""Which names a tree of ours may hold.
+
+Owns the one rule for new path components: what git, HFS+, NTFS or a terminal would read as something else is refused.
+Pure text in, reason out; it never touches a disk or a repository.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_NAME_BYTES = 255
+_JOINERS = frozenset("\u200c\u200d")  # used inside emoji and several scripts; harmless unless they hide `.git`
+_GIT_SHORT = re.compile(r"git~\d+", re.ASCII)
+
+
+def is_git_name(name: str) -> bool:
+    """Whether some system reads this component as `.git` (case, ignorable characters, NTFS streams and short names)."""
+    text = unicodedata.normalize("NFKD", name).replace("\u0131", "i")
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Mn", "Cc")).casefold()
+    text = text.split(":", 1)[0].rstrip(". \u2026")
+    return text == ".git" or _GIT_SHORT.fullmatch(text) is not None
+
+
+def name_fault(name: str) -> str:
+    """Why `name` may not be a new path component; "" when it may."""
+    if name in ("", ".", ".."):
+        return "empty or a dot directory"
+    if "/" in name or "\\" in name:
+        return "holds a slash or backslash"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "not valid UTF-8"
+    if size > MAX_NAME_BYTES:
+        return f"longer than {MAX_NAME_BYTES} bytes"
+    if is_git_name(name):
+        return "read as .git by some systems"
+    if name[-1] in ". ":
+        return "ends in a dot or space"
+    for char in name:
+        kind = unicodedata.category(char)
+        if kind in ("Cc", "Zl", "Zp"):
+            return f"holds the control character U+{ord(char):04X}"
+        if (kind == "Cf" and char not in _JOINERS) or kind in ("Co", "Cn"):
+            return f"holds the invisible or unassigned character U+{ord(char):04X}"
+    return ""
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` may be a new path component."""
+    return not name_fault(name)
+
+
+def fold_name(name: str) -> str:
+    """The key under which two names are one file on a disk that ignores case or Unicode form."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

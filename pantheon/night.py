@@ -1,0 +1,558 @@
+"""One night over one frozen queue: freeze, probe, run a rolling window of items, stack, open PRs, seal, report.
+
+Where decisions meet doors; makes no choices of its own. Everything is in git before the next step: the queue before
+the first item, each run as it ends, PRs when their stacks are complete, the report last. A night that was interrupted is
+resumed from its frozen queue: what has a run ref is not run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from pantheon import artifacts, plan, prompt, prs, report, tasks
+from pantheon.agent import Seat
+from pantheon.config import Config
+from pantheon.engine import Engine
+from pantheon.errors import ConfigError, EngineError, RefMoved, RepositoryError, SandboxError
+from pantheon.git import Repo, Signer
+from pantheon.checks import CheckRoom
+from pantheon.item import FILE, Shop, Trip, kept_paths, run_item, wanted_checks
+from pantheon.process import EgressProof
+from pantheon.records import (
+    EngineMetrics,
+    Item,
+    Night,
+    NightReport,
+    Outcome,
+    PullItem,
+    PullRequest,
+    PullState,
+    Run,
+    Task,
+)
+from pantheon.review import put
+from pantheon.survey import Survey
+from pantheon.tools import TOOLS
+
+NIGHTS = "refs/pantheon/nights/"
+CHECKPOINT_S = 10.0
+GRACE_S = 30.0  # how long running items may finish once the budget is spent
+Now = Callable[[], datetime]
+
+
+@dataclass
+class Progress:
+    """What a progress bar shows; the night calls `changed` after every step."""
+
+    total: int = 0
+    accepted: int = 0
+    failed: int = 0
+    parked: int = 0
+    running: int = 0
+    phase: str = ""
+    changed: Callable[[Progress], None] = lambda _: None
+
+    def say(self, phase: str) -> None:
+        self.phase = phase
+        self.changed(self)
+
+    def count(self, outcome: Outcome) -> None:
+        match outcome:
+            case Outcome.ACCEPTED:
+                self.accepted += 1
+            case Outcome.PARKED:
+                self.parked += 1
+            case Outcome.FAILED:
+                self.failed += 1
+        self.changed(self)
+
+
+@dataclass
+class Frozen:
+    """A night that can run: the record, the queue, and what was read from the base commit."""
+
+    night: Night
+    items: tuple[Item, ...]
+    tasks: Mapping[str, Task]
+    survey: Survey
+    notes: tuple[str, ...]
+    runs: list[Run] = field(default_factory=list)  # of an earlier, interrupted part
+    ref_at: str | None = None
+
+
+# --- freeze ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(repo: Repo) -> Iterator[None]:
+    """Hold the repository's night lock. Raises RepositoryError when another night runs."""
+    path = repo.common_dir / "pantheon" / "night.lock"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RepositoryError(
+                "cannot start a night", str(repo.root), "another one is running here", "git pantheon status"
+            ) from error
+        yield
+
+
+def unfinished(repo: Repo) -> str | None:
+    """The id of the latest night when it has a queue but no report."""
+    nights = repo.refs(NIGHTS)
+    if not nights:
+        return None
+    name = max(nights, key=lambda ref: _night_order(ref.removeprefix(NIGHTS)))
+    return None if repo.read_path(nights[name], "report.json") else name.removeprefix(NIGHTS)
+
+
+def _night_order(night_id: str) -> tuple[str, int]:
+    date, _, counter = night_id.rpartition("-")
+    return date, int(counter)
+
+
+def freeze(
+    repo: Repo, survey: Survey, planned: plan.Plan, *, budget_s: float, engine: str, model: str, window: int,
+    now: datetime, signer: Signer,
+) -> Frozen:
+    """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run."""
+    head = repo.head()
+    if head.branch is None:
+        raise RepositoryError("cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main")
+    for _ in range(100):
+        night = Night(
+            id=_free_id(repo, now),
+            started_at=now,
+            base=survey.base,
+            branch=head.branch,
+            budget_s=budget_s,
+            window=window,
+            engine=engine,
+            model=model,
+            agents=tuple(sorted(agent.label for agent in survey.config.agents.values())),
+            tasks=tuple(task.uuid for task in planned.tasks),
+            items=len(planned.items),
+        )
+        frozen = Frozen(night, planned.items, {task.uuid: task for task in planned.tasks}, survey, planned.notes)
+        try:
+            _checkpoint(repo, frozen, {}, "freeze", now, signer)
+        except RefMoved:
+            continue
+        return frozen
+    raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
+
+
+def _free_id(repo: Repo, now: datetime) -> str:
+    day = now.strftime("%Y-%m-%d")
+    taken = [_night_order(name.removeprefix(NIGHTS))[1] for name in repo.refs(f"{NIGHTS}{day}-")]
+    return f"{day}-{1 + max(taken, default=0)}"
+
+
+def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Frozen:
+    """An interrupted night again: its frozen queue, and the runs that ended before."""
+    at = repo.ref(NIGHTS + night_id)
+    data = {name: repo.read_path(at or "", name) or b"" for name in ("night.json", "queue.jsonl", "tasks.jsonl", "notes.json")}
+    night = Night.model_validate_json(data["night.json"])
+    items = tuple(Item.model_validate_json(line) for line in data["queue.jsonl"].splitlines())
+    found = [Task.model_validate_json(line) for line in data["tasks.jsonl"].splitlines()]
+    notes = TypeAdapter(tuple[str, ...]).validate_json(data["notes.json"])
+    runs = [run for run in artifacts.list_runs(repo) if run.night == night.id]
+    return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
+
+
+def _checkpoint(
+    repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
+) -> None:
+    """One commit on the night's ref: objects first, ref last, on the value we left there."""
+    content = {
+        "night.json": _json(frozen.night.model_dump(mode="json")),
+        "queue.jsonl": "".join(item.to_json() + "\n" for item in frozen.items).encode(),
+        "tasks.jsonl": "".join(task.to_json() + "\n" for task in frozen.tasks.values()).encode(),
+        "notes.json": _json(list(frozen.notes)),
+        "journal.jsonl": "".join(run.to_json() + "\n" for run in frozen.runs).encode(),
+        **files,
+    }
+    name = NIGHTS + frozen.night.id
+    before = frozen.ref_at
+    tree = repo.write_tree(
+        repo.tree_of(before) if before else None,
+        {path: (FILE, repo.write_blob(data)) for path, data in content.items()},
+    )
+    parents = [before] if before else [frozen.night.base]
+    commit = repo.commit(tree, parents, f"night {frozen.night.id}: {message}\n", now, signer)
+    repo.move_ref(name, commit, before, f"pantheon: {message}")
+    frozen.ref_at = commit
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+# --- run -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stack:
+    """The accepted items of one PR in the making."""
+
+    tip: str
+    runs: list[Run] = field(default_factory=list)
+
+
+class _Runner:
+    """The moving parts of one night."""
+
+    def __init__(
+        self, repo: Repo, frozen: Frozen, engine: Engine, work: Path, signer: Signer, now: Now, progress: Progress
+    ) -> None:
+        self.repo, self.frozen, self.engine, self.signer, self.now, self.progress = repo, frozen, engine, signer, now, progress
+        self.shop = _open_shop(repo, frozen, engine, work)
+        self.stacks: dict[str, list[Stack]] = {}
+        self.summaries: dict[str, str] = {}
+        self.ended: Literal["finished", "budget", "interrupted", "engine"] = "finished"
+        self._restack()
+        for run in frozen.runs:
+            progress.count(run.outcome)
+
+    async def run_window(self, until: float) -> None:
+        """Keep `window` items in flight until the queue is empty or the monotonic clock says `until`."""
+        done = {run.item.id for run in self.frozen.runs}
+        queue = iter([item for item in self.frozen.items if item.id not in done])
+        running: set[asyncio.Task[None]] = set()
+        last = time.monotonic()
+        try:
+            while True:
+                while len(running) < self.frozen.night.window and time.monotonic() < until:
+                    item = next(queue, None)
+                    if item is None:
+                        break
+                    running.add(asyncio.create_task(self._one(item)))
+                self.progress.running = len(running)
+                self.progress.changed(self.progress)
+                if not running:
+                    break
+                over = until + min(GRACE_S, self.frozen.night.budget_s) - time.monotonic()
+                finished, running = await asyncio.wait(
+                    running, timeout=max(0.0, min(over, CHECKPOINT_S)), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in finished:
+                    task.result()
+                if over <= 0:
+                    self.ended = "budget"
+                    break
+                if time.monotonic() - last > CHECKPOINT_S:
+                    _checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
+                    last = time.monotonic()
+        except EngineError:
+            self.ended = "engine"
+            raise
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        if next(queue, None) is not None:
+            self.ended = "budget"
+
+    async def _one(self, item: Item) -> None:
+        started = time.monotonic()
+        run_id = run_name(self.frozen.night.id, item.id)
+        trip = await run_item(self.shop, item, self.frozen.tasks[item.task], run_id)
+        run = self._settle(trip, time.monotonic() - started)
+        self.frozen.runs.append(run)
+        self.progress.count(run.outcome)
+
+    def _settle(self, trip: Trip, seconds: float) -> Run:
+        """Stack what the gate accepted and store the run. No await in here: the stack is touched by one at a time."""
+        broken = next((r for r in trip.done.values() if r.state.value == "failed"), None)
+        run = Run(
+            id=trip.run,
+            night=self.frozen.night.id,
+            item=trip.item,
+            base=self.frozen.night.base,
+            outcome=Outcome.ACCEPTED if trip.decision.accepted else Outcome.FAILED,
+            node=broken.node if broken else "",
+            reason=broken.reason if broken else "",
+            nodes={name: result.state.value for name, result in trip.done.items()},
+            agents=tuple(dict.fromkeys(r.agent for r in trip.done.values() if r.agent)),
+            seconds=round(seconds, 3),
+            prompt_tokens=sum(r.prompt_tokens for r in trip.done.values()),
+            completion_tokens=sum(r.completion_tokens for r in trip.done.values()),
+        )
+        if trip.decision.accepted:
+            run = self._stack(run, trip)
+        files = {name: result.files for name, result in trip.done.items() if result.files}
+        run, listed = artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
+        where = run.result or run.run_commit
+        if where is not None:
+            artifacts.note_runs(self.repo, {where: listed}, self.now())
+            self.summaries[where] = report.summary_note(run)
+        return run
+
+    def _stack(self, run: Run, trip: Trip) -> Run:
+        assert trip.tree is not None
+        stacks = self.stacks.setdefault(run.item.task, [])
+        limit = self.frozen.survey.config.settings.night.max_items_per_pr
+        tip = stacks[-1].tip if stacks and len(stacks[-1].runs) < limit else self.frozen.night.base
+        message = report.commit_message(run, trip.target, trip.task.uuid)
+        try:
+            commit = put(self.repo, self.frozen.night.base, tip, trip.tree, message, self.now(), self.signer)
+        except RepositoryError as error:
+            return run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": str(error)})
+        run = run.model_copy(update={"result": commit})
+        self._stacked(run)
+        return run
+
+    def _restack(self) -> None:
+        """The stacks of an interrupted part again: each accepted commit goes on the stack that ends in its parent."""
+        waiting = [run for run in self.frozen.runs if run.outcome is Outcome.ACCEPTED]
+        while waiting:
+            tips = {stack.tip for stacks in self.stacks.values() for stack in stacks} | {self.frozen.night.base}
+            parents = {run.id: self.repo.commit_info(run.result or "").parents[0] for run in waiting}
+            ready = [run for run in waiting if parents[run.id] in tips]
+            if not ready:
+                raise RepositoryError("cannot resume the night", self.frozen.night.id, "its stacks do not connect")
+            self._stacked(ready[0])
+            waiting.remove(ready[0])
+
+    def _stacked(self, run: Run) -> None:
+        """Note an accepted run on the stack its commit builds on."""
+        assert run.result is not None
+        stacks = self.stacks.setdefault(run.item.task, [])
+        parent = self.repo.commit_info(run.result).parents[0]
+        for stack in stacks:
+            if stack.tip == parent:
+                stack.tip = run.result
+                stack.runs.append(run)
+                return
+        stacks.append(Stack(tip=run.result, runs=[run]))
+
+    # --- stacks become PRs ---
+
+    async def open_pulls(self) -> list[PullRequest]:
+        """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs."""
+        opened = {pull.tip: pull for pull in prs.load_all(self.repo) if pull.night == self.frozen.night.id}
+        if opened:
+            return list(opened.values())
+        pulls = []
+        for uuid, stacks in self.stacks.items():
+            task = self.frozen.tasks[uuid]
+            for number, stack in enumerate(stacks, 1):
+                await self._prove(stack)
+                if not stack.runs:
+                    continue
+                items = [pull_item(self.repo, run) for run in stack.runs]
+                if number == len(stacks) and self._complete(task):
+                    items.append(self._mark_done(task, stack))
+                pulls.append(
+                    prs.open_pull(
+                        self.repo, task=task.uuid, slug=task.slug, title=task.title, night=self.frozen.night.id,
+                        onto=self.frozen.night.branch, base=self.frozen.night.base, tip=stack.tip, items=items,
+                        when=self.now(), signer=self.signer,
+                    )
+                )
+        return pulls
+
+    async def _prove(self, stack: Stack) -> None:
+        """Run the checks on the stack's tip; while they fail, find the first item that breaks it and drop it."""
+        while stack.runs and not await self._sound(stack, len(stack.runs)):
+            low, high = 0, len(stack.runs)  # sound(low) holds, sound(high) does not
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if await self._sound(stack, middle) else (low, middle)
+            self._drop(stack, high - 1)
+
+    async def _sound(self, stack: Stack, count: int) -> bool:
+        base = self.repo.tree_of(self.frozen.night.base)
+        tree = self.repo.tree_of(stack.runs[count - 1].result or "")
+        targets = kept_paths(self.repo.diff(base, tree))
+        first = stack.runs[0].item
+        names = [name for node in self.shop.config.flows[first.flow].nodes for name in node.checks]
+        wanted = wanted_checks(names, self.frozen.tasks[first.task])
+        results, _, _ = await self.shop.room.run(tree, f"tip-{tree[:16]}", wanted, targets)
+        return all(result.passed for result in results)
+
+    def _drop(self, stack: Stack, index: int) -> None:
+        culprit = stack.runs[index]
+        why = "sound alone, but the checks fail on the whole stack with it"
+        self._replace(culprit.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": why}))
+        tip = stack.runs[index - 1].result if index else self.frozen.night.base
+        kept = stack.runs[:index]
+        for run in stack.runs[index + 1 :]:
+            info = self.repo.commit_info(run.result or "")
+            try:
+                tip = put(self.repo, info.parents[0], tip or "", info.tree, info.message, self.now(), self.signer)
+            except RepositoryError as error:
+                reason = f"builds on a dropped item: {error}"
+                self._replace(run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": reason}))
+                continue
+            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now())
+            moved = run.model_copy(update={"result": tip})
+            self._replace(moved)
+            kept.append(moved)
+        stack.runs, stack.tip = kept, tip or self.frozen.night.base
+
+    def _replace(self, run: Run) -> None:
+        """A run's record again, with another outcome or result."""
+        stored = artifacts.restore_run(self.repo, run, self.now(), self.signer)
+        self.frozen.runs[:] = [stored if r.id == run.id else r for r in self.frozen.runs]
+
+    def _complete(self, task: Task) -> bool:
+        """Whether nothing in the task's scope is left: every item of it was accepted tonight."""
+        if task.spec is None or task.spec.standing:
+            return False
+        outcomes = {run.item.id: run.outcome for run in self.frozen.runs}
+        mine = [item.id for item in self.frozen.items if item.task == task.uuid]
+        left = [note for note in self.frozen.notes if "needs a person" in note or "waits for your review" in note]
+        return not left and all(outcomes.get(i) is Outcome.ACCEPTED for i in mine)
+
+    def _mark_done(self, task: Task, stack: Stack) -> PullItem:
+        raw = self.shop.read_base(task.path) or b""
+        blob = self.repo.write_blob(tasks.with_status(raw, task.path, "done"))
+        tree = self.repo.write_tree(self.repo.tree_of(stack.tip), {task.path: (FILE, blob)})
+        message = f"tasks: {task.slug} is done\n\nPantheon-Task: {task.uuid}\n"
+        stack.tip = self.repo.commit(tree, [stack.tip], message, self.now(), self.signer)
+        return PullItem(item="", run="", target=task.path, commit=stack.tip, summary="status: done")
+
+
+def pull_item(repo: Repo, run: Run) -> PullItem:
+    """A run as an item of a PR; its summary is the commit's subject."""
+    assert run.result is not None
+    subject = repo.commit_info(run.result).message.splitlines()[0]
+    return PullItem(item=run.item.id, run=run.id, target=run.item.target, commit=run.result, summary=subject)
+
+
+def run_name(night: str, item: str) -> str:
+    """The id of a run: 32 hex digits, the same whenever the same item of the same night is started again."""
+    return hashlib.sha256(f"{night}\0{item}".encode()).hexdigest()[:32]
+
+
+def _open_shop(repo: Repo, frozen: Frozen, engine: Engine, work: Path) -> Shop:
+    survey = frozen.survey
+    config = survey.config
+    return Shop(
+        repo=repo,
+        config=config,
+        base=frozen.night.base,
+        entries=survey.entries,
+        rules=survey.rules,
+        facts=survey.facts,
+        seats=seats(config, engine, survey),
+        room=CheckRoom.open(repo, config, frozen.night.base, work),
+    )
+
+
+def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
+    """Every agent with its compiled prompt. Raises ConfigError for a missing prompt or an unknown tool."""
+    found: dict[str, Seat] = {}
+    for agent in config.agents.values():
+        unknown = [name for name in (*agent.tools, *agent.prefetch) if name not in TOOLS]
+        if unknown:
+            raise ConfigError("cannot use the agent", agent.name, f"unknown tool {unknown[0]!r}; known: {', '.join(TOOLS)}")
+        template = None
+        if agent.runtime.engine != "none":
+            if agent.prompt is None or agent.prompt not in config.prompts:
+                raise ConfigError("cannot use the agent", agent.name, f"prompt {agent.prompt!r} is not under .pantheon/prompts/")
+            template = prompt.Template(config.prompts[agent.prompt], agent.prompt)
+        cards = [prompt.card(name, TOOLS[name].summary, TOOLS[name].example) for name in agent.tools]
+        shared = {"agent": agent.name, "cards": cards, "rules": survey.rules}
+        found[agent.name] = Seat(agent=agent, template=template, engine=engine, shared=shared)
+    return found
+
+
+async def run(
+    repo: Repo, frozen: Frozen, engine: Engine, proof: EgressProof, *,
+    work: Path, signer: Signer, now: Now, progress: Progress,
+) -> NightReport:
+    """Run a frozen night to its report. Raises EngineError, SandboxError; what ended before is in git."""
+    if not proof.closed:
+        raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
+    started = time.monotonic()
+    progress.total = len(frozen.items)
+    _checkpoint(repo, frozen, {"egress.json": _json(proof.model_dump(mode="json"))}, "probe", now(), signer)
+    progress.say("reading the base")
+    before = await engine.metrics()
+    cpu = _host_cpu()
+    runner = _Runner(repo, frozen, engine, work, signer, now, progress)
+    progress.say("running")
+    try:
+        await runner.run_window(started + frozen.night.budget_s)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        runner.ended = "interrupted"
+        _checkpoint(repo, frozen, {}, "interrupted", now(), signer)
+        raise
+    after = await engine.metrics()
+    working = time.monotonic() - started
+    progress.say("opening PRs")
+    pulls = await runner.open_pulls()
+    artifacts.summarise(repo, runner.summaries, now())
+    finished = NightReport(
+        night=frozen.night,
+        finished_at=now(),
+        ended=runner.ended,
+        runs=tuple(frozen.runs),
+        left=len(frozen.items) - len(frozen.runs),
+        prs=tuple(pulls),
+        notes=frozen.notes,
+        host_cpu_s=round(_host_cpu() - cpu + runner.shop.room.cpu_s, 3),
+        wall_s=round(working, 3),
+        **_rates(before, after, working),
+    )
+    files = {"report.json": _json(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
+    seal = {name: oid for name, oid in repo.refs("refs/pantheon/").items() if name != NIGHTS + frozen.night.id}
+    files["seal.json"] = _json({**seal, **repo.refs("refs/notes/pantheon/")})
+    _checkpoint(repo, frozen, files, "seal", now(), signer)
+    return finished
+
+
+def _rates(before: EngineMetrics, after: EngineMetrics, seconds: float) -> dict[str, float]:
+    """Tokens per second, mean batch (tokens per engine step of the decode phase), prefix-cache hit rate."""
+    generated = after.generation_tokens - before.generation_tokens
+    steps = after.engine_steps - before.engine_steps
+    queries = after.prefix_cache_queries - before.prefix_cache_queries
+    hits = after.prefix_cache_hits - before.prefix_cache_hits
+    return {
+        "tokens_per_s": round(generated / seconds, 2) if seconds else 0.0,
+        "mean_batch": round(generated / steps, 2) if steps else 0.0,
+        "prefix_hit_rate": round(hits / queries, 4) if queries else 0.0,
+    }
+
+
+def _host_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
+    """The report of a night, or of the latest that has one. Raises RepositoryError."""
+    nights = repo.refs(NIGHTS)
+    names = [NIGHTS + night_id] if night_id else sorted(nights, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)
+    for name in names:
+        data = repo.read_path(nights[name], "report.json") if name in nights else None
+        if data:
+            return NightReport.model_validate_json(data)
+    why = "no such night, or it did not end yet" if night_id else "no night has ended here yet"
+    raise RepositoryError("no report", night_id or "", why, "git pantheon night --now --budget 10m")
+
+
+def rejected_blobs(repo: Repo, pulls: list[PullRequest]) -> dict[str, str]:
+    """item -> the blob for which a person rejected or dropped it."""
+    found: dict[str, str] = {}
+    for pull in pulls:
+        for item in pull.items:
+            if item.run and (item.dropped or pull.state is PullState.REJECTED):
+                found[item.item] = artifacts.load_run(repo, item.run).item.blob
+    return found

@@ -1,0 +1,45 @@
+"""Where things live outside the repository, by the XDG base directories. Reads nothing by itself: the environment is an
+argument. Ring 0.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pantheon.records import Record
+
+NAME = "git-pantheon"
+
+
+class Places(Record):
+    """`data` holds models, `cache` worktrees and compiled kernels (can be deleted), `runtime` sockets (mode 0700)."""
+
+    home: Path
+    data: Path
+    cache: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+
+def places(environ: Mapping[str, str]) -> Places:
+    """The directories for this user; none of them is made here."""
+    home = Path(environ.get("HOME") or Path.home())
+
+    def base(variable: str, default: str) -> Path:
+        value = environ.get(variable, "")
+        return (Path(value) if value.startswith("/") else home / default) / NAME
+
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return Places(
+        home=home,
+        data=base("XDG_DATA_HOME", ".local/share"),
+        cache=base("XDG_CACHE_HOME", ".cache"),
+        state=base("XDG_STATE_HOME", ".local/state"),
+        runtime=Path(runtime) / NAME if runtime.startswith("/") and len(runtime) < 60 else Path(tempfile.gettempdir()),
+    )

@@ -1,0 +1,150 @@
+"""What a night will run: tasks and findings become a frozen queue. Pure.
+
+An item is made only where a target breaks a rule that can be repaired, so a file that is right costs nothing. The
+order is the tasks' priority, then their path, then the target's path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pantheon import tasks
+from pantheon.errors import ConfigError
+from pantheon.records import Finding, Flow, Item, PullRequest, PullState, Repair, Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The queue in its order, the tasks it came from, and what a person should know of what is not in it."""
+
+    items: tuple[Item, ...]
+    tasks: tuple[Task, ...]
+    notes: tuple[str, ...]
+
+
+def freeze(
+    found: Sequence[Task],
+    blobs: Mapping[str, str],
+    findings: Mapping[str, Sequence[Finding]],
+    flows: Mapping[str, Flow],
+    *,
+    ready: Sequence[str],
+    prs: Sequence[PullRequest] = (),
+    rejected: Mapping[str, str] | None = None,
+) -> Plan:
+    """The night's queue.
+
+    `blobs` maps every path of the base commit to its blob, `findings` every checked path to the rules it breaks,
+    `rejected` an item's id to the blob a person rejected it for. Tasks that cannot run become notes, never errors.
+    """
+    items: list[Item] = []
+    taken: list[Task] = []
+    notes: list[str] = []
+    claimed: dict[str, str] = {}
+    task_paths = {task.path for task in found}
+    doubled = tasks.duplicates(found)
+    waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
+    done = {task.uuid for task in found if task.status == "done"} | {t.slug for t in found if t.status == "done"}
+    for task in sorted(found, key=_urgency):
+        obstacle = _obstacle(task, flows, ready, doubled, done)
+        if obstacle is not None:
+            if obstacle:
+                notes.append(f"{task.path}: {obstacle}")
+            continue
+        assert task.spec is not None
+        flow = flows[tasks.route(task, flows) or ""]
+        targets = tasks.select(sorted(blobs), task.spec.scope, task.spec.exclude)
+        if not targets:
+            notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
+            continue
+        taken.append(task)
+        candidates = [t for t in tasks.select(targets, flow.match.paths or ("**",)) if t not in task_paths]
+        for target in candidates:
+            item = _item(task, flow, target, blobs[target], findings.get(target, ()))
+            note = _why_not(item, claimed, waiting, rejected or {})
+            if note is None:
+                claimed[target] = task.path
+                items.append(item)
+            elif note:
+                notes.append(note)
+    return Plan(tuple(items), tuple(taken), tuple(notes))
+
+
+def _urgency(task: Task) -> tuple[str, str]:
+    return (task.priority if task.priority in tasks.PRIORITIES else "P9", task.path)
+
+
+def _obstacle(
+    task: Task, flows: Mapping[str, Flow], ready: Sequence[str], doubled: Mapping[str, tuple[str, ...]], done: set[str]
+) -> str | None:
+    """None: it runs. "": it is left alone without a word. Else what a person should know."""
+    if task.spec is None:
+        if task.status not in ready:
+            return ""
+        hint = tasks.route(task, flows)
+        return f"has no pantheon block, left alone; add one with flow: {hint}" if hint else ""
+    if task.uuid.lower() in doubled:
+        return f"its uuid is used by {', '.join(doubled[task.uuid.lower()])}; give each task its own"
+    if task.status not in ready:
+        return ""
+    if tasks.route(task, flows) is None:
+        named = f"names flow {task.spec.flow!r}" if task.spec.flow else "names no flow and no label of it matches one"
+        return f"{named}; known flows: {', '.join(sorted(flows))}"
+    missing = [name for name in task.spec.depends_on if name not in done]
+    return f"waits for {', '.join(missing)}" if missing else None
+
+
+def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Finding]) -> Item:
+    digest = hashlib.sha256("\0".join((task.uuid, flow.name, target)).encode(errors="surrogateescape"))
+    return Item(id=digest.hexdigest()[:16], task=task.uuid, flow=flow.name, target=target, blob=blob, findings=tuple(found))
+
+
+def _why_not(
+    item: Item, claimed: Mapping[str, str], waiting: Mapping[str, int], rejected: Mapping[str, str]
+) -> str | None:
+    """None: it runs. "": nothing to do. Else the reason it does not run tonight."""
+    if not item.findings:
+        return ""
+    shown = printable(item.target)
+    blocking = [f for f in item.findings if f.repair is Repair.REPORT]
+    if len(blocking) == len(item.findings):
+        first = blocking[0]
+        return f"{shown}:{first.line}: needs a person: {first.message}" if first.line else f"{shown}: needs a person: {first.message}"
+    if item.target in claimed:
+        return f"{shown}: already taken by {claimed[item.target]}"
+    if item.id in waiting:
+        return f"{shown}: waits for your review in PR {waiting[item.id]}"
+    if rejected.get(item.id) == item.blob:
+        return f"{shown}: you rejected this; it is offered again when the file changes"
+    return None
+
+
+def printable(path: str) -> str:
+    """A path for people: control characters, bidirectional overrides and undecodable bytes escaped."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\udc80-\udcff]", _escaped, path)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape", "surrogatepass").decode()
+
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """`90s`, `10m`, `6h`, `1d` in seconds. Raises ConfigError."""
+    match = _DURATION.match(text)
+    if not match or float(match[1]) <= 0:
+        raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def forecast(count: int, seconds_per_item: Sequence[float]) -> tuple[float, float] | None:
+    """How long `count` items take, as a range in seconds: the slowest and fastest of past nights. None without one."""
+    if not seconds_per_item:
+        return None
+    return count * min(seconds_per_item), count * max(seconds_per_item)

@@ -1,0 +1,122 @@
+"""Local PRs and human decisions in refs. Hides how they are stored; decides nothing.
+
+A PR is `refs/pantheon/prs/<id>/meta`, a line of operation commits whose tree holds `pr.json`, beside one ref per
+revision (`r1`, `r2`, ...) that keeps every version of the stack alive, and its review branch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from pantheon.errors import RefMoved, RepositoryError
+from pantheon.git import Repo, Signer
+from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
+
+PRS = "refs/pantheon/prs/"
+DECISIONS = "refs/notes/pantheon/decisions"
+BRANCHES = "refs/heads/pantheon/"
+_META = re.compile(re.escape(PRS) + r"(\d+)/meta\Z")
+
+
+def load_all(repo: Repo) -> list[PullRequest]:
+    """Every PR, by id."""
+    found = {int(m[1]): oid for name, oid in repo.refs(PRS).items() if (m := _META.match(name))}
+    return [_read(repo, oid, number) for number, oid in sorted(found.items())]
+
+
+def load(repo: Repo, number: int) -> PullRequest:
+    """One PR. Raises RepositoryError when there is none."""
+    oid = repo.ref(f"{PRS}{number}/meta")
+    if oid is None:
+        raise RepositoryError("no such PR", str(number), hint="git pantheon pr")
+    return _read(repo, oid, number)
+
+
+def _read(repo: Repo, oid: str, number: int) -> PullRequest:
+    data = repo.read_path(oid, "pr.json")
+    try:
+        return PullRequest.model_validate_json(data or b"")
+    except ValidationError as error:
+        raise RepositoryError("cannot read PR", str(number), f"pr.json in {oid[:12]} is damaged") from error
+
+
+def open_pull(
+    repo: Repo,
+    *,
+    task: str,
+    slug: str,
+    title: str,
+    night: str,
+    onto: str,
+    base: str,
+    tip: str,
+    items: Sequence[PullItem],
+    when: datetime,
+    signer: Signer | None,
+) -> PullRequest:
+    """Open a PR on a new review branch at `tip`. The id and the branch number are the next free ones."""
+    for _ in range(100):
+        known = repo.refs(PRS)
+        number = 1 + max((int(m[1]) for name in known if (m := _META.match(name))), default=0)
+        branches = repo.refs(f"{BRANCHES}{slug}/")
+        taken = [int(name.rsplit("/", 1)[1]) for name in branches if name.rsplit("/", 1)[1].isdigit()]
+        branch = f"pantheon/{slug}/{1 + max(taken, default=0)}"
+        pull = PullRequest(
+            id=number, task=task, title=title, night=night, branch=branch, onto=onto, base=base, tip=tip,
+            created_at=when, items=tuple(items),
+        )  
+        try:
+            repo.move_ref(f"{PRS}{number}/r1", tip, None, "pantheon: revision 1")
+        except RefMoved:
+            continue  # somebody took the number
+        repo.move_ref(f"refs/heads/{branch}", tip, None, f"pantheon: PR {number}")
+        repo.move_ref(f"{PRS}{number}/meta", _write(repo, pull, None, "open", when, signer), None, "pantheon: open")
+        return pull
+    raise RepositoryError("cannot open a PR", slug, "no free number after 100 tries", hint="git pantheon doctor")
+
+
+def update(repo: Repo, pull: PullRequest, operation: str, when: datetime, signer: Signer | None) -> PullRequest:
+    """Append an operation. A new revision also gets its ref and moves the review branch. Raises RefMoved."""
+    meta = f"{PRS}{pull.id}/meta"
+    before = repo.ref(meta)
+    old = load(repo, pull.id)
+    if pull.revision != old.revision:
+        repo.move_ref(f"{PRS}{pull.id}/r{pull.revision}", pull.tip, None, f"pantheon: revision {pull.revision}")
+        repo.move_ref(f"refs/heads/{pull.branch}", pull.tip, old.tip, f"pantheon: revision {pull.revision}")
+    repo.move_ref(meta, _write(repo, pull, before, operation, when, signer), before, f"pantheon: {operation}")
+    return pull
+
+
+def _write(
+    repo: Repo, pull: PullRequest, parent: str | None, operation: str, when: datetime, signer: Signer | None
+) -> str:
+    text = json.dumps(pull.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+    tree = repo.write_tree(None, {"pr.json": (0o100644, repo.write_blob(text.encode()))})
+    message = f"{operation}: PR {pull.id} {pull.title}\n"
+    return repo.commit(tree, [parent] if parent else [], message, when, signer)
+
+
+def close_branch(repo: Repo, pull: PullRequest) -> None:
+    """Delete the review branch of a closed PR, when it still is where we left it; the revisions stay in refs."""
+    name = f"refs/heads/{pull.branch}"
+    if repo.ref(name) == pull.tip:
+        repo.move_ref(name, None, pull.tip, "pantheon: closed")
+
+
+def decide(repo: Repo, decisions: Sequence[tuple[str, HumanDecision]], when: datetime) -> None:
+    """Append decisions as notes, one JSON line on each item's commit."""
+    lines: dict[str, list[str]] = {}
+    for commit, decision in decisions:
+        lines.setdefault(commit, []).append(decision.to_json())
+    if lines:
+        repo.append_notes(DECISIONS, lines, f"decisions on {len(lines)} commits", when)
+
+
+def rejected(repo: Repo, pulls: Sequence[PullRequest]) -> list[PullItem]:
+    """The items a person rejected or dropped, in all PRs."""
+    return [i for p in pulls for i in p.items if i.dropped or p.state is PullState.REJECTED]

@@ -1,0 +1,157 @@
+"""Git's tree objects as values: parse, render, edit, and find a note in one.
+
+Owns the byte format of a tree and the rules for what may be written into one. It reads and writes objects only through
+the functions it is given (`git.py`'s), so nothing here touches a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+from pantheon.errors import RepositoryError
+from pantheon.names import fold_name, name_fault
+
+DIRECTORY = 0o040000
+MAX_DEPTH = 100  # directories in a path that we write
+Items = dict[bytes, tuple[int, str]]  # name -> (mode, oid)
+Change = tuple[int, str] | None  # (mode, blob), or None to delete
+
+
+def parse_tree(raw: bytes) -> Items:
+    """The entries of one tree object as they are; nothing is judged. ValueError when it is cut short."""
+    items: Items = {}
+    position = 0
+    while position < len(raw):
+        space = raw.index(b" ", position)
+        end = raw.index(b"\0", space)
+        items[raw[space + 1 : end]] = int(raw[position:space], 8), raw[end + 1 : end + 21].hex()
+        position = end + 21
+    return items
+
+
+def render_tree(items: Mapping[bytes, tuple[int, str]]) -> bytes:
+    """Git's order: by bytes, a directory as if its name ended in a slash."""
+    ordered = sorted(items.items(), key=lambda item: item[0] + b"/" if item[1][0] == DIRECTORY else item[0])
+    return b"".join(b"%o %s\0%s" % (mode, name, bytes.fromhex(oid)) for name, (mode, oid) in ordered)
+
+
+class _Edit:
+    """The changes below one path: `leaf` is what is set there, if anything is; `children` what lies beneath."""
+
+    def __init__(self) -> None:
+        self.change: Change = None
+        self.is_leaf = False
+        self.children: dict[str, _Edit] = {}
+
+    @property
+    def deletes(self) -> bool:
+        return self.is_leaf and self.change is None
+
+    def sets_anything(self) -> bool:
+        return self.change is not None or any(child.sets_anything() for child in self.children.values())
+
+
+def _edits(changes: Mapping[str, Change]) -> _Edit:
+    root = _Edit()
+    for path, change in changes.items():
+        parts = path.split("/")
+        if len(parts) > MAX_DEPTH:
+            raise RepositoryError("cannot write a tree", path[:200], f"deeper than {MAX_DEPTH} directories")
+        if change is not None and change[0] not in (0o100644, 0o100755):
+            raise RepositoryError("cannot write a tree", path, f"mode {change[0]:o} is not that of a regular file")
+        node = root
+        for part in parts:
+            node = node.children.setdefault(part, _Edit())
+        node.change, node.is_leaf = change, True
+    return root
+
+
+def edit_tree(
+    tree: str | None, changes: Mapping[str, Change], read: Callable[[str], Items], write: Callable[[Items], str]
+) -> str:
+    """The tree with the changes made; only the directories on the way are read and written.
+
+    Directories that become empty vanish. New names are judged by `name_fault` and must not be one file with a sibling
+    where case or Unicode form is ignored. A file never replaces a directory, nor a directory a file, unless the changes
+    also delete what is there. Deleting what is not there is no error.
+    """
+
+    def apply(oid: str | None, edit: _Edit, where: str) -> str | None:
+        items = {} if oid is None else read(oid)
+        before = frozenset(items)
+        for name, child in edit.children.items():  # deletions first: a file may make room for a directory
+            mode = items.get(os.fsencode(name), (0, ""))[0]
+            if child.deletes and mode == DIRECTORY:
+                raise RepositoryError("cannot delete a file", where + name, "it is a directory")
+            if child.deletes:
+                items.pop(os.fsencode(name), None)
+        for name, child in edit.children.items():
+            if child.children:
+                descend(items, name, child, where)
+        for name, child in edit.children.items():
+            if child.change is not None:
+                if items.get(os.fsencode(name), (0, ""))[0] == DIRECTORY:
+                    raise RepositoryError("cannot write a file", where + name, "a directory is there")
+                items[os.fsencode(name)] = child.change
+        _refuse_names(items, before, where)
+        return write(items) if items else None
+
+    def descend(items: Items, name: str, child: _Edit, where: str) -> None:
+        key = os.fsencode(name)
+        mode, oid = items.get(key, (0, ""))
+        if mode not in (0, DIRECTORY):
+            if child.sets_anything() and child.change is None:
+                raise RepositoryError("cannot write a tree", where + name, "a file is where a directory is needed")
+            return  # only deletions, below a file: nothing is there
+        below = apply(oid or None, child, f"{where}{name}/")
+        if below is None:
+            items.pop(key, None)
+        else:
+            items[key] = (DIRECTORY, below)
+
+    return apply(tree, _edits(changes), "") or write({})
+
+
+def _refuse_names(items: Items, before: frozenset[bytes], where: str) -> None:
+    """Judge the names that are new in a directory; those that were there may stay."""
+    added = items.keys() - before
+    if not added:
+        return
+    folds: dict[str, bytes] = {}
+    for key in items:
+        name = os.fsdecode(key)
+        fault = name_fault(name) if key in added else ""
+        other = folds.setdefault(fold_name(name), key)
+        if not fault and other != key and (key in added or other in added):
+            fault = f"one file with {os.fsdecode(other)!a} where case or Unicode form is ignored"
+        if fault:
+            raise RepositoryError("will not write this name", ascii(where + name), fault)
+
+
+def find_note(tree: str | None, commit: str, read: Callable[[str], Items]) -> tuple[list[tuple[str, str]], str]:
+    """The (path, blob) of a commit's note at any depth of fan-out, and the path where it should be.
+
+    A new note goes as deep as the tree already fans out there, at least one level: libgit2 itself never fans out.
+    """
+    found: list[tuple[str, str]] = []
+    prefix, rest = "", commit
+    for items in _levels(tree, commit, read):
+        flat = items.get(rest.encode("ascii"))
+        if flat is not None and flat[0] != DIRECTORY:
+            found.append((prefix + rest, flat[1]))
+        if items.get(rest[:2].encode("ascii"), (0, ""))[0] == DIRECTORY:
+            prefix, rest = f"{prefix}{rest[:2]}/", rest[2:]
+    if found:
+        return found, found[-1][0]
+    return found, prefix + rest if prefix else f"{commit[:2]}/{commit[2:]}"
+
+
+def _levels(tree: str | None, commit: str, read: Callable[[str], Items]) -> Iterator[Items]:
+    """The directories on the way to a note, the root first."""
+    rest = commit
+    while tree is not None and rest:
+        items = read(tree)
+        yield items
+        mode, oid = items.get(rest[:2].encode("ascii"), (0, ""))
+        tree, rest = (oid, rest[2:]) if mode == DIRECTORY else (None, rest)

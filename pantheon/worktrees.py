@@ -1,0 +1,169 @@
+"""Linked worktrees and clean exports as files on disk.
+
+Owns the bytes of a linked worktree's administrative directory, its removal, and the export of a list of blobs through
+a store of hard links. It runs no program, reads no object and follows no link; `git.py` hands it values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pantheon.errors import RepositoryError
+from pantheon.names import is_git_name
+
+_ADMIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+def _admin(common_dir: Path, name: str) -> Path:
+    if not _ADMIN_NAME.fullmatch(name):
+        raise RepositoryError("cannot use this worktree name", repr(name), "letters, digits, '.', '_' and '-' only")
+    return common_dir / "worktrees" / name
+
+
+def _owner(admin: Path) -> str | None:
+    """The `.git` file that an administrative directory points to; None when there is none."""
+    try:
+        return os.fsdecode((admin / "gitdir").read_bytes().rstrip(b"\n"))
+    except FileNotFoundError:
+        return None
+
+
+def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
+    """What `git worktree add --no-checkout --detach` makes, under a name of our choice, with no child process.
+
+    The administrative directory appears whole by one rename, so a kill leaves either nothing of it or all of it.
+    """
+    admin = _admin(common_dir, name)
+    path = path.absolute()
+    try:
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(f"{path} is there and is not an empty directory")
+        admin.parent.mkdir(exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{name}.new.", dir=admin.parent))
+        try:
+            (scratch / "gitdir").write_bytes(os.fsencode(path / ".git") + b"\n")
+            (scratch / "commondir").write_bytes(b"../..\n")
+            (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
+            scratch.chmod(0o755)
+            scratch.rename(admin)  # fails on a directory that is there, since that is never empty
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / ".git").write_bytes(b"gitdir: " + os.fsencode(admin) + b"\n")
+    except OSError as error:
+        raise RepositoryError(
+            "cannot add a worktree", str(path), str(error), "git worktree list; then remove the stale one"
+        ) from error
+
+
+def remove(common_dir: Path, path: Path, name: str) -> None:
+    """Remove the tree at `path` and our administrative directory `name`; either may be missing or half-made.
+
+    The tree is hostile: nothing in it is read or run. An administrative directory that points elsewhere is not ours.
+    """
+    admin = _admin(common_dir, name)
+    path = path.absolute()
+    try:
+        _remove_tree(path)
+        if admin.is_dir() and not admin.is_symlink() and _owner(admin) == os.fspath(path / ".git"):
+            _remove_tree(admin)
+        for scratch in admin.parent.glob(f"{name}.new.*"):
+            if _owner(scratch) in (None, os.fspath(path / ".git")):
+                _remove_tree(scratch)
+    except OSError as error:
+        raise RepositoryError("cannot remove a worktree", str(path), str(error), f"rm -r {path}") from error
+
+
+def _remove_tree(path: Path) -> None:
+    def retry(function: Callable[..., Any], name: str, info: Any) -> None:
+        """A directory without write or search permission: give it back to us and go on."""
+        if isinstance(info[1], FileNotFoundError):
+            return
+        place = Path(name)
+        for folder in (place.parent, place):
+            if stat.S_ISDIR(folder.lstat().st_mode):
+                folder.chmod(0o700)
+        if stat.S_ISDIR(place.lstat().st_mode):
+            shutil.rmtree(place)
+        else:
+            place.unlink()
+
+    if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
+        path.unlink()
+    elif os.path.lexists(path):
+        shutil.rmtree(path, onerror=retry)
+
+
+def _safe(name: str) -> bool:
+    return name not in ("", ".", "..") and "\\" not in name and not is_git_name(name)
+
+
+def export(
+    entries: Iterable[tuple[str, int, str]], read: Callable[[str], bytes], target: Path, store: Path
+) -> tuple[str, ...]:
+    """Write regular files (path, mode, oid) below `target`, a directory that is new or empty; the rest is returned.
+
+    Files are hard links into `store/<oid>-<mode>`, read-only and dated by their content, so a second export of a nearly
+    equal tree costs links only. Whoever runs programs on the export must mount it read-only: a program that writes
+    through a link would change the store (an entry whose mode or date differs is written anew).
+    """
+    skipped: list[str] = []
+    known: set[str] = set()
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if target.is_symlink() or any(target.iterdir()):
+            raise FileExistsError(f"{target} is not an empty directory")
+        for path, mode, oid in entries:
+            if stat.S_IFMT(mode) != stat.S_IFREG or not all(_safe(part) for part in path.split("/")):
+                skipped.append(path)
+                continue
+            folder = path.rpartition("/")[0]
+            if folder not in known:
+                (target / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+                known.add(folder)
+            executable = bool(mode & 0o100)
+            _place(target / path, store / f"{oid}-{'755' if executable else '644'}", oid, read)
+    except OSError as error:
+        raise RepositoryError("cannot export a tree", str(target), str(error), "free some disk space") from error
+    return tuple(skipped)
+
+
+def _date(oid: str) -> int:
+    """A modification time in seconds that differs with the content, so that caches keyed on it do not go stale."""
+    return 1_000_000_000 + int(oid[:7], 16)
+
+
+def _place(path: Path, stored: Path, oid: str, read: Callable[[str], bytes]) -> None:
+    permissions = 0o555 if stored.name.endswith("755") else 0o444
+    try:
+        info = stored.lstat()
+        fresh = info.st_mode == stat.S_IFREG | permissions and info.st_mtime == _date(oid)
+    except FileNotFoundError:
+        fresh = False
+    if not fresh:
+        _write_file(stored, read(oid), permissions, _date(oid))
+    try:
+        os.link(stored, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, or too many links
+        _write_file(path, read(oid), permissions, _date(oid))
+
+
+def _write_file(path: Path, data: bytes, permissions: int, date: int) -> None:
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(descriptor, permissions)
+        os.utime(descriptor, (date, date))
+    Path(scratch).rename(path)

@@ -1,0 +1,84 @@
+"""Sealed tests on real git: a fresh home, fixed dates and locale, an editor that fails, nothing of the caller's git.
+
+`git` runs the real program in a directory and returns its output; `make_repo` makes a repository with one commit.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+MakeRepo = Callable[..., Path]
+
+
+def git(*args: str | bytes, cwd: Path, stdin: bytes = b"", ok: tuple[int, ...] = (0,)) -> str:
+    """Standard output of a real git, undecodable bytes kept. AssertionError with its words when it fails."""
+    done = subprocess.run(["git", *args], cwd=cwd, input=stdin, capture_output=True, check=False, timeout=60)
+    assert done.returncode in ok, f"git {args!r} ended with {done.returncode}: {os.fsdecode(done.stderr)}"
+    return os.fsdecode(done.stdout)
+
+
+@pytest.fixture(autouse=True)
+def sealed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test its own home and a git that knows nothing else; the home."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "XDG_", "LC_", "PANTHEON_", "SSH_", "GPG_")) or name in ("LANGUAGE", "EMAIL"):
+            monkeypatch.delenv(name)
+    config = home / "gitconfig"
+    config.write_text(
+        "[user]\n\tname = Ann Author\n\temail = ann@example.org\n[init]\n\tdefaultBranch = main\n"
+        "[core]\n\teditor = false\n[gc]\n\tauto = 0\n",
+        encoding="utf-8",
+    )
+    values = {
+        "HOME": home,
+        "XDG_CONFIG_HOME": home / "config",
+        "XDG_CACHE_HOME": home / "cache",
+        "XDG_DATA_HOME": home / "data",
+        "XDG_STATE_HOME": home / "state",
+        "XDG_RUNTIME_DIR": home / "run",
+        "GIT_CONFIG_GLOBAL": config,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_DATE": "2026-03-01T09:00:00+0000",
+        "GIT_COMMITTER_DATE": "2026-03-01T09:00:00+0000",
+        "GIT_CEILING_DIRECTORIES": tmp_path_factory.getbasetemp(),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_EDITOR": "false",
+        "EDITOR": "false",
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    (home / "run").mkdir(mode=0o700)
+    return home
+
+
+def write_files(root: Path, files: Mapping[str, bytes | str]) -> None:
+    """Write files below `root`; text as UTF-8."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@pytest.fixture
+def make_repo(tmp_path: Path) -> MakeRepo:
+    """`make_repo(files, name="repo")`: a repository with one commit of these files on `main`."""
+
+    def make(files: Mapping[str, bytes | str] | None = None, name: str = "repo") -> Path:
+        root = tmp_path / name
+        root.mkdir(parents=True)
+        git("init", "-q", cwd=root)
+        write_files(root, files if files is not None else {"README.md": "# Hello\n"})
+        git("add", "-A", cwd=root)
+        git("commit", "-q", "--allow-empty", "-m", "first", cwd=root)
+        return root
+
+    return make
