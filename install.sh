@@ -6,7 +6,7 @@
 #   ./install.sh demo [ARG..]   install, then run a night on a demo repository
 #   ./install.sh test [ARG..]   install, then run every check; arguments go to pytest
 #
-# Writes to ${XDG_DATA_HOME:-~/.local/share}/git-pantheon and ~/.local/bin/git-pantheon, nowhere else (pip keeps its cache).
+# Writes to ${XDG_DATA_HOME:-~/.local/share}/git-pantheon and ~/.local/bin/git-pantheon only (pip keeps its own cache).
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -40,12 +40,12 @@ step() { # WORDS COMMAND..: one line with its seconds on the terminal, everythin
   shift
   printf 'pantheon: %-60s' "$words"
   if [[ -t 1 ]]; then
-    (while sleep 1; do printf '\rpantheon: %-60s%4d s' "$words" $((SECONDS - start)); done) &
+    (while sleep 1 && kill -0 $$; do printf '\rpantheon: %-60s%4d s' "$words" $((SECONDS - start)); done) 2>&- 9>&- &
     ticker=$!
   fi
   printf '\n== %s: %s\n' "$words" "$*" >>"$log"
   set +e # in an `if` bash would switch -e off inside the command as well
-  (set -e && "$@") >>"$log" 2>&1 </dev/null 9>&-
+  (set -e && "$@") >>"$log" 2>&1 </dev/null # keeps the lock: a command that outlives a killed install is waited for
   rc=$?
   set -e
   [[ -z $ticker ]] || { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
@@ -73,9 +73,9 @@ missing_packages() {
 }
 
 find_python() { # 3.11 first: the engine was measured with it
-  local name
+  local name fits='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))'
   for name in python3.11 python3.12 python3.13 python3.14 python3; do
-    if "$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null; then
+    if "$name" -c "$fits" 2>/dev/null; then
       command -v "$name"
       return
     fi
@@ -83,12 +83,13 @@ find_python() { # 3.11 first: the engine was measured with it
 }
 
 check_system() {
-  [[ $(uname -s) == Linux ]] || fail "install on $(uname -s)" "the sandbox is made of Linux namespaces" "use a Linux machine"
+  [[ $(uname -s) == Linux ]] || fail "install on $(uname -s)" "the sandbox needs Linux" "use a Linux machine"
   local packages
   packages=$(missing_packages)
   if [[ -n $packages ]]; then
     local command="apt-get update && apt-get install -y --no-install-recommends ${packages% }"
-    command -v apt-get >/dev/null || fail install "this machine lacks: $packages" "install them with your package manager"
+    command -v apt-get >/dev/null ||
+      fail install "this machine lacks: $packages" "install them with your package manager"
     [[ $EUID == 0 ]] || fail install "this machine lacks: $packages" "sudo sh -c '$command'"
     step "system packages: $packages" env DEBIAN_FRONTEND=noninteractive sh -c "$command"
     packages=$(missing_packages)
@@ -118,7 +119,8 @@ install_engine() {
   if stamped engine "$id" && "$venv/bin/python" -c '' 2>/dev/null; then return; fi
   [[ $engine == cpu ]] || need=16
   free=$(free_gb)
-  ((free >= need)) || fail "install the engine" "it needs about $need GB in $data, $free GB are free" "df -h $(quote "$data")"
+  ((free >= need)) ||
+    fail "install the engine" "it needs about $need GB in $data, $free GB are free" "df -h $(quote "$data")"
   # Always from empty: what a killed or older installation left is never half used.
   step "environment in $venv" "$python" -m venv --clear "$venv"
   if [[ $engine == gpu ]]; then
@@ -143,7 +145,8 @@ install_package() {
     printf '%s\n' "$id" >"$venv/.pantheon-package"
   fi
   if [[ -e $bin/git-pantheon && ! -L $bin/git-pantheon ]]; then
-    fail "link $bin/git-pantheon" "a file of that name is there and is not ours" "mv $(quote "$bin/git-pantheon") ~/git-pantheon.old"
+    fail "link $bin/git-pantheon" "a file of that name is there and is not ours" \
+      "mv $(quote "$bin/git-pantheon") ~/git-pantheon.old"
   fi
   mkdir -p -- "$bin"
   ln -sfn -- "$target" "$bin/git-pantheon"
@@ -163,8 +166,10 @@ unpack_model() {
 install() {
   mkdir -p -- "$data" || fail install "$data cannot be made" "ls -ld $(quote "$(dirname -- "$data")")"
   exec 9>"$data/.install.lock"
-  flock -w 1800 9 || fail install "another install has held $data for half an hour" "fuser $(quote "$data/.install.lock")"
+  flock -w 1800 9 ||
+    fail install "another install has held $data for half an hour" "fuser $(quote "$data/.install.lock")"
   : >"$log"
+  rm -rf -- "$data"/.scratch.* # of a killed install
   scratch=$(mktemp -d "$data/.scratch.XXXXXX")
   check_system
   install_engine

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,9 @@ from pantheon import loop, prompt
 from pantheon.engine import Engine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, ToolError
 from pantheon.records import Agent, NodeResult, NodeState, Offer, Repair, ToolCall
-from pantheon.tools import TOOLS
+from pantheon.tools.registry import TOOLS
 from pantheon.tools.rules import check_note
 from pantheon.tools.workspace import Workspace
-
-# What a reviewer may answer: a verdict with one of its reasons. The reasons are the criteria, so that a pass and a
-# complaint cannot be said in one breath.
-REVIEW_REASONS = ("wrong title", "wrong description", "wrong tags", "text was changed")
-
 
 @dataclass(frozen=True)
 class Seat:
@@ -65,6 +60,8 @@ class _Talk:
         self.state = loop.Loop(limits=seat.agent.limits)
         self.host_calls: list[ToolCall] = []
         self.prompts: list[str] = []
+        self.results: list[Mapping[str, Any]] = []
+        self.answered: set[str] = set()  # a reviewer is asked each question once
 
     async def run(self) -> loop.Action:
         fetched: dict[str, Any] = {}
@@ -82,6 +79,8 @@ class _Talk:
         if isinstance(action, loop.CallTool):
             try:
                 result = call_tool(self.ws, action.tool, action.args)
+                self.answered.add(action.tool)
+                self.results.append(result)
             except ToolError as error:
                 return loop.Offered(self._offers(), error=str(error))
             return loop.Offered(self._offers(), result=result)
@@ -96,14 +95,13 @@ class _Talk:
         return loop.Answered(completion, hashlib.sha256(text.encode()).hexdigest())
 
     def _offers(self) -> tuple[Offer, ...]:
-        offers = tuple(offer for name in self.seat.agent.tools for offer in TOOLS[name].offer(self.ws))
+        review = self.seat.agent.output == "review"
+        names = [name for name in self.seat.agent.tools if not (review and name in self.answered)]
+        offers = tuple(offer for name in names for offer in TOOLS[name].offer(self.ws))
         if offers:
             return offers
-        if self.seat.agent.output == "review":
-            return (
-                Offer(tool=loop.FINALIZE, args={"verdict": ("pass",), "reason": ("all true",)}),
-                Offer(tool=loop.FINALIZE, args={"verdict": ("fail",), "reason": REVIEW_REASONS}),
-            )
+        if review:
+            return (Offer(tool=loop.FINALIZE, args={k: (v,) for k, v in verdict(self.results).items()}),)
         return (Offer(tool=loop.FINALIZE, args={}),)
 
     def _prompt(self) -> str:
@@ -164,6 +162,16 @@ def call_tool(ws: Workspace, name: str, args: Mapping[str, str]) -> dict[str, An
     except ValidationError as error:
         raise ToolError("wrong arguments", name, error.errors()[0]["msg"]) from error
     return tool.run(ws, typed).model_dump(mode="json")
+
+
+def verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A reviewer's word, from its answers to blind questions: pass only when each named a proposed value."""
+    wrong = [result for result in results if not result.get("same")]
+    if not results:
+        return {"verdict": "fail", "reason": "there was nothing to compare with"}
+    if wrong:
+        return {"verdict": "fail", "reason": f"wrong {wrong[0]['field']}"}
+    return {"verdict": "pass", "reason": f"{results[0]['field']} fits the text"}
 
 
 def edited(ws: Workspace) -> dict[str, Any]:

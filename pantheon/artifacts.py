@@ -72,6 +72,30 @@ def store_run(
     return stored.model_copy(update={"run_commit": commit}), artifacts
 
 
+def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = None) -> Run:
+    """A stored run's record again, with another outcome or result: a new commit on its ref, its artifacts as they were."""
+    ref = run_ref(run.id)
+    before = _run_commit(repo, run.id)
+    stored = run.model_copy(update={"run_commit": None})
+    blob = repo.write_blob(stored.to_json().encode("utf-8", "surrogateescape") + b"\n")
+    tree = repo.write_tree(repo.tree_of(before), {RUN_FILE: (0o100644, blob)})
+    parents = list(dict.fromkeys([run.base, run.result] if run.result else [run.base]))
+    message = f"run {run.id}: {run.outcome}\n\nPantheon-Run: {run.id}\n"
+    commit = repo.commit(tree, [*parents, before], message, when, signer)
+    repo.move_ref(ref, commit, before, f"run {run.outcome}")
+    return stored.model_copy(update={"run_commit": commit})
+
+
+def copy_notes(repo: Repo, moved: Mapping[str, str], when: datetime) -> None:
+    """The artifact and summary notes of rewritten commits (old -> new), also on the new ones."""
+    lines = {new: (repo.read_note(NOTES, old) or b"").decode("utf-8", "surrogateescape").splitlines() for old, new in moved.items()}
+    if any(lines.values()):
+        repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} rewritten commit(s)\n", when)
+    texts = {new: text for old, new in moved.items() if (text := repo.read_note(SUMMARY, old)) is not None}
+    if texts:
+        repo.set_notes(SUMMARY, texts, f"summary of {len(texts)} rewritten commit(s)\n", when)
+
+
 def _describe(run_id: str, node: str, name: str, data: bytes, oid: str) -> Artifact:
     """The record of one artifact. `size` and `sha256` are those of the full content, `oid` of what was kept."""
     content: str | None = None

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from pantheon.errors import RepositoryError
-from pantheon.process import Completed, Limits, run
+from pantheon.process import Completed, Limits, foreground, run
 
 _QUIET = (
     *("--no-pager", "--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
@@ -25,6 +25,8 @@ _KEPT = re.compile(
 _KEPT_FOR_USER = re.compile(
     r"SSH_\w+|GNUPGHOME|GPG_\w+|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS|TERM|SHELL", re.ASCII
 )
+
+_PAGERS = re.compile(r"PAGER|GIT_PAGER|LESS|LESSCHARSET|COLUMNS|NO_COLOR", re.ASCII)
 
 
 def _limits(wall_s: float) -> Limits:
@@ -59,3 +61,8 @@ def users_own(root: Path, *args: str) -> Completed:
     env = _environment(_KEPT) | _environment(_KEPT_FOR_USER)
     env |= {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_MERGE_AUTOEDIT": "no"}
     return run(["git", *args], limits=_limits(1800.0), env=env, cwd=root)
+
+
+def shown(root: Path, *args: str) -> int:
+    """The user's own git on their own terminal, pager and all; its exit status."""
+    return foreground(["git", *args], env=_environment(_KEPT) | _environment(_KEPT_FOR_USER) | _environment(_PAGERS), cwd=root)

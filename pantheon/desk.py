@@ -12,15 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pantheon import artifacts, children, hooks, prs, review, screen
+from pantheon import artifacts, children, config, hooks, prs, review, screen, tasks
 from pantheon import night as nights
 from pantheon import plan as plans
 from pantheon import report as reports
-from pantheon.config import packaged
-from pantheon.errors import PantheonError, RepositoryError
+from pantheon.errors import InputError, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import NodeState, Outcome, PullRequest, PullState
-from pantheon.survey import Survey, survey
+from pantheon.survey import Survey, read_config, survey
 
 
 def here() -> Repo:
@@ -244,7 +243,7 @@ def _live(pull: PullRequest) -> int:
 
 
 def init(repo: Repo, program: str, *, dry_run: bool) -> int:
-    plan_ = hooks.plan_init(repo, packaged().parent, program)
+    plan_ = hooks.plan_init(repo, config.packaged().parent, program)
     for line in plan_.lines():
         print(line)
     if dry_run:
@@ -271,7 +270,8 @@ def hook(repo: Repo, name: str, environ: Mapping[str, str], stdin: TextIO) -> in
                 print(line, file=sys.stderr)
             return code
         case "pre-commit":
-            return _pre_commit(repo)
+            index = environ.get("GIT_INDEX_FILE")
+            return _pre_commit(repo, Path(index).absolute() if index else None)
         case "post-commit":
             return _post_commit(repo)
         case _:
@@ -288,27 +288,25 @@ def _post_commit(repo: Repo) -> int:
     return 0
 
 
-def _pre_commit(repo: Repo) -> int:
-    """Refuse a staged task file that cannot be used, or configuration that does not load."""
-    from pantheon import tasks
-
-    staged = repo.staged()
-    settings = survey_settings(repo)
+def _pre_commit(repo: Repo, index_file: Path | None) -> int:
+    """Refuse a staged task file that cannot be used."""
+    staged = repo.staged(index_file)
     code = 0
-    for path in tasks.select(sorted(staged), settings):
+    for path in tasks.select(sorted(staged), _task_paths(repo)):
         try:
             tasks.parse(staged[path], path)
-        except PantheonError as error:
+        except InputError as error:
             print(f"pantheon: {error.render()}", file=sys.stderr)
             code = 1
+    if code:
+        print("pantheon: to commit it all the same: git commit --no-verify", file=sys.stderr)
     return code
 
 
-def survey_settings(repo: Repo) -> tuple[str, ...]:
+def _task_paths(repo: Repo) -> tuple[str, ...]:
     """`tasks.paths` of HEAD; the defaults before the first commit."""
-    from pantheon.config import load
-
     try:
-        return survey(repo, repo.head().commit).config.settings.tasks.paths
+        head = repo.head().commit
     except RepositoryError:
-        return load(lambda _: None, ()).settings.tasks.paths
+        return config.load(lambda _: None, ()).settings.tasks.paths
+    return read_config(repo, head, repo.entries(head)).settings.tasks.paths

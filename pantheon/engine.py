@@ -109,7 +109,7 @@ class ChatTemplate:
         self._names = {key: value["content"] if isinstance(value, dict) else value
                        for key, value in settings.items() if key.endswith("_token") and value is not None}
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], undefined=jinja2.ChainableUndefined)
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = _to_json
         try:
@@ -156,10 +156,17 @@ def _on_cpu() -> bool:
     return False
 
 
+def expected_window(kind: str) -> int:
+    """How many runs to keep in flight with an engine of this kind: a quarter more than its batch, so that while some
+    runs use tools or wait for checks there are always requests ready."""
+    return CPU_WINDOW * 5 // 4 if kind == "scripted" or _on_cpu() else GPU_WINDOW * 5 // 4
+
+
 def _can_compile() -> bool:
     """torch.compile builds C++ on a CPU: it needs a compiler and Python's headers."""
-    compiler = shutil.which("g++", path="/usr/bin:/usr/local/bin") or shutil.which("clang++", path="/usr/bin:/usr/local/bin")
-    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
+    seen = "/usr/local/bin:/usr/bin:/bin"  # what the sandbox shows
+    compiler = any(shutil.which(name, path=seen) for name in ("g++", "clang++"))
+    return compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def _server_argv(cpu: bool, eager: bool) -> list[str]:
@@ -217,7 +224,8 @@ class VllmEngine:
 
     @classmethod
     async def start(cls, model_dir: Path, *, runtime_dir: Path, cache_dir: Path, log_path: Path,
-                    on_progress: Callable[[str], None], eager: bool | None = None, deadline_s: float = 900) -> VllmEngine:
+                    on_progress: Callable[[str], None], eager: bool | None = None,
+                    deadline_s: float = 900) -> VllmEngine:
         """Start the server and wait until it answers.
 
         `runtime_dir` holds the socket: mode 0700, a short path. `cache_dir` keeps what was compiled; it can execute
@@ -386,7 +394,8 @@ class ScriptedEngine:
     name = "scripted"
     model = "scripted"
 
-    def __init__(self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = 8192, window: int = 32) -> None:
+    def __init__(self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = MAX_CONTEXT,
+                 window: int = CPU_WINDOW) -> None:
         self.max_model_len, self.window = max_model_len, window
         self._script, self._latency_s = script, latency_s
         self._metrics = EngineMetrics()
@@ -418,7 +427,8 @@ class ScriptedEngine:
         text = answer[: max_tokens * 4]
         tokens, before = max(1, len(text) // 4), self._metrics
         self._metrics = before.model_copy(update={
-            "prompt_tokens": before.prompt_tokens + prompt_tokens, "engine_steps": before.engine_steps + tokens / in_flight,
+            "prompt_tokens": before.prompt_tokens + prompt_tokens,
+            "engine_steps": before.engine_steps + tokens / in_flight,
             "generation_tokens": before.generation_tokens + tokens,
             "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens})
         return Completion(text=text, finish_reason="stop" if text == answer else "length", prompt_tokens=prompt_tokens,

@@ -528,6 +528,19 @@ class Repo:
             dirty |= {os.fsdecode(line[3:]) for line in done.stdout.split(b"\0") if line}
         return tuple(sorted({p for p in wanted if p in dirty or any(f"{up}/" in dirty for up in _parents(p))}))
 
+    def staged(self, index_file: Path | None = None) -> dict[str, bytes]:
+        """Path and content of what a commit would add or change. `index_file`: the one git named to a hook."""
+        with _door("cannot read the index", str(self.root)):
+            index = pygit2.Index(str(index_file)) if index_file else self._repo.index
+            unborn = self._repo.head_is_unborn
+            before = {} if unborn else self.entries(self.head().commit)
+            return {
+                entry.path: self.read_blob(str(entry.id))
+                for entry in index
+                if int(entry.mode) in (0o100644, 0o100755)
+                and (entry.path not in before or before[entry.path].oid != str(entry.id))
+            }
+
     def user_identity(self) -> str:
         """Name <email> as the user's git would write it; the login where git has none."""
         done = children.quiet(self.root, "var", "GIT_AUTHOR_IDENT", check=False)

@@ -45,7 +45,7 @@ from pantheon.records import (
 )
 from pantheon.review import put
 from pantheon.survey import Survey
-from pantheon.tools import TOOLS
+from pantheon.tools.registry import TOOLS
 
 NIGHTS = "refs/pantheon/nights/"
 CHECKPOINT_S = 10.0

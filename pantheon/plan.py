@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pantheon import tasks
 from pantheon.errors import ConfigError
+from pantheon.names import name_fault
 from pantheon.records import Finding, Flow, Item, PullRequest, PullState, Repair, Task
 
 
@@ -109,6 +110,9 @@ def _why_not(
     if not item.findings:
         return ""
     shown = printable(item.target)
+    fault = next((why for part in item.target.split("/") if (why := name_fault(part))), "")
+    if fault:
+        return f"{shown}: needs a person: its file name is refused ({fault})"
     blocking = [f for f in item.findings if f.repair is Repair.REPORT]
     if len(blocking) == len(item.findings):
         first = blocking[0]

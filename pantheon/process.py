@@ -42,8 +42,8 @@ POLL_S = 0.05  # how often the watchdog counts processes and memory
 GRACE_S = 2.0  # how long a kill may take to be complete
 MIB = 1 << 20
 KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
-TMP_INSIDE = "/tmp"  # noqa: S108 - a private tmpfs of each sandbox
-SHM_INSIDE = "/dev/shm"  # noqa: S108
+TMP_INSIDE = "/tmp"
+SHM_INSIDE = "/dev/shm"
 HOME_INSIDE = "/home/agent"
 PACKAGE_INSIDE = "/opt/pantheon"
 ETC = ("passwd", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime")
@@ -232,7 +232,8 @@ def _seccomp() -> bytes | None:
 @functools.cache
 def _options(bwrap: str) -> frozenset[str]:
     """The options this bwrap knows: --disable-userns came with 0.8, --size with 0.7."""
-    done = subprocess.run([bwrap, "--help"], capture_output=True, env={}, stdin=subprocess.DEVNULL, timeout=9, check=False)
+    argv = [bwrap, "--help"]
+    done = subprocess.run(argv, capture_output=True, env={}, stdin=subprocess.DEVNULL, check=False, timeout=10)
     return frozenset(re.findall(r"--[a-z0-9-]+", (done.stdout + done.stderr).decode("utf-8", "replace")))
 
 
@@ -673,3 +674,12 @@ def probe_egress(environ: Mapping[str, str] | None = None) -> EgressProof:
     refused = all(one.error in _REFUSALS or one.error.startswith("EAI_") for one in attempts)
     return EgressProof(attempts=attempts, interfaces=tuple(found["interfaces"]), stripped=stripped_names(environ),
                        closed=refused and found["interfaces"] == ["lo"])
+
+
+def foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
+    """A program of the user's on their own terminal: no limits, no sandbox; its exit status (128 + signal)."""
+    try:
+        code = subprocess.run(list(argv), env=dict(env), cwd=cwd, check=False).returncode
+    except OSError as error:
+        raise SandboxError("cannot start", argv[0], str(error)) from error
+    return code if code >= 0 else 128 - code

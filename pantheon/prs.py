@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -102,10 +103,12 @@ def _write(
 
 
 def close_branch(repo: Repo, pull: PullRequest) -> None:
-    """Delete the review branch of a closed PR, when it still is where we left it; the revisions stay in refs."""
+    """Delete the review branch of a closed PR, when it still is where we left it and nobody has it checked out; the
+    revisions stay in refs."""
     name = f"refs/heads/{pull.branch}"
     if repo.ref(name) == pull.tip:
-        repo.move_ref(name, None, pull.tip, "pantheon: closed")
+        with suppress(RepositoryError):
+            repo.move_ref(name, None, pull.tip, "pantheon: closed")
 
 
 def decide(repo: Repo, decisions: Sequence[tuple[str, HumanDecision]], when: datetime) -> None:

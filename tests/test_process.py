@@ -169,7 +169,7 @@ def test_a_pathname_socket_of_the_host_is_out_of_reach(tmp_path: Path) -> None:
 
 def test_netlink_finds_only_lo_and_key_rings_are_closed() -> None:
     done = python("import ctypes, os; l = ctypes.CDLL(None, use_errno=True); l.syscall.restype = ctypes.c_long\n"
-                  "print(l.syscall({'x86_64': 250, 'aarch64': 219}[os.uname().machine], 0, -3, 0), ctypes.get_errno())\n"
+                  "print(l.syscall({'x86_64': 250, 'aarch64': 219}[os.uname()[4]], 0, -3, 0), ctypes.get_errno())\n"
                   "import socket; print([n for _, n in socket.if_nameindex()])")
     assert done.stdout == b"-1 38\n['lo']\n", done.stderr
 
@@ -179,7 +179,8 @@ def test_netlink_finds_only_lo_and_key_rings_are_closed() -> None:
 
 def test_a_timeout_kills_grandchildren_that_left_the_session() -> None:
     marker = "86413.4711"
-    done = shell(f"setsid sh -c 'setsid sleep {marker} & exec sleep {marker}' & sleep {marker}", limits=Limits(wall_s=0.5))
+    script = f"setsid sh -c 'setsid sleep {marker} & exec sleep {marker}' & sleep {marker}"
+    done = shell(script, limits=Limits(wall_s=0.5))
     assert done.timed_out
     assert done.stopped_for == "wall"
     assert done.seconds < 3

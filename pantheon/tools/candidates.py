@@ -36,7 +36,9 @@ _LABEL = re.compile(
     r"scope|question|answer|vision|motivation|symptom|outcome|intent|why|what)\s*[:\u2014-]\s+",
     re.IGNORECASE,
 )
-_TITLE_LABEL = re.compile(r"^(?:spec draft|draft spec|spec|draft|report)(?:\s*\([^()]{1,30}\))?\s*:\s+", re.IGNORECASE)
+_TITLE_LABEL = re.compile(
+    r"^(?:spec draft|draft spec|spec|draft|report)(?:\s*\([^()]{1,30}\))?\s*:\s+", re.IGNORECASE
+)
 _URL = re.compile(r"https?://|www\.", re.IGNORECASE)
 _PATHLIKE = re.compile(
     r"\S*[/\\{}=<>$|~]\S*|\S+\(\)|\S+\.(?:ts|js|py|md|json|ya?ml|clj[sc]?|mjs|sh|toml|txt|edn)\b|\S+_\S+|\S+:\d+"
@@ -60,11 +62,11 @@ risk risks question questions task tasks todo references reference files existin
 status log changelog issues prs next links related appendix acceptance criteria definition verification commands notes
 example examples usage license estimates
 """
-_DANGLING = frozenset({"a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with"})
+_DANGLING = frozenset({"a", "an", "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to"})
 _STATES = frozenset({"icebox", "incoming", "accepted", "backlog", "review", "readme", "skill", "index", "untitled"})
 _OPENING = frozenset(_OPENING_WORDS.split())
 _ASIDE = frozenset(_ASIDE_WORDS.split())
-_GENERIC = _OPENING | _ASIDE | _STATES | frozenset({"by", "blockers", "requirements", "plan", "phases", "phase", "steps"})
+_GENERIC = _OPENING | _ASIDE | _STATES | {"by", "blockers", "requirements", "plan", "phases", "phase", "steps"}
 
 
 def candidates(field: str, path: str, doc: Document, facts: Facts, rules: Rules) -> tuple[str, ...]:
@@ -183,7 +185,7 @@ def descriptions(path: str, doc: Document, rule: FieldRule) -> list[str]:
     scored.sort(reverse=True)
     floor = max(0.5, scored[0][0] - 3.0) if scored else 0.0
     best = _distinct(text for worth, _, text in scored if worth >= floor)[: rule.choose]
-    best = best or [text for _, _, text in scored[:1]]
+    best = best or [text for worth, _, text in scored[:1] if worth > -4]
     return [t for t in best if is_right(t, rule)] or _about(path, doc, rule)
 
 
@@ -198,7 +200,7 @@ def _unlabelled(text: str) -> str:
 
 
 def _fitted(text: str, rule: FieldRule) -> str:
-    """The text as a description within the rule's length, cut at a clause where it is too long; "" when it cannot be."""
+    """The text as a description within the rule's length, cut at a clause where it is too long; "" if it cannot be."""
     text = text.strip().lstrip("-*>\u2022\u2192 ").rstrip()
     text = text[:-1].rstrip() if text.endswith((":", ";", ",", "\u2014")) else text
     if len(text) > rule.max_length:
@@ -218,8 +220,8 @@ def _worth(text: str, block: prose.Block, position: int, topic: set[str]) -> flo
     worth += 1.5 if text.endswith((".", "!")) else -2.0 if text.endswith("?") else -1.0
     worth -= min(position, 60) / 12
     section = set(prose.words(block.section))
-    worth += 1.5 if section & _OPENING and "non" not in section else 0.0
-    worth -= 2.5 if section & _ASIDE or {"out", "scope"} <= section else 0.0
+    aside = section & _ASIDE or {"out", "scope"} <= section or any(w.startswith("non") for w in section)
+    worth += -2.5 if aside else 1.5 if section & _OPENING else 0.0
     worth += 0.8 * min(3, len({stem(tag_of(w)) for w in found} & topic))
     worth -= 1.2 * len(_PATHLIKE.findall(text)) + (4.0 if _URL.search(text) else 0.0)
     worth -= 1.5 * min(2, len(_CHATTY.findall(text))) + (1.5 if _REFERS.match(text) else 0.0)
@@ -274,7 +276,9 @@ def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterabl
     have = {stem(tag_of(t)) for t in taken}
     ranked = sorted(scores.items(), key=lambda kv: (-kv[1], kv[0]))
     chosen: list[str] = []
-    for tag, _ in ranked:
+    for tag, score in ranked:
+        if len(chosen) + len(have) >= 5 and score < 0.35 * ranked[0][1]:
+            break
         if stem(tag) not in have and not any(_overlap(tag, other) for other in chosen):
             chosen.append(tag)
         if len(chosen) == rule.choose:

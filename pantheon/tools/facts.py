@@ -25,13 +25,14 @@ VOCABULARY = 600  # words and tags kept
 
 class Facts(Record):
     """`first_commit` says when a path first came in, `vocabulary` weighs tags and topic words, `inbound` lists the
-    files that link to a path. All of it is of the base commit.
+    files that link to a path, `titles` the heading of each note. All of it is of the base commit.
     """
 
     paths: tuple[str, ...] = ()
     first_commit: dict[str, datetime] = Field(default_factory=dict)
     vocabulary: dict[str, float] = Field(default_factory=dict)
     inbound: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    titles: dict[str, str] = Field(default_factory=dict)
 
     @cached_property
     def tree(self) -> links.Tree:
@@ -49,6 +50,7 @@ def build_facts(
         first_commit=dict(first_commit),
         vocabulary=build_vocabulary(notes.items()),
         inbound=build_inbound(notes.items(), every),
+        titles=build_titles(notes.items()),
     )
 
 
@@ -94,6 +96,18 @@ def build_inbound(notes: Iterable[tuple[str, bytes]], paths: Iterable[str]) -> d
             if target is not None and target != path:
                 found.setdefault(target, set()).add(path)
     return {target: tuple(sorted(sources)) for target, sources in sorted(found.items())}
+
+
+def build_titles(notes: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """The heading of every note that has one, as text."""
+    found: dict[str, str] = {}
+    for path, raw in notes:
+        doc = read(path, raw)
+        blocks = prose.blocks(doc.body) if doc else ()
+        heading = next((prose.trimmed(b.text) for b in blocks if b.kind == "heading"), "")
+        if 3 <= len(heading) <= 120:
+            found[path] = heading
+    return found
 
 
 def read(path: str, raw: bytes) -> Document | None:

@@ -1,0 +1,195 @@
+"""The named checks of the docops flow as a program: front matter, links and body of the changed notes.
+
+    python -m pantheon.tools.check {frontmatter|links|body} --base DIR [--rules FILE] -- TARGET...
+
+Runs in a clean export of the committed tree; DIR is an export of the base tree. One line per problem,
+`path:line: rule: message`. Exit 0: nothing to say, 1: problems, 2: wrong usage. Reads both trees, writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pantheon.errors import ConfigError, InputError
+from pantheon.frontmatter import parse
+from pantheon.records import Repair
+from pantheon.tools import links
+from pantheon.tools.evidence import body_of, expected_bodies
+from pantheon.tools.rules import RULES_PATH, Rules, check_note, parse_rules
+
+MARKDOWN = (".md", ".markdown")
+Problem = tuple[str, int, str, str]  # path, line, rule, message
+
+
+@dataclass
+class Trees:
+    """The two trees on disk, read lazily."""
+
+    base: str
+    rules: Rules
+    here: str = "."
+
+    @cached_property
+    def before(self) -> links.Tree:
+        return links.Tree(tuple(_walk(self.base)))
+
+    @cached_property
+    def after(self) -> links.Tree:
+        return links.Tree(tuple(_walk(self.here)))
+
+    def old(self, path: str) -> bytes | None:
+        return _read(self.base, path)
+
+    def new(self, path: str) -> bytes | None:
+        return _read(self.here, path)
+
+    @cached_property
+    def moved(self) -> dict[str, str]:
+        """Base paths that vanished and the new paths they became: the same uuid, else the same body."""
+        gone = sorted(p for p in self.before.files - self.after.files if p.lower().endswith(MARKDOWN))
+        fresh = sorted(p for p in self.after.files - self.before.files if p.lower().endswith(MARKDOWN))
+        found: dict[str, str] = {}
+        for test in (self._same_uuid, self._same_body):
+            for old in gone:
+                matches = [new for new in fresh if new not in found.values() and test(old, new)]
+                if old not in found and len(matches) == 1:
+                    found[old] = matches[0]
+        return found
+
+    def _same_uuid(self, old: str, new: str) -> bool:
+        return bool(uuid := _uuid(old, self.old(old) or b"")) and uuid == _uuid(new, self.new(new) or b"")
+
+    def _same_body(self, old: str, new: str) -> bool:
+        raw = self.new(new) or b""
+        return body_of(new, raw) in expected_bodies(old, self.old(old) or b"", {old: new}, self.before, self.rules)
+
+    def origin(self, path: str) -> str | None:
+        """The base path of a file of the new tree."""
+        if path in self.before.files:
+            return path
+        return next((old for old, new in self.moved.items() if new == path), None)
+
+
+def check_frontmatter(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:
+    """Every target obeys the rules. Faults for a person may stay; so may all, where links alone changed."""
+    for path in targets:
+        raw = trees.new(path)
+        if raw is None or not path.lower().endswith(MARKDOWN):
+            continue
+        origin = trees.origin(path)
+        old = trees.old(origin) if origin else None
+        excused: set[str] = set()
+        if old is not None and origin is not None:
+            relinked = bool(trees.moved) and raw == links.rewrite(old, origin, trees.moved, trees.before)
+            findings = check_note(origin, old, trees.rules)
+            excused = {f.rule for f in findings if f.repair is Repair.REPORT or (relinked and origin == path)}
+        for finding in check_note(path, raw, trees.rules):
+            if finding.rule not in excused:
+                yield path, finding.line, finding.rule, finding.message
+
+
+def check_links(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:
+    """No link is broken that was whole: in the targets, and in any file towards a path that vanished."""
+    gone = trees.before.files - trees.after.files
+    others = sorted(trees.after.files - set(targets)) if gone else []
+    for path in [*targets, *others]:
+        if not path.lower().endswith(MARKDOWN):
+            continue
+        raw = trees.new(path)
+        if raw is None:
+            continue
+        origin = trees.origin(path)
+        old = trees.old(origin) if origin else None
+        was = {t for _, t in links.broken(origin, old, trees.before)} if origin and old is not None else set()
+        for line, target in links.broken(path, raw, trees.after):
+            if target not in was:
+                yield path, line, "link", f"leads nowhere: {target}"
+
+
+def check_body(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:
+    """Below the front matter nothing changed but certain repairs and links that follow a rename."""
+    for path in targets:
+        raw = trees.new(path)
+        if raw is None or not path.lower().endswith(MARKDOWN):
+            continue
+        origin = trees.origin(path)
+        old = trees.old(origin) if origin else None
+        if origin is None or old is None:
+            yield path, 0, "body", "no file of the base tree has this body or uuid"
+            continue
+        body = body_of(path, raw)
+        wanted = expected_bodies(origin, old, trees.moved, trees.before, trees.rules)
+        if body not in wanted:
+            line = raw[: len(raw) - len(body)].count(b"\n") + 1
+            pairs = zip(body.split(b"\n"), wanted[1].split(b"\n"), strict=False)
+            line += next((n for n, (is_, was) in enumerate(pairs) if is_ != was), 0)
+            yield path, line, "body", "differs from the base tree"
+
+
+CHECKS = {"frontmatter": check_frontmatter, "links": check_links, "body": check_body}
+
+
+def _uuid(path: str, raw: bytes) -> str:
+    try:
+        value = parse(raw, path).get("uuid")
+    except InputError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _walk(root: str) -> Iterator[str]:
+    for folder, names, files in os.walk(root):
+        below = os.path.relpath(folder, root)
+        if below == ".":
+            names[:] = [name for name in names if name != ".git"]
+        for name in files:
+            if name != ".git":
+                yield name if below == "." else f"{below}/{name}"
+
+
+def _read(root: str, path: str) -> bytes | None:
+    """A regular file beneath the root; links are not followed."""
+    try:
+        descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _shown(text: str) -> str:
+    """Text that cannot drive a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one check; the exit code."""
+    words, targets = list(arguments), []
+    if "--" in words:
+        at = words.index("--")
+        words, targets = words[:at], words[at + 1 :]
+    options = dict(zip(words[1::2], words[2::2], strict=False))
+    named = len(words) in (3, 5) and words[0] in CHECKS and options.keys() <= {"--base", "--rules"}
+    if not named or "--base" not in options:
+        print((__doc__ or "").split("\n\n")[1].strip(), file=sys.stderr)
+        return 2
+    path = options.get("--rules", os.path.join(options["--base"], RULES_PATH))
+    try:
+        with open(path, "rb") as file:
+            rules = parse_rules(file.read(), path)
+    except (OSError, ConfigError) as error:
+        print(_shown(str(error)), file=sys.stderr)
+        return 2
+    found = list(CHECKS[words[0]](Trees(options["--base"], rules), targets))
+    for where, line, rule, message in found:
+        print(_shown(f"{where}:{line}: {rule}: {message}"))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

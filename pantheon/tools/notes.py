@@ -1,0 +1,217 @@
+"""The tools of the docops flow, each a function from a worktree and typed arguments to a typed result.
+
+Their offers narrow the model's next call to verified values: the first field that is still open, in the rules' order.
+Calling a tool twice with the same arguments changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pantheon.errors import InputError, ToolError
+from pantheon.frontmatter import Document, parse, set_field
+from pantheon.records import Offer, Record, Repair
+from pantheon.tools import candidates, links, prose
+from pantheon.tools.evidence import Evidence, evidence
+from pantheon.tools.repair import repair
+from pantheon.tools.rules import FieldRule, check_field, check_note, is_empty, is_right, name_is_right
+from pantheon.tools.workspace import Workspace
+
+EXCERPT = 600  # characters
+
+
+class Nothing(Record):
+    """A tool without arguments."""
+
+
+class FieldArgs(Record):
+    field: str = Field(min_length=1, max_length=60)
+    value: str = Field(min_length=1, max_length=400)
+
+
+class NameArgs(Record):
+    name: str = Field(min_length=1, max_length=255)
+
+
+class Repaired(Record):
+    done: tuple[str, ...]
+    open: tuple[str, ...]
+    report: tuple[str, ...]
+
+
+class Excerpt(Record):
+    path: str
+    title: str
+    headings: tuple[str, ...]
+    text: str
+
+
+class Choices(Record):
+    fields: dict[str, tuple[str, ...]]
+
+
+class FieldSet(Record):
+    field: str
+    value: str
+    changed: bool
+
+
+class Names(Record):
+    names: tuple[str, ...]
+
+
+class Renamed(Record):
+    path: str
+    relinked: tuple[str, ...]
+
+
+def document(ws: Workspace) -> Document:
+    """The target, parsed; a ToolError says why it cannot be."""
+    try:
+        return parse(ws.read(ws.target), ws.target)
+    except InputError as cause:
+        raise ToolError("cannot edit", ascii(ws.target), cause.why) from cause
+
+
+def repair_note(ws: Workspace, args: Nothing) -> Repaired:
+    """Make every certain repair of the target."""
+    done = _repair(ws)
+    findings = check_note(ws.target, ws.read(ws.target), ws.rules)
+    return Repaired(
+        done=done,
+        open=tuple(f.rule for f in findings if f.repair is not Repair.REPORT),
+        report=tuple(f"line {f.line}: {f.message}" for f in findings if f.repair is Repair.REPORT),
+    )
+
+
+def _repair(ws: Workspace) -> tuple[str, ...]:
+    raw = ws.read(ws.target)
+    fixed, done = repair(ws.origin, raw, ws.rules, ws.facts)
+    if fixed != raw:
+        ws.write(ws.target, fixed)
+    return done
+
+
+def read_note(ws: Workspace, args: Nothing) -> Excerpt:
+    """The heading and the beginning of the target, as text without markup."""
+    doc = document(ws)
+    blocks = prose.blocks(doc.body)
+    heads = tuple(h[:80] for h in (prose.trimmed(b.text) for b in blocks if b.kind == "heading") if h)
+    text = " ".join(b.text for b in blocks if b.kind != "heading")
+    cut = text[:EXCERPT].rpartition(" ")[0] if len(text) > EXCERPT else text
+    title = doc.get("title")
+    rule = ws.rules.field.get("title", FieldRule())
+    shown = title if isinstance(title, str) and is_right(title, rule) else next(iter(heads), "")
+    return Excerpt(path=ascii(ws.target)[1:-1], title=shown, headings=heads[:6], text=cut or text[:EXCERPT])
+
+
+def open_fields(ws: Workspace) -> list[tuple[str, FieldRule]]:
+    """The fields a choice is still to be made for, in the rules' order."""
+    doc = document(ws)
+    found = []
+    for name, rule in ws.rules.ordered():
+        finding = check_field(doc, name, rule)
+        if (finding is not None and finding.repair is Repair.CHOOSE) or _wants_more(ws, doc, name, rule):
+            found.append((name, rule))
+    return found
+
+
+def _wants_more(ws: Workspace, doc: Document, name: str, rule: FieldRule) -> bool:
+    """Whether a list that was empty in the base tree has fewer values than wanted."""
+    value = doc.get(name)
+    if rule.type != "list" or not rule.required or rule.computed or not isinstance(value, list) or is_empty(value):
+        return False
+    if len(value) >= min(rule.wanted, rule.max_items):
+        return False
+    before = ws.base(ws.origin)
+    try:
+        was = parse(before, ws.origin).get(name) if before is not None else None
+    except InputError:
+        return False
+    return was is None or is_empty(was)
+
+
+def suggest_fields(ws: Workspace, args: Nothing) -> Choices:
+    """The open fields with their candidates."""
+    doc = document(ws)
+    fields = {n: candidates.candidates(n, ws.origin, doc, ws.facts, ws.rules) for n, _ in open_fields(ws)}
+    return Choices(fields=fields)
+
+
+def offer_fields(ws: Workspace) -> tuple[Offer, ...]:
+    """The next choice: one field, its candidates (or a short text where the rule allows it)."""
+    doc = document(ws)
+    for name, rule in open_fields(ws):
+        values = candidates.candidates(name, ws.origin, doc, ws.facts, ws.rules)
+        if values:
+            return (Offer(tool="set_field", args={"field": (name,), "value": values}),)
+        if rule.free_text and rule.type != "list":
+            length = min(rule.max_length, 400)
+            return (Offer(tool="set_field", args={"field": (name,), "value": None}, max_length=length),)
+    return ()
+
+
+def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
+    """Set an open field to one of its candidates; of a list, add it."""
+    rule = ws.rules.field.get(args.field)
+    if rule is None:
+        raise ToolError("cannot set", args.field, "the rules have no such field")
+    doc = document(ws)
+    have = doc.get(args.field)
+    if have == args.value or (isinstance(have, list) and args.value in have):
+        return FieldSet(field=args.field, value=args.value, changed=False)
+    if args.field not in [name for name, _ in open_fields(ws)]:
+        raise ToolError("cannot set", args.field, "the field is right as it is")
+    if args.value not in candidates.candidates(args.field, ws.origin, doc, ws.facts, ws.rules):
+        free = rule.free_text and rule.type != "list" and args.value.isprintable() and is_right(args.value, rule)
+        if not free:
+            raise ToolError("cannot set", args.field, "the value is not among the candidates")
+    value: str | list[str] = args.value
+    if rule.type == "list":
+        value = [*(v for v in have if isinstance(v, str) and v), args.value] if isinstance(have, list) else [args.value]
+    ws.write(ws.target, set_field(doc, args.field, value, order=ws.rules.order))
+    _repair(ws)
+    return FieldSet(field=args.field, value=args.value, changed=True)
+
+
+def suggest_names(ws: Workspace, args: Nothing) -> Names:
+    """Names the target may get; none when its name is right."""
+    if name_is_right(ws.target, ws.rules):
+        return Names(names=())
+    return Names(names=candidates.names(ws.origin, document(ws), ws.facts, ws.rules))
+
+
+def offer_names(ws: Workspace) -> tuple[Offer, ...]:
+    found = suggest_names(ws, Nothing()).names
+    return (Offer(tool="rename_note", args={"name": found}),) if found else ()
+
+
+def rename_note(ws: Workspace, args: NameArgs) -> Renamed:
+    """Rename the target and make the links of other files follow."""
+    folder, _, name = ws.target.rpartition("/")
+    if name == args.name:
+        return Renamed(path=ws.target, relinked=())
+    if args.name not in suggest_names(ws, Nothing()).names:
+        raise ToolError("cannot rename", ascii(args.name), "the name is not among the candidates")
+    old, new = ws.target, f"{folder}/{args.name}" if folder else args.name
+    moved = {ws.origin: new}
+    rewritten = {
+        path: links.rewrite(ws.read(path), path, moved, ws.facts.tree)
+        for path in ws.facts.inbound.get(ws.origin, ())
+        if path != ws.origin
+    }
+    raw = ws.read(old)
+    own = links.rewrite(raw, ws.origin, moved, ws.facts.tree)
+    ws.rename(old, new)
+    if own != raw:
+        ws.write(new, own)
+    changed = tuple(path for path, data in rewritten.items() if data != ws.read(path))
+    for path in changed:
+        ws.write(path, rewritten[path])
+    return Renamed(path=new, relinked=changed)
+
+
+def show_change(ws: Workspace, args: Nothing) -> Evidence:
+    """What was done to the target, as facts."""
+    before = ws.base(ws.origin) or b""
+    return evidence((ws.origin, before), (ws.target, ws.read(ws.target)), ws.rules, ws.facts.tree)

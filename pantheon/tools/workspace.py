@@ -1,0 +1,229 @@
+"""One item's worktree on disk, and the only way a tool reaches a disk: confined beneath it, links never followed.
+
+Files come into the directory when they are first used. What changed is found by looking at the disk, never by asking a
+tool. It knows nothing of git but that a file `.git` may lie at the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pantheon.errors import ToolError
+from pantheon.names import is_git_name, name_fault
+from pantheon.tools.facts import Facts
+from pantheon.tools.rules import Rules
+
+MAX_BYTES = 1024 * 1024  # of one file
+MAX_TOTAL = 16 * 1024 * 1024
+MAX_FILES = 2_000
+MAX_DEPTH = 48
+_SCRATCH = ".pantheon-write"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Workspace:
+    """The worktree of one item. `origin` is the target's path in the base tree, `target` its path now.
+
+    `base_reader` gives a file of the base tree, or None. Every refusal is a ToolError.
+    """
+
+    def __init__(
+        self, root: Path, target: str, rules: Rules, facts: Facts, base_reader: Callable[[str], bytes | None]
+    ) -> None:
+        self.root, self.target, self.origin = root, target, target
+        self.rules, self.facts = rules, facts
+        self._base_reader = base_reader
+        self._base: dict[str, bytes | None] = {}
+
+    def base(self, path: str) -> bytes | None:
+        """The file as it is in the base tree."""
+        if path not in self._base:
+            return self._base_reader(path)
+        return self._base[path]
+
+    def read(self, path: str) -> bytes:
+        """The file as it is now."""
+        parts = _parts(path)
+        self._materialise(path)
+        with self._folder(parts[:-1], path) as folder:
+            data = None if folder is None else _read(folder, parts[-1], path)
+        if data is None:
+            raise ToolError("cannot read", ascii(path), "no such file")
+        return data
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file now."""
+        try:
+            self.read(path)
+        except ToolError as error:
+            if error.why == "no such file":
+                return False
+            raise
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put the file; atomic, and a link in its place is replaced, not followed."""
+        parts = _parts(path)
+        self._materialise(path)
+        self._put(parts, path, data)
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file to a name that is free, also for a disk that ignores case; `target` follows."""
+        before, after = _parts(old), _parts(new)
+        fault = name_fault(after[-1])
+        if fault:
+            raise ToolError("cannot rename", ascii(new), fault)
+        data = self.read(old)
+        taken = new.casefold() in self.facts.tree.lower and new.casefold() != old.casefold()
+        if new != old and (taken or self.exists(new)):
+            raise ToolError("cannot rename", ascii(new), "the name is taken")
+        if new == old:
+            return
+        self._put(after, new, data)
+        with self._folder(before[:-1], old) as folder:
+            if folder is not None:
+                os.unlink(before[-1], dir_fd=folder)
+        if self.target == old:
+            self.target = new
+
+    def changes(self) -> dict[str, bytes | None]:
+        """What the disk holds that differs from the base tree: path and bytes; None for a file that is gone."""
+        found = dict(self._harvest())
+        changed: dict[str, bytes | None] = {path: data for path, data in found.items() if self.base(path) != data}
+        changed.update((path, None) for path, data in self._base.items() if data is not None and path not in found)
+        return dict(sorted(changed.items()))
+
+    # --- beneath the root ---
+
+    def _materialise(self, path: str) -> None:
+        if path in self._base:
+            return
+        data = self._base_reader(path)
+        if data is not None and len(data) > MAX_BYTES:
+            raise ToolError("cannot use", ascii(path), f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
+        if data is not None:
+            self._put(_parts(path), path, data)
+        self._base[path] = data
+
+    def _put(self, parts: list[str], path: str, data: bytes) -> None:
+        if len(data) > MAX_BYTES:
+            raise ToolError("cannot write", ascii(path), f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
+        with self._folder(parts[:-1], path, create=True) as folder:
+            assert folder is not None
+            try:
+                if stat.S_ISDIR(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode):
+                    raise ToolError("cannot write", ascii(path), "is a directory")
+            except FileNotFoundError:
+                pass
+            try:
+                with os.fdopen(os.open(_SCRATCH, _CREATE, 0o600, dir_fd=folder), "wb") as file:
+                    file.write(data)
+                os.rename(_SCRATCH, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError as cause:
+                if cause.errno != errno.EEXIST:
+                    _forget(_SCRATCH, folder)
+                raise ToolError("cannot write", ascii(path), cause.strerror or str(cause)) from cause
+
+    @contextmanager
+    def _folder(self, parts: list[str], path: str, create: bool = False) -> Iterator[int | None]:
+        """A descriptor of the directory beneath the root; None where there is none."""
+        descriptor = os.open(self.root, _DIRECTORY)
+        missing = False
+        try:
+            for part in parts:
+                try:
+                    if create:
+                        _make(part, descriptor)
+                    inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                except FileNotFoundError:
+                    missing = True
+                    break
+                except OSError as cause:
+                    raise ToolError("cannot reach", ascii(path), f"{part!a} is no directory of ours") from cause
+                os.close(descriptor)
+                descriptor = inner
+            yield None if missing else descriptor
+        finally:
+            os.close(descriptor)
+
+    def _harvest(self) -> Iterator[tuple[str, bytes]]:
+        """Every regular file beneath the root, with caps; anything else is refused by name."""
+        count = total = 0
+        stack: list[list[str]] = [[]]
+        while stack:
+            parts = stack.pop()
+            if len(parts) > MAX_DEPTH:
+                raise ToolError("cannot harvest", ascii("/".join(parts)), f"nested deeper than {MAX_DEPTH}")
+            with self._folder(parts, "/".join(parts)) as folder:
+                for name in sorted(os.listdir(folder)) if folder is not None else []:
+                    path = "/".join([*parts, name])
+                    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+                    if path == ".git" and stat.S_ISREG(mode):
+                        continue
+                    _parts(path)
+                    if stat.S_ISDIR(mode):
+                        stack.append([*parts, name])
+                        continue
+                    assert folder is not None
+                    data = _read(folder, name, path) or b""
+                    count, total = count + 1, total + len(data)
+                    if count > MAX_FILES or total > MAX_TOTAL:
+                        why = f"more than {MAX_FILES} files or {MAX_TOTAL} bytes"
+                        raise ToolError("cannot harvest", ascii(path), why)
+                    yield path, data
+
+
+def _parts(path: str) -> list[str]:
+    """The components of a path beneath the root, or a refusal."""
+    parts = path.split("/")
+    why = ""
+    if not path or path.startswith("/"):
+        why = "not a path beneath the worktree"
+    elif any(part in ("", ".", "..") for part in parts):
+        why = "has an empty or dot component"
+    elif any(c < " " or "\x7f" <= c <= "\x9f" for c in path):
+        why = "holds a control character"
+    elif any(is_git_name(part) for part in parts):
+        why = "names git's own directory"
+    elif _SCRATCH in parts:
+        why = "is a reserved name"
+    if why:
+        raise ToolError("refused path", ascii(path), why)
+    return parts
+
+
+def _read(folder: int, name: str, path: str) -> bytes | None:
+    """A regular file with one name and a bounded size; None where there is none."""
+    try:
+        descriptor = os.open(name, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise ToolError("refused file", ascii(path), "not a regular file") from cause
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ToolError("refused file", ascii(path), "not a regular file")
+        if status.st_nlink != 1:
+            raise ToolError("refused file", ascii(path), "a hard link")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ToolError("refused file", ascii(path), f"more than the {MAX_BYTES} bytes allowed")
+    return data
+
+
+def _make(name: str, folder: int) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=folder)
+
+
+def _forget(name: str, folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
