@@ -85,14 +85,14 @@ find_python() { # 3.11 first: the engine was measured with it
 check_system() {
   [[ $(uname -s) == Linux ]] || fail "install on $(uname -s)" "the sandbox needs Linux" "use a Linux machine"
   local packages
-  packages=$(missing_packages)
+  packages=$(missing_packages) && packages=${packages% }
   if [[ -n $packages ]]; then
-    local command="apt-get update && apt-get install -y --no-install-recommends ${packages% }"
+    local command="apt-get update && apt-get install -y --no-install-recommends $packages"
     command -v apt-get >/dev/null ||
       fail install "this machine lacks: $packages" "install them with your package manager"
     [[ $EUID == 0 ]] || fail install "this machine lacks: $packages" "sudo sh -c '$command'"
     step "system packages: $packages" env DEBIAN_FRONTEND=noninteractive sh -c "$command"
-    packages=$(missing_packages)
+    packages=$(missing_packages) && packages=${packages% }
     [[ -z $packages ]] || fail install "still missing after apt-get: $packages" "install Python 3.11 or newer with venv"
   fi
   python=$(find_python)

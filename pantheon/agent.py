@@ -24,6 +24,7 @@ from pantheon.tools.registry import TOOLS
 from pantheon.tools.rules import check_note
 from pantheon.tools.workspace import Workspace
 
+
 @dataclass(frozen=True)
 class Seat:
     """What an agent needs to run: its record, its prompt, the engine, and the part of the prompt all items share."""
@@ -68,7 +69,9 @@ class _Talk:
         for name in self.seat.agent.prefetch:
             result = call_tool(self.ws, name, {})
             fetched[name] = result
-            self.host_calls.append(ToolCall(step=len(self.host_calls) + 1, by="host", tool=name, args={}, result=result))
+            self.host_calls.append(
+                ToolCall(step=len(self.host_calls) + 1, by="host", tool=name, args={}, result=result)
+            )
         self.values["fetched"] = fetched
         self.state, action = loop.advance(self.state, loop.Offered(self._offers()))
         while isinstance(action, loop.Ask | loop.CallTool):
@@ -121,7 +124,7 @@ class _Talk:
         output: dict[str, Any] = {}
         if isinstance(action, loop.Finish):
             output = dict(action.output) if self.seat.agent.output == "review" else edited(self.ws)
-        metrics = {
+        metrics: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "model_calls": self.state.asked,
             "failed_calls": self.state.failures,

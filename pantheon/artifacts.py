@@ -73,7 +73,7 @@ def store_run(
 
 
 def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = None) -> Run:
-    """A stored run's record again, with another outcome or result: a new commit on its ref, its artifacts as they were."""
+    """A stored run's record again with another outcome or result: a new commit on its ref, the same artifacts."""
     ref = run_ref(run.id)
     before = _run_commit(repo, run.id)
     stored = run.model_copy(update={"run_commit": None})
@@ -88,7 +88,10 @@ def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = No
 
 def copy_notes(repo: Repo, moved: Mapping[str, str], when: datetime) -> None:
     """The artifact and summary notes of rewritten commits (old -> new), also on the new ones."""
-    lines = {new: (repo.read_note(NOTES, old) or b"").decode("utf-8", "surrogateescape").splitlines() for old, new in moved.items()}
+    lines = {
+        new: (repo.read_note(NOTES, old) or b"").decode("utf-8", "surrogateescape").splitlines()
+        for old, new in moved.items()
+    }
     if any(lines.values()):
         repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} rewritten commit(s)\n", when)
     texts = {new: text for old, new in moved.items() if (text := repo.read_note(SUMMARY, old)) is not None}

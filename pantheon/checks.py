@@ -15,8 +15,9 @@ from pathlib import Path
 from pantheon.config import Config
 from pantheon.errors import ConfigError
 from pantheon.git import Repo
-from pantheon.process import Limits, Sandbox, run_async
+from pantheon.process import Limits, run_async
 from pantheon.records import Check, CheckResult
+from pantheon.sandbox import Sandbox
 
 TREE, BASE, SETTINGS = Path("/work/tree"), Path("/work/base"), Path("/work/config")
 AT_ONCE = 2

@@ -30,9 +30,7 @@ _PAGERS = re.compile(r"PAGER|GIT_PAGER|LESS|LESSCHARSET|COLUMNS|NO_COLOR", re.AS
 
 
 def _limits(wall_s: float) -> Limits:
-    return Limits(
-        wall_s=wall_s, cpu_s=None, memory_bytes=None, processes=None, output_bytes=256 << 20, file_bytes=None
-    )
+    return Limits(wall_s=wall_s, cpu_s=None, memory_bytes=None, processes=None, output_bytes=256 << 20, file_bytes=None)
 
 
 def _environment(pattern: re.Pattern[str]) -> dict[str, str]:
@@ -65,4 +63,6 @@ def users_own(root: Path, *args: str) -> Completed:
 
 def shown(root: Path, *args: str) -> int:
     """The user's own git on their own terminal, pager and all; its exit status."""
-    return foreground(["git", *args], env=_environment(_KEPT) | _environment(_KEPT_FOR_USER) | _environment(_PAGERS), cwd=root)
+    return foreground(
+        ["git", *args], env=_environment(_KEPT) | _environment(_KEPT_FOR_USER) | _environment(_PAGERS), cwd=root
+    )

@@ -1,6 +1,5 @@
-"""`git pantheon`: a table of commands. Each parses its arguments, calls one function with plain values, prints its record
-(text or `--json`) and returns a code. Reads the environment, which nothing else does. Imports lazily: the bare command
-must answer at once.
+"""`git pantheon`: a table of commands. Each parses its arguments, calls one function with plain values and returns its
+code. Reads the environment, which nothing else does. Imports lazily: the bare command must answer at once.
 
 Exit codes: 0 done, 1 you can fix it, 2 usage, 3 our bug (with a log to send), 130 interrupted.
 """
@@ -19,7 +18,9 @@ from pantheon.errors import PantheonError
 from pantheon.places import Places, places
 
 Command = Callable[[argparse.Namespace, Places], int]
-LATER = "the daemon keeps the night window in a later version; start a night with: git pantheon night --now --budget 10m"
+LATER = (
+    "the daemon keeps the night window in a later version; start a night with: git pantheon night --now --budget 10m"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

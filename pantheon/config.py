@@ -104,9 +104,7 @@ def load(read: Reader, names: tuple[str, ...]) -> Config:
         prompts={
             name.removeprefix("prompts/"): _text(*files[name]) for name in sorted(files) if name.startswith("prompts/")
         },
-        rules={
-            name.removeprefix("rules/"): files[name][1] for name in sorted(files) if name.startswith("rules/")
-        },
+        rules={name.removeprefix("rules/"): files[name][1] for name in sorted(files) if name.startswith("rules/")},
         digest=digest.hexdigest(),
     )
 
@@ -114,13 +112,17 @@ def load(read: Reader, names: tuple[str, ...]) -> Config:
 def _defaults() -> dict[str, tuple[str, bytes]]:
     root = packaged()
     found = {
-        path.relative_to(root).as_posix(): (f"templates/pantheon/{path.relative_to(root).as_posix()}", path.read_bytes())
+        path.relative_to(root).as_posix(): (
+            f"templates/pantheon/{path.relative_to(root).as_posix()}",
+            path.read_bytes(),
+        )
         for path in sorted(root.rglob("*"))
         if path.suffix in (".toml", ".j2")
     }
     if "pantheon.toml" not in found:
-        raise ConfigError("cannot find the packaged defaults", str(root), "the installation is incomplete",
-                          hint="./install.sh")
+        raise ConfigError(
+            "cannot find the packaged defaults", str(root), "the installation is incomplete", hint="./install.sh"
+        )
     return found
 
 

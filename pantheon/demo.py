@@ -28,8 +28,9 @@ def content() -> Path:
     for place in (here.parent / "demo", here / "demo_notes"):
         if (place / "dates.tsv").is_file():
             return place
-    raise PantheonError("cannot find the demo's notes", str(here.parent / "demo"), "the installation is incomplete",
-                        "./install.sh")
+    raise PantheonError(
+        "cannot find the demo's notes", str(here.parent / "demo"), "the installation is incomplete", "./install.sh"
+    )
 
 
 def run(where: Places, target: Path | None, program: str, *, budget: str, engine: str) -> int:
@@ -57,7 +58,9 @@ def run(where: Places, target: Path | None, program: str, *, budget: str, engine
 def _free(where: Places, target: Path | None) -> Path:
     if target is not None:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise PantheonError("cannot build the demo", str(target), "it is there and not empty", "name another directory")
+            raise PantheonError(
+                "cannot build the demo", str(target), "it is there and not empty", "name another directory"
+            )
         return target.resolve()
     for number in range(1, 1000):
         place = where.home / ("pantheon-demo" if number == 1 else f"pantheon-demo-{number}")

@@ -89,7 +89,10 @@ def status(repo: Repo, *, as_json: bool) -> int:
         print(f"night {open_night} was interrupted; git pantheon night --now resumes it")
     if last:
         tally = reports.counts(last)
-        print(f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, {tally[Outcome.FAILED]} failed, {last.left} left")
+        print(
+            f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, "
+            f"{tally[Outcome.FAILED]} failed, {last.left} left"
+        )
     if pulls:
         screen.pulls(pulls, everything=False)
     for note in planned.notes[:8]:
@@ -189,7 +192,9 @@ def pr_git(repo: Repo, number: int, verb: str) -> int:
     if verb == "log":
         return children.shown(repo.root, "log", f"--notes={artifacts.SUMMARY}", f"{found.base}..{found.tip}")
     if found.state is not PullState.OPEN:
-        raise RepositoryError("cannot check out", f"PR {number}", f"it was {found.state}", f"git switch --detach {found.tip[:12]}")
+        raise RepositoryError(
+            "cannot check out", f"PR {number}", f"it was {found.state}", f"git switch --detach {found.tip[:12]}"
+        )
     return children.shown(repo.root, "switch", found.branch)
 
 

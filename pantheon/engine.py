@@ -29,6 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pantheon import process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
 from pantheon.records import Completion, EngineMetrics
+from pantheon.sandbox import Sandbox
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
@@ -77,8 +78,12 @@ def find_model(name: str, models_dir: Path) -> Path:
     names of a model hub are refused."""
     relative = Path(DEFAULT_MODEL if name == "default" else name).expanduser()
     if not relative.is_absolute() and (len(relative.parts) != 1 or ":" in name):
-        raise EngineError("cannot use the model", name, "it is not a local directory, and nothing is ever downloaded",
-                          f"name an absolute path or a directory of {models_dir}")
+        raise EngineError(
+            "cannot use the model",
+            name,
+            "it is not a local directory, and nothing is ever downloaded",
+            f"name an absolute path or a directory of {models_dir}",
+        )
     found = models_dir / relative
     weights = list(found.glob("*.safetensors")) if (found / "config.json").is_file() else []
     if not weights:
@@ -86,8 +91,12 @@ def find_model(name: str, models_dir: Path) -> Path:
         raise EngineError("cannot find the model", str(found), why, INSTALL)
     root = found.resolve()
     if any(not weight.resolve().is_relative_to(root) for weight in weights):
-        raise EngineError("cannot use the model", str(found), "its weights are links to files outside of it",
-                          f"cp -rL {found} {models_dir}/")
+        raise EngineError(
+            "cannot use the model",
+            str(found),
+            "its weights are links to files outside of it",
+            f"cp -rL {found} {models_dir}/",
+        )
     return root
 
 
@@ -106,10 +115,14 @@ class ChatTemplate:
         added = _read_json(model_dir / "tokenizer.json").get("added_tokens", [])
         control = sorted((one["content"] for one in added if one.get("special")), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, control)) or "(?!)")
-        self._names = {key: value["content"] if isinstance(value, dict) else value
-                       for key, value in settings.items() if key.endswith("_token") and value is not None}
+        self._names = {
+            key: value["content"] if isinstance(value, dict) else value
+            for key, value in settings.items()
+            if key.endswith("_token") and value is not None
+        }
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = _to_json
         try:
@@ -118,8 +131,10 @@ class ChatTemplate:
             raise EngineError("cannot use the chat template", str(model_dir), str(error)) from error
 
     def render(self, system: str, user: str) -> str:
-        messages = [{"role": role, "content": self._control.sub(lambda found: found[0][0] + " " + found[0][1:], text)}
-                    for role, text in (("system", system), ("user", user))]
+        messages = [
+            {"role": role, "content": self._control.sub(lambda found: found[0][0] + " " + found[0][1:], text)}
+            for role, text in (("system", system), ("user", user))
+        ]
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
         except jinja2.TemplateError as error:
@@ -185,14 +200,25 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
 
 def _server_env(cpu: bool) -> dict[str, str]:
     env = {
-        "HOME": str(CACHE_INSIDE), "XDG_CACHE_HOME": str(CACHE_INSIDE), "VLLM_CACHE_ROOT": str(CACHE_INSIDE / "vllm"),
-        "TORCHINDUCTOR_CACHE_DIR": str(CACHE_INSIDE / "inductor"), "TRITON_CACHE_DIR": str(CACHE_INSIDE / "triton"),
-        "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120", "VLLM_HOST_IP": "127.0.0.1", "VLLM_CONFIGURE_LOGGING": "1",
+        "HOME": str(CACHE_INSIDE),
+        "XDG_CACHE_HOME": str(CACHE_INSIDE),
+        "VLLM_CACHE_ROOT": str(CACHE_INSIDE / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(CACHE_INSIDE / "inductor"),
+        "TRITON_CACHE_DIR": str(CACHE_INSIDE / "triton"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_CONFIGURE_LOGGING": "1",
     }
     if cpu:
-        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-                "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB)}
+        env |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+            "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB),
+        }
     return env
 
 
@@ -219,13 +245,25 @@ class VllmEngine:
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * window, keepalive_expiry=60)
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits), base_url="http://engine",
-            trust_env=False, timeout=httpx.Timeout(None, connect=10), follow_redirects=True)
+            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
+            base_url="http://engine",
+            trust_env=False,
+            timeout=httpx.Timeout(None, connect=10),
+            follow_redirects=True,
+        )
 
     @classmethod
-    async def start(cls, model_dir: Path, *, runtime_dir: Path, cache_dir: Path, log_path: Path,
-                    on_progress: Callable[[str], None], eager: bool | None = None,
-                    deadline_s: float = 900) -> VllmEngine:
+    async def start(
+        cls,
+        model_dir: Path,
+        *,
+        runtime_dir: Path,
+        cache_dir: Path,
+        log_path: Path,
+        on_progress: Callable[[str], None],
+        eager: bool | None = None,
+        deadline_s: float = 900,
+    ) -> VllmEngine:
         """Start the server and wait until it answers.
 
         `runtime_dir` holds the socket: mode 0700, a short path. `cache_dir` keeps what was compiled; it can execute
@@ -245,22 +283,24 @@ class VllmEngine:
             log_path.write_bytes(b"")
         except OSError as error:
             raise EngineError("cannot start the engine", str(error.filename), str(error.strerror)) from error
-        sandbox = process.Sandbox(
+        sandbox = Sandbox(
             readable=((model_dir, MODEL_INSIDE), (Path("/sys"), Path("/sys"))),
             writable=((runtime_dir, RUN_INSIDE), (cache_dir, CACHE_INSIDE)),
             devices=() if cpu else tuple(sorted(Path("/dev").glob("nvidia*"))),
-            env=_server_env(cpu), hostname="engine", tmp_bytes=2 << 30)
+            env=_server_env(cpu),
+            hostname="engine",
+            tmp_bytes=2 << 30,
+        )
         argv = [*_server_argv(cpu, eager), "--max-model-len", str(_context(model_dir))]
         child = await asyncio.to_thread(process.start, argv, sandbox=sandbox, stdout_path=log_path)
+        engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW)
         ready = False
         try:
-            engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW)
             await engine._wait(on_progress, deadline_s)
             ready = True
         finally:
             if not ready:
-                await asyncio.to_thread(child.stop, 1.0)
-                socket.unlink(missing_ok=True)
+                await engine.close()
         return engine
 
     async def _wait(self, on_progress: Callable[[str], None], deadline_s: float) -> None:
@@ -273,10 +313,15 @@ class VllmEngine:
                     break
             elapsed = time.monotonic() - started
             if elapsed > deadline_s:
-                raise DeadlineExceeded("the engine did not start", self.model, f"{deadline_s:g} s; {self._last_line()}",
-                                       f"less {self._child.log_path}")
+                raise DeadlineExceeded(
+                    "the engine did not start",
+                    self.model,
+                    f"{deadline_s:g} s; {self._last_line()}",
+                    f"less {self._child.log_path}",
+                )
             on_progress(f"{self._phase()}, {elapsed:.0f} s")
             await asyncio.sleep(0.5)
+        self._socket.chmod(0o600)
         models = (await self._client.get("/v1/models", timeout=30)).json()
         self.max_model_len = int(models["data"][0]["max_model_len"])
 
@@ -288,7 +333,11 @@ class VllmEngine:
 
     async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
         request = {  # no seed: together with sampling it can end the whole server when a prefill is cut in pieces
-            "model": "default", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "n": 1,
+            "model": "default",
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "n": 1,
             "add_special_tokens": False,
             "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
         }
@@ -296,11 +345,14 @@ class VllmEngine:
             content = json.dumps(request, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise EngineError("cannot ask the engine", self.model, f"the prompt is not text: {error}") from error
+        if not self.alive():
+            raise self._error("no answer", "the server has ended")
         started = time.monotonic()
         try:
             async with asyncio.timeout(deadline_s):
-                reply = await self._client.post("/v1/completions", content=content,
-                                                headers={"Content-Type": "application/json"})
+                reply = await self._client.post(
+                    "/v1/completions", content=content, headers={"Content-Type": "application/json"}
+                )
         except TimeoutError as error:
             raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
         except httpx.TransportError as error:
@@ -309,11 +361,16 @@ class VllmEngine:
             raise _refusal(self.model, reply.status_code, reply.text)
         completion = _completion(reply.json(), time.monotonic() - started)
         if completion.finish_reason == "length" and completion.completion_tokens < max_tokens:
-            raise ContextOverflow("the answer does not fit", self.model,
-                                  f"{completion.prompt_tokens} + {max_tokens} > {self.max_model_len} tokens")
+            raise ContextOverflow(
+                "the answer does not fit",
+                self.model,
+                f"{completion.prompt_tokens} + {max_tokens} > {self.max_model_len} tokens",
+            )
         return completion
 
     async def metrics(self) -> EngineMetrics:
+        if not self.alive():
+            raise self._error("no metrics", "the server has ended")
         try:
             reply = await self._client.get("/metrics", timeout=30)
         except httpx.TransportError as error:
@@ -363,8 +420,13 @@ def _completion(reply: dict[str, Any], seconds: float) -> Completion:
     choice, usage = reply["choices"][0], reply["usage"]
     details = usage.get("prompt_tokens_details") or {}
     return Completion(
-        text=choice["text"], finish_reason=str(choice["finish_reason"]), prompt_tokens=usage["prompt_tokens"],
-        cached_tokens=details.get("cached_tokens") or 0, completion_tokens=usage["completion_tokens"], seconds=seconds)
+        text=choice["text"],
+        finish_reason=str(choice["finish_reason"]),
+        prompt_tokens=usage["prompt_tokens"],
+        cached_tokens=details.get("cached_tokens") or 0,
+        completion_tokens=usage["completion_tokens"],
+        seconds=seconds,
+    )
 
 
 def _metrics(text: str) -> EngineMetrics:
@@ -377,7 +439,8 @@ def _metrics(text: str) -> EngineMetrics:
         generation_tokens=total.get("vllm:generation_tokens_total", 0.0),
         engine_steps=total.get("vllm:iteration_tokens_total_count", 0.0),
         prefix_cache_queries=total.get("vllm:prefix_cache_queries_total", 0.0),
-        prefix_cache_hits=total.get("vllm:prefix_cache_hits_total", 0.0))
+        prefix_cache_hits=total.get("vllm:prefix_cache_hits_total", 0.0),
+    )
 
 
 # --- an engine without a model ---------------------------------------------------------------------------------------
@@ -394,8 +457,9 @@ class ScriptedEngine:
     name = "scripted"
     model = "scripted"
 
-    def __init__(self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = MAX_CONTEXT,
-                 window: int = CPU_WINDOW) -> None:
+    def __init__(
+        self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = MAX_CONTEXT, window: int = CPU_WINDOW
+    ) -> None:
         self.max_model_len, self.window = max_model_len, window
         self._script, self._latency_s = script, latency_s
         self._metrics = EngineMetrics()
@@ -412,8 +476,9 @@ class ScriptedEngine:
             raise EngineError("no answer", self.model, "it is closed")
         started, prompt_tokens = time.monotonic(), max(1, len(prompt) // 4)
         if prompt_tokens + max_tokens > self.max_model_len:
-            raise ContextOverflow("the prompt does not fit", self.model,
-                                  f"{prompt_tokens} + {max_tokens} > {self.max_model_len} tokens")
+            raise ContextOverflow(
+                "the prompt does not fit", self.model, f"{prompt_tokens} + {max_tokens} > {self.max_model_len} tokens"
+            )
         answer = self._answer(prompt, schema)
         wait_s = deadline_s if answer == HANG else min(self._latency_s, deadline_s)
         self._in_flight += 1
@@ -426,13 +491,21 @@ class ScriptedEngine:
             raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s")
         text = answer[: max_tokens * 4]
         tokens, before = max(1, len(text) // 4), self._metrics
-        self._metrics = before.model_copy(update={
-            "prompt_tokens": before.prompt_tokens + prompt_tokens,
-            "engine_steps": before.engine_steps + tokens / in_flight,
-            "generation_tokens": before.generation_tokens + tokens,
-            "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens})
-        return Completion(text=text, finish_reason="stop" if text == answer else "length", prompt_tokens=prompt_tokens,
-                          completion_tokens=tokens, seconds=time.monotonic() - started)
+        self._metrics = before.model_copy(
+            update={
+                "prompt_tokens": before.prompt_tokens + prompt_tokens,
+                "engine_steps": before.engine_steps + tokens / in_flight,
+                "generation_tokens": before.generation_tokens + tokens,
+                "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens,
+            }
+        )
+        return Completion(
+            text=text,
+            finish_reason="stop" if text == answer else "length",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=tokens,
+            seconds=time.monotonic() - started,
+        )
 
     async def metrics(self) -> EngineMetrics:
         return self._metrics
@@ -455,11 +528,16 @@ class ScriptedEngine:
 
 
 def _instance(schema: dict[str, Any], prompt: str, at: str) -> Any:
-    """A value that is valid under the schema; choices come from a hash of the prompt and the place."""
+    """A value that is valid under the schema: of several, one that stands in the prompt's user part if there is one;
+    among equals a hash of the prompt and the place decides."""
     if "const" in schema:
         return schema["const"]
     if choices := schema.get("enum"):
-        return "pass" if at.endswith("/verdict") and "pass" in choices else choices[_pick(prompt, at, len(choices))]
+        if at.endswith("/verdict") and "pass" in choices:
+            return "pass"
+        text = prompt.rpartition("<user>")[2].casefold()
+        choices = [one for one in choices if str(one).casefold() in text] or choices
+        return choices[_pick(prompt, at, len(choices))]
     if shapes := schema.get("anyOf") or schema.get("oneOf"):
         kind = [one for one in shapes if "pass" in _choices(one.get("properties", {}).get("verdict", {}))] or shapes
         return _instance(kind[_pick(prompt, at, len(kind))], prompt, at)

@@ -187,9 +187,9 @@ def _compose(text: str, refuse: Any) -> list[tuple[_Node, _Node]]:
         if first is None:
             return []
         if not isinstance(first, yaml.MappingStartEvent):
-            raise refuse("the front matter is not a mapping of fields", 2 + first.start_mark.line)
+            raise refuse("the front matter is not a mapping of fields", _line(first))
         if first.flow_style:
-            raise refuse("the front matter is one {...} mapping: write one field per line", 2 + first.start_mark.line)
+            raise refuse("the front matter is one {...} mapping: write one field per line", _line(first))
         pairs, _ = _pairs(events, text, 1, refuse)
         if next(events, None) is not None:
             raise refuse("more than one YAML document", 2)
@@ -206,9 +206,19 @@ def _compose(text: str, refuse: Any) -> list[tuple[_Node, _Node]]:
 def _events(text: str, refuse: Any) -> Iterator[Any]:
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise refuse("anchors and aliases are not allowed", 2 + event.start_mark.line)
+            raise refuse("anchors and aliases are not allowed", _line(event))
         if not isinstance(event, _ENVELOPE):
             yield event
+
+
+def _line(event: Any) -> int:
+    """The line of the file that an event of the block is on; the block starts on line 2."""
+    return 2 + int(event.start_mark.line)
+
+
+def _span(event: Any) -> tuple[int, int]:
+    """An event's first character and the one behind it."""
+    return int(event.start_mark.index), int(event.end_mark.index)
 
 
 def _pairs(events: Iterator[Any], text: str, depth: int, refuse: Any) -> tuple[list[tuple[_Node, _Node]], int]:
@@ -217,12 +227,12 @@ def _pairs(events: Iterator[Any], text: str, depth: int, refuse: Any) -> tuple[l
     pairs: list[tuple[_Node, _Node]] = []
     for event in events:
         if isinstance(event, yaml.MappingEndEvent):
-            return pairs, event.end_mark.index
-        line = 2 + event.start_mark.line
+            return pairs, _span(event)[1]
+        line = _line(event)
         if not isinstance(event, yaml.ScalarEvent):
             raise refuse("a key that is not text", line)
         key = _node(event, events, text, depth, refuse)
-        if not _COLON.match(text, event.end_mark.index):
+        if not _COLON.match(text, _span(event)[1]):
             raise refuse("a key without a colon behind it", line)
         if str(key.value) in seen:
             raise refuse(f"the key {key.value!r} is there twice", line)
@@ -232,7 +242,7 @@ def _pairs(events: Iterator[Any], text: str, depth: int, refuse: Any) -> tuple[l
 
 
 def _node(event: Any, events: Iterator[Any], text: str, depth: int, refuse: Any) -> _Node:
-    start, end = event.start_mark.index, event.end_mark.index
+    start, end = _span(event)
     if isinstance(event, yaml.ScalarEvent):
         style = _STYLES[event.style or ""]
         if style in ("literal", "folded"):
@@ -240,7 +250,7 @@ def _node(event: Any, events: Iterator[Any], text: str, depth: int, refuse: Any)
         value = "" if style == "plain" and event.value in ("~", "null", "Null", "NULL") else event.value
         return _Node(value, start, end, style if end > start else "empty")
     if depth >= MAX_DEPTH:
-        raise refuse(f"nested deeper than {MAX_DEPTH}", 2 + event.start_mark.line)
+        raise refuse(f"nested deeper than {MAX_DEPTH}", _line(event))
     style = "flow" if event.flow_style else "block"
     last = end
     if isinstance(event, yaml.MappingStartEvent):
@@ -251,7 +261,7 @@ def _node(event: Any, events: Iterator[Any], text: str, depth: int, refuse: Any)
     items: list[_Node] = []
     for inner in events:
         if isinstance(inner, yaml.SequenceEndEvent):
-            last = inner.end_mark.index if style == "flow" else last
+            last = _span(inner)[1] if style == "flow" else last
             break
         items.append(_node(inner, events, text, depth + 1, refuse))
         last = max(last, items[-1].end)

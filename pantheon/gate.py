@@ -91,7 +91,9 @@ def decide(
         reasons.append("the diff adds invisible or bidirectional characters")
     passed = {check.name for check in checks if check.passed}
     reasons.extend(f"check {name} did not pass" for name in wanted_checks if name not in passed)
-    reasons.extend(f"check {check.name} failed" for check in checks if not check.passed and check.name not in wanted_checks)
+    reasons.extend(
+        f"check {check.name} failed" for check in checks if not check.passed and check.name not in wanted_checks
+    )
     reasons.extend(f"{v.agent} says {v.verdict}: {v.reason}" for v in verdicts if v.verdict != "pass")
     if len({v.node for v in verdicts}) < REVIEWERS:
         reasons.append(f"{len(verdicts)} of {REVIEWERS} reviewers spoke")

@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
 from pantheon.process import Limits, base_env, run
@@ -246,7 +247,9 @@ def read_journal(repo: Repo) -> Journal | None:
         return None
     except (ValidationError, OSError) as error:
         raise RepositoryError(
-            "cannot read what init wrote", str(path), str(error).splitlines()[0],
+            "cannot read what init wrote",
+            str(path),
+            str(error).splitlines()[0],
             f"put the hooks back by hand: yours end in {CHAINED}; then remove this file",
         ) from error
 
@@ -267,8 +270,12 @@ def plan_init(repo: Repo, templates: Path, command: str, files: Mapping[str, byt
     now = _read_config(repo)
     settings, block = _plan_config(repo, now)
     state = repo.common_dir / STATE
-    place = Write(kind="dir", target=STATE, action="keep" if state.is_dir() else "create",
-                  detail="" if state.is_dir() else f"mode 0700, with the journal {JOURNAL}")
+    place = Write(
+        kind="dir",
+        target=STATE,
+        action="keep" if state.is_dir() else "create",
+        detail="" if state.is_dir() else f"mode 0700, with the journal {JOURNAL}",
+    )
     writes = (*_plan_files(repo.root, wanted), *_plan_hooks(repo, _stubs(templates), command), *settings, place)
     return InitPlan(writes=writes, git=_shown_git(repo), config_now=now, config_next=now + block)
 
@@ -304,8 +311,11 @@ def _plan_files(root: Path, wanted: Mapping[str, bytes]) -> list[Write]:
             say = ("differs", "not a regular file: yours is kept")
         else:
             say = ("keep", "" if there.content == data else "yours is kept; it is not the template's")
-        writes.append(Write.model_validate(
-            {"kind": "file", "target": target, "action": say[0], "detail": say[1], "content": data}))
+        writes.append(
+            Write.model_validate(
+                {"kind": "file", "target": target, "action": say[0], "detail": say[1], "content": data}
+            )
+        )
     return writes
 
 
@@ -318,17 +328,28 @@ def _plan_hooks(repo: Repo, stubs: Mapping[str, bytes], command: str) -> list[Wr
     writes = []
     if not folder.is_relative_to(common) or (folder.exists() and not folder.is_dir()):
         why = f"core.hooksPath, {scope} configuration" if scope else "the hooks directory is a symbolic link"
-        writes.append(Write(kind="hook", target="hooks", action="differs", detail=(
-            f"not in use: hooks run from {folder} ({why}), whose files stay as they are; to let them call ours, add "
-            f"this line to {', '.join(NAMES)} there: {ONE_LINE}")))
+        writes.append(
+            Write(
+                kind="hook",
+                target="hooks",
+                action="differs",
+                detail=(
+                    f"not in use: hooks run from {folder} ({why}), whose files stay; to let them call ours, "
+                    f"add this line to {', '.join(NAMES)} there: {ONE_LINE}"
+                ),
+            )
+        )
         folder = common / STATE / "hooks"
     journal = read_journal(repo) or Journal()
     for name in NAMES:
         target = (folder / name).relative_to(common).as_posix()
         stub = render_stub(stubs[name], command)
         action, detail = _judge_hook(folder / name, stub, journal.hooks.get(target))
-        writes.append(Write.model_validate(
-            {"kind": "hook", "target": target, "action": action, "detail": detail, "content": stub, "mode": 0o755}))
+        writes.append(
+            Write.model_validate(
+                {"kind": "hook", "target": target, "action": action, "detail": detail, "content": stub, "mode": 0o755}
+            )
+        )
     return writes
 
 
@@ -354,7 +375,7 @@ def _plan_config(repo: Repo, now: bytes) -> tuple[list[Write], bytes]:
     """The settings and the block that is appended to the configuration file for those that are missing."""
     signers = str(repo.common_dir.resolve() / STATE / ALLOWED_SIGNERS)
     wanted = (
-        ("notes", "displayRef", "refs/notes/pantheon/summary", True),
+        ("notes", "displayRef", SUMMARY, True),
         ("notes", "rewriteRef", "refs/notes/pantheon/*", True),
         ("notes", "rewriteMode", "cat_sort_uniq", False),
         ('gpg "ssh"', "allowedSignersFile", signers, False),
@@ -429,7 +450,9 @@ def _next_journal(repo: Repo, plan: InitPlan, old: Journal) -> Journal:
         elif one.kind == "dir" and one.action == "create":
             git_folders.append(one.target)
     values = old.model_dump() | {
-        "files": files, "folders": list(dict.fromkeys(folders)), "hooks": hooks,
+        "files": files,
+        "folders": list(dict.fromkeys(folders)),
+        "hooks": hooks,
         "git_folders": list(dict.fromkeys(git_folders)),
     }
     if plan.config_next != plan.config_now:
@@ -437,7 +460,7 @@ def _next_journal(repo: Repo, plan: InitPlan, old: Journal) -> Journal:
         exact = old.config_before if plan.config_now == old.config_after else None
         values["config_before"] = exact if left else plan.config_now
         values["config_after"] = plan.config_next
-        values["config_blocks"] = (*(old.config_blocks if left else ()), plan.config_next[len(plan.config_now):])
+        values["config_blocks"] = (*(old.config_blocks if left else ()), plan.config_next[len(plan.config_now) :])
     return Journal.model_validate(values)
 
 

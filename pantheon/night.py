@@ -1,8 +1,8 @@
 """One night over one frozen queue: freeze, probe, run a rolling window of items, stack, open PRs, seal, report.
 
 Where decisions meet doors; makes no choices of its own. Everything is in git before the next step: the queue before
-the first item, each run as it ends, PRs when their stacks are complete, the report last. A night that was interrupted is
-resumed from its frozen queue: what has a run ref is not run again.
+the first item, each run as it ends, PRs when their stacks are complete, the report last. A night that was interrupted
+is resumed from its frozen queue: what has a run ref is not run again.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from pantheon import artifacts, plan, prompt, prs, report, tasks
 from pantheon.agent import Seat
+from pantheon.checks import CheckRoom
 from pantheon.config import Config
+from pantheon.egress import EgressProof
 from pantheon.engine import Engine
 from pantheon.errors import ConfigError, EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
-from pantheon.checks import CheckRoom
 from pantheon.item import FILE, Shop, Trip, kept_paths, run_item, wanted_checks
-from pantheon.process import EgressProof
 from pantheon.records import (
     EngineMetrics,
     Item,
@@ -126,13 +126,23 @@ def _night_order(night_id: str) -> tuple[str, int]:
 
 
 def freeze(
-    repo: Repo, survey: Survey, planned: plan.Plan, *, budget_s: float, engine: str, model: str, window: int,
-    now: datetime, signer: Signer,
+    repo: Repo,
+    survey: Survey,
+    planned: plan.Plan,
+    *,
+    budget_s: float,
+    engine: str,
+    model: str,
+    window: int,
+    now: datetime,
+    signer: Signer,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run."""
     head = repo.head()
     if head.branch is None:
-        raise RepositoryError("cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main")
+        raise RepositoryError(
+            "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
+        )
     for _ in range(100):
         night = Night(
             id=_free_id(repo, now),
@@ -165,7 +175,10 @@ def _free_id(repo: Repo, now: datetime) -> str:
 def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Frozen:
     """An interrupted night again: its frozen queue, and the runs that ended before."""
     at = repo.ref(NIGHTS + night_id)
-    data = {name: repo.read_path(at or "", name) or b"" for name in ("night.json", "queue.jsonl", "tasks.jsonl", "notes.json")}
+    data = {
+        name: repo.read_path(at or "", name) or b""
+        for name in ("night.json", "queue.jsonl", "tasks.jsonl", "notes.json")
+    }
     night = Night.model_validate_json(data["night.json"])
     items = tuple(Item.model_validate_json(line) for line in data["queue.jsonl"].splitlines())
     found = [Task.model_validate_json(line) for line in data["tasks.jsonl"].splitlines()]
@@ -219,7 +232,14 @@ class _Runner:
     def __init__(
         self, repo: Repo, frozen: Frozen, engine: Engine, work: Path, signer: Signer, now: Now, progress: Progress
     ) -> None:
-        self.repo, self.frozen, self.engine, self.signer, self.now, self.progress = repo, frozen, engine, signer, now, progress
+        self.repo, self.frozen, self.engine, self.signer, self.now, self.progress = (
+            repo,
+            frozen,
+            engine,
+            signer,
+            now,
+            progress,
+        )
         self.shop = _open_shop(repo, frozen, engine, work)
         self.stacks: dict[str, list[Stack]] = {}
         self.summaries: dict[str, str] = {}
@@ -359,9 +379,17 @@ class _Runner:
                     items.append(self._mark_done(task, stack))
                 pulls.append(
                     prs.open_pull(
-                        self.repo, task=task.uuid, slug=task.slug, title=task.title, night=self.frozen.night.id,
-                        onto=self.frozen.night.branch, base=self.frozen.night.base, tip=stack.tip, items=items,
-                        when=self.now(), signer=self.signer,
+                        self.repo,
+                        task=task.uuid,
+                        slug=task.slug,
+                        title=task.title,
+                        night=self.frozen.night.id,
+                        onto=self.frozen.night.branch,
+                        base=self.frozen.night.base,
+                        tip=stack.tip,
+                        items=items,
+                        when=self.now(),
+                        signer=self.signer,
                     )
                 )
         return pulls
@@ -461,11 +489,15 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
     for agent in config.agents.values():
         unknown = [name for name in (*agent.tools, *agent.prefetch) if name not in TOOLS]
         if unknown:
-            raise ConfigError("cannot use the agent", agent.name, f"unknown tool {unknown[0]!r}; known: {', '.join(TOOLS)}")
+            raise ConfigError(
+                "cannot use the agent", agent.name, f"unknown tool {unknown[0]!r}; known: {', '.join(TOOLS)}"
+            )
         template = None
         if agent.runtime.engine != "none":
             if agent.prompt is None or agent.prompt not in config.prompts:
-                raise ConfigError("cannot use the agent", agent.name, f"prompt {agent.prompt!r} is not under .pantheon/prompts/")
+                raise ConfigError(
+                    "cannot use the agent", agent.name, f"prompt {agent.prompt!r} is not under .pantheon/prompts/"
+                )
             template = prompt.Template(config.prompts[agent.prompt], agent.prompt)
         cards = [prompt.card(name, TOOLS[name].summary, TOOLS[name].example) for name in agent.tools]
         shared = {"agent": agent.name, "cards": cards, "rules": survey.rules}
@@ -474,8 +506,15 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
 
 
 async def run(
-    repo: Repo, frozen: Frozen, engine: Engine, proof: EgressProof, *,
-    work: Path, signer: Signer, now: Now, progress: Progress,
+    repo: Repo,
+    frozen: Frozen,
+    engine: Engine,
+    proof: EgressProof,
+    *,
+    work: Path,
+    signer: Signer,
+    now: Now,
+    progress: Progress,
 ) -> NightReport:
     """Run a frozen night to its report. Raises EngineError, SandboxError; what ended before is in git."""
     if not proof.closed:
@@ -518,7 +557,7 @@ async def run(
     return finished
 
 
-def _rates(before: EngineMetrics, after: EngineMetrics, seconds: float) -> dict[str, float]:
+def _rates(before: EngineMetrics, after: EngineMetrics, seconds: float) -> dict[str, Any]:
     """Tokens per second, mean batch (tokens per engine step of the decode phase), prefix-cache hit rate."""
     generated = after.generation_tokens - before.generation_tokens
     steps = after.engine_steps - before.engine_steps
@@ -539,7 +578,11 @@ def _host_cpu() -> float:
 def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
     """The report of a night, or of the latest that has one. Raises RepositoryError."""
     nights = repo.refs(NIGHTS)
-    names = [NIGHTS + night_id] if night_id else sorted(nights, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)
+    names = (
+        [NIGHTS + night_id]
+        if night_id
+        else sorted(nights, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)
+    )
     for name in names:
         data = repo.read_path(nights[name], "report.json") if name in nights else None
         if data:

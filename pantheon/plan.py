@@ -100,7 +100,9 @@ def _obstacle(
 
 def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Finding]) -> Item:
     digest = hashlib.sha256("\0".join((task.uuid, flow.name, target)).encode(errors="surrogateescape"))
-    return Item(id=digest.hexdigest()[:16], task=task.uuid, flow=flow.name, target=target, blob=blob, findings=tuple(found))
+    return Item(
+        id=digest.hexdigest()[:16], task=task.uuid, flow=flow.name, target=target, blob=blob, findings=tuple(found)
+    )
 
 
 def _why_not(
@@ -116,7 +118,11 @@ def _why_not(
     blocking = [f for f in item.findings if f.repair is Repair.REPORT]
     if len(blocking) == len(item.findings):
         first = blocking[0]
-        return f"{shown}:{first.line}: needs a person: {first.message}" if first.line else f"{shown}: needs a person: {first.message}"
+        return (
+            f"{shown}:{first.line}: needs a person: {first.message}"
+            if first.line
+            else f"{shown}: needs a person: {first.message}"
+        )
     if item.target in claimed:
         return f"{shown}: already taken by {claimed[item.target]}"
     if item.id in waiting:

@@ -12,21 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
-import json
 import os
-import platform
 import re
 import resource
-import secrets
 import selectors
 import shutil
 import signal
-import socket
-import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,20 +30,21 @@ from pydantic import Field
 
 from pantheon.errors import SandboxError
 from pantheon.records import Record
+from pantheon.sandbox import (
+    HOME_INSIDE,
+    MIB,
+    PACKAGE_INSIDE,
+    SHM_INSIDE,
+    TMP_INSIDE,
+    Sandbox,
+    sandbox_env,
+    seccomp,
+    system_paths,
+)
 
 POLL_S = 0.05  # how often the watchdog counts processes and memory
 GRACE_S = 2.0  # how long a kill may take to be complete
-MIB = 1 << 20
 KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
-TMP_INSIDE = "/tmp"
-SHM_INSIDE = "/dev/shm"
-HOME_INSIDE = "/home/agent"
-PACKAGE_INSIDE = "/opt/pantheon"
-ETC = ("passwd", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime")
-CREDENTIAL = re.compile(
-    r"(^|_)(API_?KEY|KEYS?|TOKENS?|SECRETS?|PASS(WORD|WD|PHRASE)?|CREDENTIALS?|AUTH|COOKIE|PAT|NETRC|ASKPASS|AUTH_SOCK)(_|$)"
-    r"|^(AWS|AZURE|GOOGLE|GCP|KUBE|SSH|GPG|HF|OPENAI|ANTHROPIC)_|^KUBECONFIG$"
-)
 
 
 class Limits(Record):
@@ -79,35 +73,6 @@ class Completed(Record):
     peak_memory: int = 0  # bytes, of the whole tree, sampled
 
 
-class Sandbox(Record):
-    """What a sandboxed child sees besides the system, this Python and this package. Pairs are (host, inside)."""
-
-    readable: tuple[tuple[Path, Path], ...] = ()
-    writable: tuple[tuple[Path, Path], ...] = ()
-    devices: tuple[Path, ...] = ()
-    cwd: Path = Path(TMP_INSIDE)
-    env: dict[str, str] = Field(default_factory=dict)
-    hostname: str = "pantheon"
-    tmp_bytes: int = Field(default=256 * MIB, ge=MIB)  # of each private tmpfs: /tmp, home, /dev/shm
-
-
-class Attempt(Record):
-    """One try to reach something. `error` is empty when it was reached."""
-
-    kind: str
-    target: str
-    error: str
-
-
-class EgressProof(Record):
-    """What happened when a sandboxed child tried to get out. `stripped` holds names only, never values."""
-
-    attempts: tuple[Attempt, ...]
-    interfaces: tuple[str, ...]
-    closed: bool
-    stripped: tuple[str, ...] = ()
-
-
 # --- environment -----------------------------------------------------------------------------------------------------
 
 
@@ -118,37 +83,7 @@ def base_env(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", **env, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
-def stripped_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Names of the variables that look like credentials; no child of ours gets them."""
-    names = os.environ if environ is None else environ
-    return tuple(sorted(name for name in names if CREDENTIAL.search(name.upper())))
-
-
 # --- the sandbox's command line --------------------------------------------------------------------------------------
-
-
-def system_paths() -> tuple[list[str], list[Path]]:
-    """bwrap arguments for the read-only system, and the directories of this Python that lie outside /usr."""
-    args = ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        path = Path("/", name)
-        if path.is_symlink():
-            args += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            args += ["--ro-bind", str(path), str(path)]
-    for name in ETC:
-        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    home = Path.home()
-    pythons: list[Path] = []
-    for prefix in dict.fromkeys((sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix)):
-        path = Path(prefix)
-        if path.is_relative_to("/usr"):
-            continue
-        if home.is_relative_to(path):
-            raise SandboxError("cannot show Python to the sandbox", prefix, "it would show the whole home directory",
-                               "install Pantheon in a virtual environment of a Python with its own directory")
-        pythons.append(path)
-    return args, pythons
 
 
 def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[str]:
@@ -174,17 +109,6 @@ def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[
     return argv
 
 
-def _sandbox_env(sandbox: Sandbox, extra: Mapping[str, str] | None) -> dict[str, str]:
-    """PYTHONSAFEPATH: `python -m` must not import modules that an agent left in its working directory."""
-    env = {
-        "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME_INSIDE,
-        "TMPDIR": TMP_INSIDE, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": "agent",
-        "PYTHONPATH": PACKAGE_INSIDE, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1",
-        "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0",
-    }
-    return {**env, **sandbox.env, **(extra or {})}
-
-
 def _limit_argv(limits: Limits | None, sandboxed: bool) -> list[str]:
     """A `prlimit` prefix: a `preexec_fn` is unsafe under threads. The process count of a user counts per namespace,
     so it is set inside a sandbox only; it does not bind root, which is why the watchdog counts as well."""
@@ -205,30 +129,6 @@ def _limit_argv(limits: Limits | None, sandboxed: bool) -> list[str]:
     return [*argv, "--"]
 
 
-def _seccomp() -> bytes | None:
-    """A filter for what namespaces leave open: vsock and other odd socket families reach the host of a virtual
-    machine, key rings are shared, io_uring opens sockets unseen. None on a processor we have no numbers for."""
-    table = {  # arch, socket, (add_key, request_key, keyctl, io_uring_setup)
-        "x86_64": (0xC000003E, 41, (248, 249, 250, 425)),
-        "aarch64": (0xC00000B7, 198, (217, 218, 219, 425)),
-    }
-    if platform.machine() not in table:
-        return None
-    arch, sock, denied = table[platform.machine()]
-    load, equal, at_least, ret = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
-    refuse, allow = 0x00050000, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
-    families = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-    code = [(load, 0, 0, 4), (equal, 1, 0, arch), (ret, 0, 0, refuse | errno.ENOSYS)]
-    code += [(load, 0, 0, 0), (at_least, 0, 1, 0x40000000), (ret, 0, 0, refuse | errno.ENOSYS)]  # the x32 ABI
-    for number in denied:
-        code += [(equal, 0, 1, number), (ret, 0, 0, refuse | errno.ENOSYS)]
-    code += [(equal, 1, 0, sock), (ret, 0, 0, allow), (load, 0, 0, 16)]  # the low half of the first argument
-    for family in families:
-        code += [(equal, 0, 1, int(family)), (ret, 0, 0, allow)]
-    code.append((ret, 0, 0, refuse | errno.EAFNOSUPPORT))
-    return b"".join(struct.pack("=HBBI", *step) for step in code)
-
-
 @functools.cache
 def _options(bwrap: str) -> frozenset[str]:
     """The options this bwrap knows: --disable-userns came with 0.8, --size with 0.7."""
@@ -247,9 +147,19 @@ class _Launch:
     descriptor is the proof that nothing survived.
     """
 
-    def __init__(self, argv: Sequence[str], *, sandbox: Sandbox | None, limits: Limits | None,
-                 env: Mapping[str, str] | None, cwd: Path | None, stdin: int, stdout: int, stderr: int,
-                 umask: int) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        sandbox: Sandbox | None,
+        limits: Limits | None,
+        env: Mapping[str, str] | None,
+        cwd: Path | None,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        umask: int,
+    ) -> None:
         self.inner: int | None = None  # pidfd
         self.inner_pid = 0
         self.report = b""
@@ -259,13 +169,13 @@ class _Launch:
         child_env = dict(env) if env is not None else base_env()
         with contextlib.ExitStack() as held:
             if sandbox is not None:
-                full = _sandbox_argv(require_sandbox(), sandbox, _sandbox_env(sandbox, env))
+                full = _sandbox_argv(require_sandbox(), sandbox, sandbox_env(sandbox, env))
                 child_env, cwd = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, Path("/")
                 self.status, theirs = os.pipe2(os.O_CLOEXEC)
                 held.callback(os.close, theirs)
                 passed.append(theirs)
                 full += ["--json-status-fd", str(theirs)]
-                rules = _seccomp()
+                rules = seccomp()
                 if rules is not None:
                     program = os.memfd_create("seccomp", os.MFD_CLOEXEC)
                     held.callback(os.close, program)
@@ -276,8 +186,17 @@ class _Launch:
                 command = [*full, "--", *command]
             try:
                 self.process = subprocess.Popen(
-                    command, stdin=stdin, stdout=stdout, stderr=stderr, env=child_env, cwd=cwd, umask=umask,
-                    start_new_session=True, close_fds=True, pass_fds=passed)
+                    command,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=child_env,
+                    cwd=cwd,
+                    umask=umask,
+                    start_new_session=True,
+                    close_fds=True,
+                    pass_fds=passed,
+                )
             except (OSError, ValueError) as error:
                 self.close()
                 raise SandboxError("cannot start", str(argv[0]), str(error)) from error
@@ -445,8 +364,15 @@ class _Capture:
         self.launch.kill()
 
 
-def run(argv: Sequence[str], *, limits: Limits, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-        stdin: bytes = b"", sandbox: Sandbox | None = None) -> Completed:
+def run(
+    argv: Sequence[str],
+    *,
+    limits: Limits,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    sandbox: Sandbox | None = None,
+) -> Completed:
     """Run to the end, for at most `limits.wall_s` and a short grace. Raises SandboxError when it cannot start.
 
     Outside a sandbox `env` replaces `base_env()`; inside it is added to the sandbox's own. `cwd` is for outside.
@@ -454,8 +380,15 @@ def run(argv: Sequence[str], *, limits: Limits, env: Mapping[str, str] | None = 
     return _run(argv, limits, env, cwd, stdin, sandbox, None)
 
 
-async def run_async(argv: Sequence[str], *, limits: Limits, env: Mapping[str, str] | None = None,
-                    cwd: Path | None = None, stdin: bytes = b"", sandbox: Sandbox | None = None) -> Completed:
+async def run_async(
+    argv: Sequence[str],
+    *,
+    limits: Limits,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    sandbox: Sandbox | None = None,
+) -> Completed:
     """`run` on a worker thread. Cancelling kills the child and waits until it is gone."""
     wake = os.eventfd(0, os.EFD_CLOEXEC)
     job = asyncio.ensure_future(asyncio.to_thread(_run, argv, limits, env, cwd, stdin, sandbox, wake))
@@ -468,11 +401,27 @@ async def run_async(argv: Sequence[str], *, limits: Limits, env: Mapping[str, st
         os.close(wake)
 
 
-def _run(argv: Sequence[str], limits: Limits, env: Mapping[str, str] | None, cwd: Path | None, stdin: bytes,
-         sandbox: Sandbox | None, cancel: int | None) -> Completed:
+def _run(
+    argv: Sequence[str],
+    limits: Limits,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    stdin: bytes,
+    sandbox: Sandbox | None,
+    cancel: int | None,
+) -> Completed:
     started = time.monotonic()
-    launch = _Launch(argv, sandbox=sandbox, limits=limits, env=env, cwd=cwd, stdin=subprocess.PIPE,
-                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, umask=-1)
+    launch = _Launch(
+        argv,
+        sandbox=sandbox,
+        limits=limits,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        umask=-1,
+    )
     capture = _Capture(launch, limits, stdin, cancel)
     try:
         capture.loop()
@@ -491,10 +440,17 @@ def _run(argv: Sequence[str], limits: Limits, env: Mapping[str, str] | None, cwd
         why = kept["stderr"].decode("utf-8", "replace").strip() or f"bwrap ended with {launch.process.returncode}"
         raise SandboxError("cannot start the sandbox", str(argv[0]), why, "git pantheon doctor")
     return Completed(
-        argv=tuple(map(str, argv)), returncode=launch.process.returncode, stdout=kept["stdout"], stderr=kept["stderr"],
-        timed_out=capture.stopped_for == "wall", truncated=capture.truncated, stopped_for=capture.stopped_for,
-        seconds=time.monotonic() - started, cpu_seconds=max(capture.cpu, usage.ru_utime + usage.ru_stime),
-        peak_memory=capture.peak)
+        argv=tuple(map(str, argv)),
+        returncode=launch.process.returncode,
+        stdout=kept["stdout"],
+        stderr=kept["stderr"],
+        timed_out=capture.stopped_for == "wall",
+        truncated=capture.truncated,
+        stopped_for=capture.stopped_for,
+        seconds=time.monotonic() - started,
+        cpu_seconds=max(capture.cpu, usage.ru_utime + usage.ru_stime),
+        peak_memory=capture.peak,
+    )
 
 
 def _close(pipe: IO[bytes] | None) -> None:
@@ -513,8 +469,16 @@ class Child:
     which starts it, waits for it and ends with it.
     """
 
-    def __init__(self, argv: Sequence[str], *, sandbox: Sandbox | None, limits: Limits | None, log_path: Path,
-                 env: Mapping[str, str] | None, umask: int) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        sandbox: Sandbox | None,
+        limits: Limits | None,
+        log_path: Path,
+        env: Mapping[str, str] | None,
+        umask: int,
+    ) -> None:
         self.log_path = log_path
         self._settled = threading.Event()
         self._failure: SandboxError | None = None
@@ -524,13 +488,28 @@ class Child:
         if self._failure is not None:
             raise self._failure
 
-    def _live(self, argv: Sequence[str], sandbox: Sandbox | None, limits: Limits | None, env: Mapping[str, str] | None,
-              umask: int) -> None:
+    def _live(
+        self,
+        argv: Sequence[str],
+        sandbox: Sandbox | None,
+        limits: Limits | None,
+        env: Mapping[str, str] | None,
+        umask: int,
+    ) -> None:
         try:
             log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                self._launch = _Launch(argv, sandbox=sandbox, limits=limits, env=env, cwd=None,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=umask)
+                self._launch = _Launch(
+                    argv,
+                    sandbox=sandbox,
+                    limits=limits,
+                    env=env,
+                    cwd=None,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    umask=umask,
+                )
             finally:
                 os.close(log)
         except OSError as error:
@@ -577,8 +556,15 @@ class Child:
         self._launch.close()
 
 
-def start(argv: Sequence[str], *, stdout_path: Path, sandbox: Sandbox | None = None, limits: Limits | None = None,
-          env: Mapping[str, str] | None = None, umask: int = 0o077) -> Child:
+def start(
+    argv: Sequence[str],
+    *,
+    stdout_path: Path,
+    sandbox: Sandbox | None = None,
+    limits: Limits | None = None,
+    env: Mapping[str, str] | None = None,
+    umask: int = 0o077,
+) -> Child:
     """Start a long-running child; both its streams go to the end of `stdout_path` (mode 0600). Of `limits` the wall
     clock, the whole tree's memory and the output do not apply here."""
     return Child(argv, sandbox=sandbox, limits=limits, log_path=stdout_path, env=env, umask=umask)
@@ -592,14 +578,16 @@ def require_sandbox() -> str:
     """The path of a bwrap that works here, proved by running `true` in a sandbox. Raises SandboxError with the cure."""
     bwrap = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin") or shutil.which("bwrap")
     if bwrap is None:
-        raise SandboxError("no sandbox, no night", "bwrap", "bubblewrap is not installed",
-                           "sudo apt-get install bubblewrap")
+        raise SandboxError(
+            "no sandbox, no night", "bwrap", "bubblewrap is not installed", "sudo apt-get install bubblewrap"
+        )
     argv = [*_sandbox_argv(bwrap, Sandbox(), {}), "--", "/usr/bin/true"]
     try:
         done = subprocess.run(argv, capture_output=True, env={}, stdin=subprocess.DEVNULL, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SandboxError("no sandbox, no night", bwrap, str(error),
-                           "sudo apt-get install --reinstall bubblewrap") from error
+        raise SandboxError(
+            "no sandbox, no night", bwrap, str(error), "sudo apt-get install --reinstall bubblewrap"
+        ) from error
     if done.returncode != 0:
         why = done.stderr.decode("utf-8", "replace").strip() or f"it ended with {done.returncode}"
         raise SandboxError("no sandbox, no night", bwrap, why, _cure())
@@ -611,8 +599,11 @@ def _cure() -> str:
     knobs = (
         ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
         ("user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=15000"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1",
-         "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0  (or an AppArmor profile that lets bwrap)"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0  (or an AppArmor profile that lets bwrap)",
+        ),
     )
     for name, bad, cure in knobs:
         path = Path("/proc/sys", name)
@@ -622,60 +613,6 @@ def _cure() -> str:
 
 
 # An error that comes back at once from the kernel is proof; a time-out could be a firewall's and is none.
-_PROBE = r"""
-import errno, json, socket, sys
-port, abstract = int(sys.argv[1]), sys.argv[2]
-def attempt(kind, target, family, type_, address, data=None, proto=0):
-    try:
-        with socket.socket(family, type_, proto) as s:
-            s.settimeout(2)
-            s.sendto(data, address) if data is not None else s.connect(address)
-        error = ""
-    except OSError as e:
-        error = errno.errorcode.get(e.errno, "") or f"{type(e).__name__}"
-    return {"kind": kind, "target": target, "error": error}
-I, I6, U, T, D = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.SOCK_STREAM, socket.SOCK_DGRAM
-out = [
-    attempt("tcp", "a listening port on the host's 127.0.0.1", I, T, ("127.0.0.1", port)),
-    attempt("tcp", "203.0.113.1:443", I, T, ("203.0.113.1", 443)),
-    attempt("tcp", "169.254.169.254:80", I, T, ("169.254.169.254", 80)),
-    attempt("udp", "203.0.113.1:53", I, D, ("203.0.113.1", 53), b"x"),
-    attempt("tcp6", "[2001:db8::1]:443", I6, T, ("2001:db8::1", 443)),
-    attempt("abstract", "a listening abstract socket on the host", U, T, "\0" + abstract),
-    attempt("raw", "icmp", I, socket.SOCK_RAW, ("203.0.113.1", 0), b"x", socket.IPPROTO_ICMP),
-    attempt("vsock", "the host of a virtual machine", getattr(socket, "AF_VSOCK", 40), T, (2, 1)),
-]
-try:
-    socket.getaddrinfo("example.com", 443)
-    out.append({"kind": "dns", "target": "example.com", "error": ""})
-except socket.gaierror as e:
-    out.append({"kind": "dns", "target": "example.com", "error": "EAI_%d" % e.errno})
-print(json.dumps({"attempts": out, "interfaces": [name for _, name in socket.if_nameindex()]}))
-"""
-_REFUSALS = {"ENETUNREACH", "EHOSTUNREACH", "ECONNREFUSED", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EPERM", "EACCES"}
-
-
-def probe_egress(environ: Mapping[str, str] | None = None) -> EgressProof:
-    """Try to get out of the sandbox every way we know, while the host really listens on loopback and on an abstract
-    socket. `closed` is true only when each try was refused by the kernel and `lo` is the only interface."""
-    name = f"pantheon-probe-{secrets.token_hex(8)}"
-    with socket.socket(socket.AF_INET) as tcp, socket.socket(socket.AF_UNIX) as unix:
-        tcp.bind(("127.0.0.1", 0))
-        tcp.listen(1)
-        unix.bind("\0" + name)
-        unix.listen(1)
-        argv = [sys.executable, "-I", "-c", _PROBE, str(tcp.getsockname()[1]), name]
-        done = run(argv, limits=Limits(wall_s=30.0, cpu_s=10), sandbox=Sandbox())
-    if done.returncode != 0:
-        why = done.stderr.decode("utf-8", "replace").strip()[-400:]
-        raise SandboxError("cannot probe the sandbox", sys.executable, why, "git pantheon doctor")
-    found = json.loads(done.stdout)
-    attempts = tuple(Attempt(**one) for one in found["attempts"])
-    refused = all(one.error in _REFUSALS or one.error.startswith("EAI_") for one in attempts)
-    return EgressProof(attempts=attempts, interfaces=tuple(found["interfaces"]), stripped=stripped_names(environ),
-                       closed=refused and found["interfaces"] == ["lo"])
-
-
 def foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
     """A program of the user's on their own terminal: no limits, no sandbox; its exit status (128 + signal)."""
     try:

@@ -53,7 +53,8 @@ class Template:
 
 def card(name: str, summary: str, example: Mapping[str, str]) -> str:
     """The schema card of a tool: one line of purpose and one example call."""
-    return f"{name}: {summary}\n  {json.dumps({'tool': name, **example}, ensure_ascii=False)}"
+    text = json.dumps({"tool": name, **example}, ensure_ascii=False, separators=(",", ":"))
+    return f"{name}: {summary}\n{text}"
 
 
 def recent(calls: Sequence[ToolCall]) -> list[str]:

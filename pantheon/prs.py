@@ -68,9 +68,17 @@ def open_pull(
         taken = [int(name.rsplit("/", 1)[1]) for name in branches if name.rsplit("/", 1)[1].isdigit()]
         branch = f"pantheon/{slug}/{1 + max(taken, default=0)}"
         pull = PullRequest(
-            id=number, task=task, title=title, night=night, branch=branch, onto=onto, base=base, tip=tip,
-            created_at=when, items=tuple(items),
-        )  
+            id=number,
+            task=task,
+            title=title,
+            night=night,
+            branch=branch,
+            onto=onto,
+            base=base,
+            tip=tip,
+            created_at=when,
+            items=tuple(items),
+        )
         try:
             repo.move_ref(f"{PRS}{number}/r1", tip, None, "pantheon: revision 1")
         except RefMoved:

@@ -110,8 +110,11 @@ def markdown(report: NightReport) -> str:
         lines += [
             f"| {p.id} | `{p.branch}` | {sum(1 for i in p.items if i.run)} | {_cell(p.title)} |" for p in report.prs
         ]
-        lines += ["", "Look: `git pantheon pr show N`, `git pantheon pr diff N`. "
-                  "Then `git pantheon accept N` or `git pantheon reject N -m WHY`."]
+        lines += [
+            "",
+            "Look: `git pantheon pr show N`, `git pantheon pr diff N`. "
+            "Then `git pantheon accept N` or `git pantheon reject N -m WHY`.",
+        ]
     else:
         lines.append("No PR was opened.")
     lines += ["", "## What did not pass", ""]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from pantheon import artifacts, prs
 from pantheon.errors import MergeConflict, RepositoryError
@@ -15,12 +16,16 @@ from pantheon.git import Repo, Signer
 from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
 
 
+def _live(pull: PullRequest) -> list[PullItem]:
+    """The items that are still on the branch; the commit that sets the task's status is no item."""
+    return [item for item in pull.items if item.run and not item.dropped]
+
+
 def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
     """The items a person means by id (or its beginning) or by path. Raises RepositoryError for an unknown one."""
     found = []
     for name in names:
-        live = [i for i in pull.items if not i.dropped]
-        matches = [i for i in live if i.target == name or i.run.startswith(name) or i.item.startswith(name)]
+        matches = [i for i in _live(pull) if i.target == name or i.run.startswith(name) or i.item.startswith(name)]
         if len(matches) != 1:
             why = "no item of this PR has that path or id" if not matches else "more than one item begins so"
             raise RepositoryError(f"cannot find the item in PR {pull.id}", name, why, f"git pantheon pr show {pull.id}")
@@ -29,7 +34,13 @@ def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
 
 
 def accept(
-    repo: Repo, pull: PullRequest, *, drop: Sequence[str], strategy: str, when: datetime, signer: Signer | None
+    repo: Repo,
+    pull: PullRequest,
+    *,
+    drop: Sequence[str],
+    strategy: Literal["merge", "ff", "rebase"],
+    when: datetime,
+    signer: Signer | None,
 ) -> PullRequest:
     """Merge a PR into the branch it was made for, without the dropped items. Raises RepositoryError."""
     _must_be_open(repo, pull)
@@ -37,19 +48,23 @@ def accept(
     if head.branch != pull.onto:
         where = head.branch or "a detached HEAD"
         raise RepositoryError(
-            f"cannot accept PR {pull.id}", pull.onto, f"it was made for {pull.onto}, you are on {where}",
+            f"cannot accept PR {pull.id}",
+            pull.onto,
+            f"it was made for {pull.onto}, you are on {where}",
             f"git switch {pull.onto}",
-        )  
+        )
     if drop:
         pull = without(repo, pull, find_items(pull, drop), when, signer)
-    kept = [item for item in pull.items if not item.dropped]
+    kept = _live(pull)
     if not kept:
-        raise RepositoryError(f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY")
+        raise RepositoryError(
+            f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
+        )
     message = f"Merge PR {pull.id}: {pull.title} ({len(kept)} items)"
     repo.user_merge(pull.branch, strategy=strategy, message=message)
     closed = pull.model_copy(update={"state": PullState.ACCEPTED})
     _decide(repo, closed, kept, "accepted", "", when)
-    _decide(repo, closed, [item for item in pull.items if item.dropped], "dropped", "", when)
+    _decide(repo, closed, [item for item in pull.items if item.dropped and item.run], "dropped", "", when)
     prs.update(repo, closed, "accept", when, signer)
     prs.close_branch(repo, closed)
     return closed
@@ -60,11 +75,12 @@ def reject(
 ) -> PullRequest:
     """Reject a whole PR, or some of its items with a reason; the PR stays open while items are left."""
     _must_be_open(repo, pull)
-    chosen = find_items(pull, items) if items else tuple(i for i in pull.items if not i.dropped)
-    _decide(repo, pull, chosen, "rejected", reason, when)
-    if len(chosen) < len([i for i in pull.items if not i.dropped]):
+    chosen = find_items(pull, items) if items else tuple(_live(pull))
+    if len(chosen) < len(_live(pull)):
         shorter = without(repo, pull, chosen, when, signer)
+        _decide(repo, pull, chosen, "rejected", reason, when)
         return prs.update(repo, shorter.model_copy(update={"reason": reason}), "reject items", when, signer)
+    _decide(repo, pull, chosen, "rejected", reason, when)
     closed = pull.model_copy(update={"state": PullState.REJECTED, "reason": reason})
     prs.update(repo, closed, "reject", when, signer)
     prs.close_branch(repo, closed)
@@ -89,12 +105,19 @@ def _decide(
         (
             item.commit,
             HumanDecision.model_validate(
-                {"pr": pull.id, "item": item.item, "run": item.run, "verdict": verdict, "reason": reason,
-                 "who": who, "when": when}
+                {
+                    "pr": pull.id,
+                    "item": item.item,
+                    "run": item.run,
+                    "verdict": verdict,
+                    "reason": reason,
+                    "who": who,
+                    "when": when,
+                }
             ),
         )
         for item in items
-    ]  
+    ]
     prs.decide(repo, lines, when)
 
 
@@ -107,7 +130,7 @@ def without(
     items: list[PullItem] = []
     moved: dict[str, str] = {}
     for item in pull.items:
-        if item.dropped or item.run in gone:
+        if item.dropped or item.run in gone or not item.run:  # with an item gone, the task is not done either
             items.append(item.model_copy(update={"dropped": True}))
             continue
         info = repo.commit_info(item.commit)
@@ -115,9 +138,11 @@ def without(
             commit = put(repo, info.parents[0], tip, info.tree, info.message, when, signer)
         except MergeConflict as error:
             raise RepositoryError(
-                f"cannot drop from PR {pull.id}", item.target, f"it builds on a dropped item ({error})",
+                f"cannot drop from PR {pull.id}",
+                item.target,
+                f"it builds on a dropped item ({error})",
                 f"git pantheon pr show {pull.id}",
-            ) from error  
+            ) from error
         moved[item.commit] = commit
         tip = commit
         items.append(item.model_copy(update={"commit": commit}))
@@ -129,6 +154,6 @@ def without(
 
 
 def put(repo: Repo, base: str, tip: str, tree: str, message: str, when: datetime, signer: Signer | None) -> str:
-    """Put the change from `base` to `tree` on `tip` by a three-way merge of trees: a new commit. Raises MergeConflict."""
+    """A new commit on `tip` with the change from `base` to `tree`, by a three-way merge. Raises MergeConflict."""
     merged = tree if tip == base else repo.merge_trees(repo.tree_of(base), repo.tree_of(tip), tree)
     return repo.commit(merged, [tip], message, when, signer)

@@ -44,9 +44,10 @@ def waiting(text: str, quiet: bool) -> Iterator[Callable[[str], None]]:
         last = [""]
 
         def say(message: str) -> None:
-            if message != last[0]:
-                last[0] = message
-                print(f"{text}: {message}", file=sys.stderr, flush=True)
+            phase = message.rpartition(",")[0] or message  # without the seconds: a log wants a line per phase
+            if phase != last[0]:
+                last[0] = phase
+                print(f"{text}: {phase}", file=sys.stderr, flush=True)
 
         yield say
 
@@ -59,15 +60,23 @@ def night_bar(quiet: bool) -> Iterator[nights.Progress]:
         yield nights.Progress()
     elif shown.is_terminal:
         with Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[tally]}"), TimeElapsedColumn(), console=shown,
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[tally]}"),
+            TimeElapsedColumn(),
+            console=shown,
         ) as bar:
             job = bar.add_task("night", total=None, tally="")
 
             def draw(state: nights.Progress) -> None:
                 done = state.accepted + state.failed + state.parked
                 bar.update(
-                    job, description=f"night: {state.phase}", total=state.total or None, completed=done, tally=_tally(state)
+                    job,
+                    description=f"night: {state.phase}",
+                    total=state.total or None,
+                    completed=done,
+                    tally=_tally(state),
                 )
 
             yield nights.Progress(changed=draw)
@@ -115,7 +124,10 @@ def pull(found: PullRequest) -> None:
     """One PR with its items and the commands a person may type next."""
     out = console()
     out.print(f"[bold]PR {found.id}[/] {escape(printable(found.title))} [dim]({found.state})[/]")
-    out.print(f"branch {found.branch}, onto {found.onto}, base {found.base[:12]}, night {found.night}, revision {found.revision}")
+    out.print(
+        f"branch {found.branch}, onto {found.onto}, base {found.base[:12]}, "
+        f"night {found.night}, revision {found.revision}"
+    )
     if found.reason:
         out.print(f"reason: {escape(printable(found.reason))}")
     for item in found.items:
@@ -123,8 +135,10 @@ def pull(found: PullRequest) -> None:
         name = item.run[:12] if item.run else "status"
         out.print(f"  {name:12}  {item.commit[:12]}  {mark}{escape(printable(item.target))}")
     if found.state is PullState.OPEN:
-        out.print(f"next: git pantheon pr diff {found.id}; git pantheon accept {found.id} [--drop ITEM]; "
-                  f"git pantheon reject {found.id} -m WHY")
+        out.print(
+            f"next: git pantheon pr diff {found.id}; git pantheon accept {found.id} [--drop ITEM]; "
+            f"git pantheon reject {found.id} -m WHY"
+        )
 
 
 def night_report(found: NightReport) -> None:
@@ -139,8 +153,10 @@ def night_report(found: NightReport) -> None:
     out.print()
     if found.prs:
         pulls(list(found.prs), everything=True)
-        out.print("look: [bold]git pantheon pr diff N[/]   take: [bold]git pantheon accept N[/]   "
-                  "refuse: [bold]git pantheon reject N -m WHY[/]")
+        out.print(
+            "look: [bold]git pantheon pr diff N[/]   take: [bold]git pantheon accept N[/]   "
+            "refuse: [bold]git pantheon reject N -m WHY[/]"
+        )
     else:
         out.print("no PR was opened")
     groups = report.failures(found.runs)
@@ -148,7 +164,9 @@ def night_report(found: NightReport) -> None:
         out.print("\n[bold]What did not pass[/]")
         for node, why, runs in groups:
             out.print(f"  {len(runs):3}  {node}: {escape(why)}")
-            out.print(f"       {escape(printable(runs[0].item.target))}: git pantheon run {runs[0].id[:12]}", style="dim")
+            out.print(
+                f"       {escape(printable(runs[0].item.target))}: git pantheon run {runs[0].id[:12]}", style="dim"
+            )
     if found.notes:
         out.print("\n[bold]Not in the queue[/]")
         for note in found.notes[:10]:

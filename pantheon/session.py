@@ -1,4 +1,4 @@
-"""The commands that run things: night, check, doctor. Ring 4: opens the doors, hands them to night.py, prints the result."""
+"""The commands that run things: night, check, doctor. Ring 4: opens the doors, hands them on, prints the result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from pantheon import desk, plan, process, prs, screen
+from pantheon import desk, egress, plan, process, prs, screen
 from pantheon import night as nights
 from pantheon.checks import CheckRoom
+from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window, find_model
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.places import Places
-from pantheon.process import EgressProof
 from pantheon.records import NightReport
 from pantheon.survey import Survey, open_count, read_config, survey
 
@@ -55,19 +56,20 @@ def _made(directory: Path) -> Path:
     return directory
 
 
-def require_space(directory: Path) -> None:
-    """Raise PantheonError when the disk that holds `directory` is nearly full."""
+def require_space(directory: Path) -> int:
+    """The free bytes of the disk that holds `directory`. Raises PantheonError when it is nearly full."""
     free = shutil.disk_usage(directory).free
     if free < MIN_FREE:
         raise PantheonError(
-            "cannot start a night", str(directory), f"{free >> 20} MiB are free, {MIN_FREE >> 20} are needed",
+            "cannot start a night",
+            str(directory),
+            f"{free >> 20} MiB are free, {MIN_FREE >> 20} are needed",
             f"df -h {directory}",
         )
+    return free
 
 
-def _frozen(
-    repo: Repo, where: Places, budget: str | None, engine: str | None, quiet: bool
-) -> nights.Frozen | None:
+def _frozen(repo: Repo, where: Places, budget: str | None, engine: str | None, quiet: bool) -> nights.Frozen | None:
     """The interrupted night again, or a new one; None when there is nothing to do."""
     interrupted = nights.unfinished(repo)
     if interrupted:
@@ -82,7 +84,10 @@ def _frozen(
     debt = open_count(prs.load_all(repo))
     if debt >= settings.night.max_open_prs:
         raise RepositoryError(
-            "no night", f"{debt} PRs are open", f"night.max_open_prs is {settings.night.max_open_prs}", "git pantheon pr"
+            "no night",
+            f"{debt} PRs are open",
+            f"night.max_open_prs is {settings.night.max_open_prs}",
+            "git pantheon pr",
         )
     planned = desk.make_plan(repo, found)
     if not planned.items:
@@ -122,7 +127,7 @@ async def _run(repo: Repo, frozen: nights.Frozen, where: Places, work: Path, qui
             loop.add_signal_handler(number, current.cancel)
     try:
         with screen.waiting("checking that nothing can leave", quiet):
-            proof = await asyncio.to_thread(process.probe_egress)
+            proof = await asyncio.to_thread(egress.probe_egress)
         server = await open_engine(frozen, where, quiet)
         try:
             with screen.night_bar(quiet) as progress:
@@ -174,7 +179,10 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     else:
         print((out + err).decode("utf-8", "replace"), end="")
         for result in results:
-            print(f"{result.name}: {'passed' if result.passed else 'FAILED'} ({len(targets)} files, {result.seconds:.1f} s)")
+            print(
+                f"{result.name}: {'passed' if result.passed else 'FAILED'}"
+                f" ({len(targets)} files, {result.seconds:.1f} s)"
+            )
     return 0 if all(result.passed for result in results) else 1
 
 
@@ -186,18 +194,18 @@ def doctor(start: Path, where: Places, *, as_json: bool) -> int:
     proof: list[EgressProof] = []
 
     def reach() -> str:
-        proof.append(process.probe_egress())
+        proof.append(egress.probe_egress())
         if not proof[0].closed:
             open_ = [attempt.target for attempt in proof[0].attempts if not attempt.error]
             raise PantheonError("the sandbox is not closed", ", ".join(open_), "it was reached from inside")
         return f"{len(proof[0].attempts)} ways out tried, none open"
 
-    trials = {
+    trials: dict[str, Callable[[], str]] = {
         "repository": lambda: str(Repo.discover(start).root),
         "sandbox": process.require_sandbox,
         "network": reach,
         "model": lambda: str(find_model("default", where.models)),
-        "disk": lambda: require_space(_made(where.cache)) or f"{shutil.disk_usage(where.cache).free >> 20} MiB free",
+        "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
     }
     results = {}

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pantheon import config, flow, prs, tasks
+from pantheon import config, flow, tasks
 from pantheon.errors import InputError
 from pantheon.git import Entry, Repo
-from pantheon.records import Finding, PullRequest, Task
+from pantheon.records import Finding, PullRequest, PullState, Task
 from pantheon.tools.facts import Facts, build_facts
 from pantheon.tools.rules import Rules, check_note, parse_rules
 
@@ -92,4 +92,4 @@ def survey(repo: Repo, commit: str) -> Survey:
 
 def open_count(pulls: list[PullRequest]) -> int:
     """How many PRs wait for a person: the review debt."""
-    return sum(1 for pull in pulls if pull.state is prs.PullState.OPEN)
+    return len([pull for pull in pulls if pull.state is PullState.OPEN])

@@ -95,7 +95,9 @@ def _inner_line(doc: frontmatter.Document, field: frontmatter.Field, keys: Seque
     lines = doc.raw[field.start : field.end].decode(errors="replace").splitlines()
     for key in reversed([k for k in keys if not k.isdigit()]):
         for offset, line in enumerate(lines):
-            if re.match(rf"\s*(- )?[\"']?{re.escape(key)}[\"']?\s*:", line) or re.search(rf"[{{,]\s*{re.escape(key)}\s*:", line):
+            if re.match(rf"\s*(- )?[\"']?{re.escape(key)}[\"']?\s*:", line) or re.search(
+                rf"[{{,]\s*{re.escape(key)}\s*:", line
+            ):
                 return doc.raw.count(b"\n", 0, field.start) + offset + 1
     return field.line
 

@@ -24,19 +24,42 @@ from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
 
 T = TypeVar("T")
 
+# Read before any test seals the environment.
+DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+NAMED_MODEL = os.environ.get("PANTHEON_MODEL_DIR")
+
 CALL: dict[str, Any] = {
     "anyOf": [
-        {"type": "object", "additionalProperties": False, "required": ["tool", "field", "value"],
-         "properties": {"tool": {"const": "set_field"}, "field": {"const": "status"},
-                        "value": {"enum": ["draft", "done"]}}},
-        {"type": "object", "additionalProperties": False, "required": ["tool", "text"],
-         "properties": {"tool": {"const": "describe"}, "text": {"type": "string", "maxLength": 30}}},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["tool", "field", "value"],
+            "properties": {
+                "tool": {"const": "set_field"},
+                "field": {"const": "status"},
+                "value": {"enum": ["draft", "done"]},
+            },
+        },
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["tool", "text"],
+            "properties": {"tool": {"const": "describe"}, "text": {"type": "string", "maxLength": 30}},
+        },
     ]
 }
 REVIEW: dict[str, Any] = {
     "anyOf": [
-        {"type": "object", "additionalProperties": False, "required": ["tool", "verdict", "reason"],
-         "properties": {"tool": {"const": "finalize"}, "verdict": {"const": verdict}, "reason": {"enum": ["a", "b"]}}}
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["tool", "verdict", "reason"],
+            "properties": {
+                "tool": {"const": "finalize"},
+                "verdict": {"const": verdict},
+                "reason": {"enum": ["a", "b"]},
+            },
+        }
         for verdict in ("fail", "pass")
     ]
 }
@@ -67,10 +90,8 @@ def survivors(marker: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    named = os.environ.get("PANTHEON_MODEL_DIR")
     try:
-        return find_model(named or "default", data / "git-pantheon" / "models")
+        return find_model(NAMED_MODEL or "default", DATA / "git-pantheon" / "models")
     except EngineError as error:
         pytest.skip(f"no model for the live tests: {error}; run ./install.sh or set PANTHEON_MODEL_DIR")
 
@@ -80,13 +101,20 @@ def live(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """One real server for all live tests. Ends with its own test: nothing of it may be left."""
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory(prefix="pantheon-test-") as short:
         logs: list[str] = []
-        running = runner.run(VllmEngine.start(
-            model_dir, runtime_dir=Path(short), cache_dir=tmp_path_factory.mktemp("cache"), eager=True,
-            log_path=tmp_path_factory.mktemp("log") / "engine.log", on_progress=logs.append))
-        assert logs
+        running = runner.run(
+            VllmEngine.start(
+                model_dir,
+                runtime_dir=Path(short),
+                cache_dir=tmp_path_factory.mktemp("cache"),
+                eager=True,
+                log_path=tmp_path_factory.mktemp("log") / "engine.log",
+                on_progress=logs.append,
+            )
+        )
         socket = Path(short, engines.SOCKET)
-        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         try:
+            assert logs
+            assert stat.S_IMODE(socket.stat().st_mode) == 0o600
             yield Bench(running, runner)
         finally:
             runner.run(running.close())
@@ -123,7 +151,8 @@ def test_answers_are_valid_under_the_schema(bench: Bench, schema: dict[str, Any]
 def test_the_same_prompt_gets_the_same_answer(bench: Bench) -> None:
     prompt = bench.engine.render("You set fields.", "The note is a draft. Which status?")
     first, second = (
-        bench.run(bench.engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=120)) for _ in range(2))
+        bench.run(bench.engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=120)) for _ in range(2)
+    )
     assert first.text == second.text
 
 
@@ -135,8 +164,15 @@ def test_the_schema_decides_the_order_of_the_keys_and_the_form_is_compact(bench:
 
 def test_eight_at_once_are_all_valid(bench: Bench) -> None:
     async def eight() -> list[str]:
-        jobs = [bench.engine.complete(bench.engine.render("You set fields.", f"Note {n}. Which status?"),
-                                      schema=CALL, max_tokens=64, deadline_s=240) for n in range(8)]
+        jobs = [
+            bench.engine.complete(
+                bench.engine.render("You set fields.", f"Note {n}. Which status?"),
+                schema=CALL,
+                max_tokens=64,
+                deadline_s=240,
+            )
+            for n in range(8)
+        ]
         return [done.text for done in await asyncio.gather(*jobs)]
 
     for text in bench.run(eight()):
@@ -175,8 +211,12 @@ def test_metrics_count_what_was_done(bench: Bench) -> None:
                 break
             await asyncio.sleep(0.1)
             after = await bench.engine.metrics()
-        return (after.prompt_tokens - before.prompt_tokens, after.generation_tokens - before.generation_tokens,
-                after.engine_steps - before.engine_steps, done.completion_tokens)
+        return (
+            after.prompt_tokens - before.prompt_tokens,
+            after.generation_tokens - before.generation_tokens,
+            after.engine_steps - before.engine_steps,
+            done.completion_tokens,
+        )
 
     prompt_tokens, generated, steps, completion_tokens = bench.run(difference())
     assert prompt_tokens > 0
@@ -190,8 +230,10 @@ def test_metrics_count_what_was_done(bench: Bench) -> None:
 @pytest.mark.live
 def test_a_shared_beginning_is_served_from_the_prefix_cache(live: Bench) -> None:
     shared = " ".join(f"Rule {n}: fields are ordered." for n in range(60))
-    jobs = [live.engine.complete(live.engine.render(shared, f"Note {n}?"), schema=CALL, max_tokens=48, deadline_s=120)
-            for n in range(2)]
+    jobs = [
+        live.engine.complete(live.engine.render(shared, f"Note {n}?"), schema=CALL, max_tokens=48, deadline_s=120)
+        for n in range(2)
+    ]
     first, second = (live.run(job) for job in jobs)
     assert second.cached_tokens > first.prompt_tokens // 2
     assert live.run(live.engine.metrics()).prefix_cache_hits >= second.cached_tokens
@@ -287,8 +329,15 @@ def test_a_server_that_ends_at_once_is_an_error_with_its_log(tmp_path: Path, mon
     monkeypatch.setattr(engines, "_on_cpu", lambda: True)
     monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager: ["python3", "-c", script])
     with pytest.raises(EngineError, match="no such architecture") as caught:
-        asyncio.run(VllmEngine.start(fake_model(tmp_path / "m"), runtime_dir=tmp_path / "r", cache_dir=tmp_path / "c",
-                                     log_path=tmp_path / "log", on_progress=lambda _: None))
+        asyncio.run(
+            VllmEngine.start(
+                fake_model(tmp_path / "m"),
+                runtime_dir=tmp_path / "r",
+                cache_dir=tmp_path / "c",
+                log_path=tmp_path / "log",
+                on_progress=lambda _: None,
+            )
+        )
     assert str(tmp_path / "log") in caught.value.hint
 
 
@@ -299,15 +348,30 @@ def test_a_server_that_never_answers_meets_the_deadline_and_is_gone(
     argv = ["python3", "-c", "import time; time.sleep(99)", "8615"]
     monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager: argv)
     with pytest.raises(DeadlineExceeded):
-        asyncio.run(VllmEngine.start(fake_model(tmp_path / "m"), runtime_dir=tmp_path / "r", cache_dir=tmp_path / "c",
-                                     log_path=tmp_path / "log", on_progress=lambda _: None, deadline_s=0.3))
+        asyncio.run(
+            VllmEngine.start(
+                fake_model(tmp_path / "m"),
+                runtime_dir=tmp_path / "r",
+                cache_dir=tmp_path / "c",
+                log_path=tmp_path / "log",
+                on_progress=lambda _: None,
+                deadline_s=0.3,
+            )
+        )
     assert not survivors("time.sleep(99) 8615")
 
 
 def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="bytes"):
-        asyncio.run(VllmEngine.start(tmp_path, runtime_dir=tmp_path / ("x" * 100), cache_dir=tmp_path / "c",
-                                     log_path=tmp_path / "log", on_progress=lambda _: None))
+        asyncio.run(
+            VllmEngine.start(
+                tmp_path,
+                runtime_dir=tmp_path / ("x" * 100),
+                cache_dir=tmp_path / "c",
+                log_path=tmp_path / "log",
+                on_progress=lambda _: None,
+            )
+        )
 
 
 # --- the scripted one ------------------------------------------------------------------------------------------------
@@ -352,9 +416,11 @@ def test_a_closed_scripted_engine_is_gone() -> None:
 
 
 def test_metrics_are_read_from_the_servers_text() -> None:
-    text = ('# HELP vllm:prompt_tokens_total x\nvllm:prompt_tokens_total{engine="0",model_name="default"} 12.0\n'
-            'vllm:prompt_tokens_total{engine="1",model_name="default"} 3.0\nvllm:generation_tokens_total{a="b"} 5\n'
-            'vllm:iteration_tokens_total_count{engine="0"} 7.0\nvllm:prefix_cache_hits_total 4.0\nother 1\n')
+    text = (
+        '# HELP vllm:prompt_tokens_total x\nvllm:prompt_tokens_total{engine="0",model_name="default"} 12.0\n'
+        'vllm:prompt_tokens_total{engine="1",model_name="default"} 3.0\nvllm:generation_tokens_total{a="b"} 5\n'
+        'vllm:iteration_tokens_total_count{engine="0"} 7.0\nvllm:prefix_cache_hits_total 4.0\nother 1\n'
+    )
     found = engines._metrics(text)
     assert (found.prompt_tokens, found.generation_tokens, found.engine_steps) == (15.0, 5.0, 7.0)
     assert (found.prefix_cache_hits, found.prefix_cache_queries) == (4.0, 0.0)

@@ -72,7 +72,10 @@ def test_a_broken_flow_is_refused_with_the_reason(broken: Flow, why: str) -> Non
 def test_running_what_is_ready_visits_every_node_once_after_its_inputs(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 8))
     nodes = [
-        node(f"n{i}", *data.draw(st.lists(st.sampled_from([f"n{j}" for j in range(i)]), unique=True) if i else st.just([])))
+        node(
+            f"n{i}",
+            *data.draw(st.lists(st.sampled_from([f"n{j}" for j in range(i)]), unique=True) if i else st.just([])),
+        )
         for i in range(count)
     ]
     graph = make(*nodes, node("gate", *[n.id for n in nodes], gate=True))

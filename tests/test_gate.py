@@ -38,7 +38,10 @@ def test_everything_in_order_is_accepted() -> None:
         ({"checks": [OK, CheckResult(name="other", passed=False)]}, "check other failed"),
         ({"verdicts": [A]}, "1 of 2 reviewers"),
         ({"verdicts": [A, A]}, "reviewers"),
-        ({"verdicts": [A, B.model_copy(update={"verdict": "fail", "reason": "wrong title"})]}, "b@1 says fail: wrong title"),
+        (
+            {"verdicts": [A, B.model_copy(update={"verdict": "fail", "reason": "wrong title"})]},
+            "b@1 says fail: wrong title",
+        ),
         ({"patch": "+a\u202eb\n".encode()}, "invisible"),
         ({"patch": "+a\u200bb\n".encode()}, "invisible"),
     ],
@@ -52,7 +55,8 @@ def test_each_reason_refuses(changes: dict[str, Any], why: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        ".gitattributes", "docs/.gitignore", ".pantheon/checks.toml", ".PANTHEON/x", "hooks/pre-commit", ".github/workflows/x.yml",
+        ".gitattributes", "docs/.gitignore", ".pantheon/checks.toml", ".PANTHEON/x", "hooks/pre-commit",
+        ".github/workflows/x.yml",
         ".GitHub/workflows/x.yml", "tests/test_a.py", "src/test_a.py", ".envrc", "AGENTS.md", "agents.md", "x/site.pth",
         ".p\u200bantheon/x", "\uff0epantheon/x", "conftest.py", "Makefile",
     ],
@@ -63,7 +67,10 @@ def test_protected_paths_are_refused_in_every_spelling(path: str) -> None:
 
 @given(st.lists(st.sampled_from(["pass", "fail"]), min_size=2, max_size=4), st.booleans())
 def test_reviewers_can_reject_but_never_override_a_check(verdicts: list[str], passed: bool) -> None:
-    spoken = [Verdict.model_validate({"node": f"r{i}", "agent": "x@1", "verdict": v, "reason": ""}) for i, v in enumerate(verdicts)]
+    spoken = [
+        Verdict.model_validate({"node": f"r{i}", "agent": "x@1", "verdict": v, "reason": ""})
+        for i, v in enumerate(verdicts)
+    ]
     decision = decide(verdicts=spoken, checks=[CheckResult(name="links", passed=passed)])
     assert decision.accepted == (passed and set(verdicts) == {"pass"})
 

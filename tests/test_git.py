@@ -87,10 +87,22 @@ def test_linked_worktree_and_submodule(make_repo: MakeRepo, tmp_path: Path) -> N
         ([], "not a git repository"),
         ([["init", "-q", "--bare"]], "bare"),
         ([["init", "-q", "--object-format=sha256"]], "SHA-256"),
-        ([["init", "-q"], ["config", "core.repositoryFormatVersion", "1"],
-          ["config", "extensions.refStorage", "reftable"]], "reftable"),
-        ([["init", "-q"], ["config", "core.repositoryFormatVersion", "1"],
-          ["config", "extensions.partialClone", "origin"]], "partial clone"),
+        (
+            [
+                ["init", "-q"],
+                ["config", "core.repositoryFormatVersion", "1"],
+                ["config", "extensions.refStorage", "reftable"],
+            ],
+            "reftable",
+        ),
+        (
+            [
+                ["init", "-q"],
+                ["config", "core.repositoryFormatVersion", "1"],
+                ["config", "extensions.partialClone", "origin"],
+            ],
+            "partial clone",
+        ),
         ([["init", "-q"], ["config", "remote.origin.promisor", "true"]], "partial clone"),
     ],
 )

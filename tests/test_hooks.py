@@ -129,7 +129,12 @@ def without_hooks_folder(root: Path) -> None:
 
 
 CASES = (
-    with_hooks, with_tracked_hooks_path, with_inner_hooks_path, with_linked_hooks, with_odd_config, with_own_settings,
+    with_hooks,
+    with_tracked_hooks_path,
+    with_inner_hooks_path,
+    with_linked_hooks,
+    with_odd_config,
+    with_own_settings,
     without_hooks_folder,
 )
 
@@ -180,8 +185,10 @@ def test_what_is_shown_is_what_is_written(make_repo: MakeRepo) -> None:
     made = {Path(path).relative_to(root).as_posix() for path, was in snapshot(root).items() if before.get(path) != was}
     folders = {".pantheon", ".pantheon/flows", ".git", ".git/hooks", "."}
     assert made - folders - {".git/config", ".git/pantheon/init.json"} == {
-        *(f".git/hooks/{name}" for name in hooks.NAMES), ".git/pantheon",
-        ".pantheon/pantheon.toml", ".pantheon/flows/docops.toml",
+        *(f".git/hooks/{name}" for name in hooks.NAMES),
+        ".git/pantheon",
+        ".pantheon/pantheon.toml",
+        ".pantheon/flows/docops.toml",
     }
     for path in made - folders - {".git/config", ".git/pantheon/init.json"}:
         assert path in text
@@ -279,7 +286,10 @@ def test_changed_settings_outlive_uninstall(make_repo: MakeRepo) -> None:
     assert (root / ".git" / "config").read_text(encoding="utf-8") == (
         before + "[notes]\n\trewriteMode = union\n\tdisplayRef = refs/notes/mine\n[user]\n\tname = Someone\n"
     ) or git("config", "--local", "--get-regexp", "^(notes|gpg|user)", cwd=root).splitlines() == [
-        "notes.rewritemode union", "notes.displayref refs/notes/mine", "user.name Someone"]
+        "notes.rewritemode union",
+        "notes.displayref refs/notes/mine",
+        "user.name Someone",
+    ]
     assert "pantheon" not in (root / ".git" / "config").read_text(encoding="utf-8")
 
 
@@ -414,8 +424,11 @@ def test_the_doorbell_rings(make_repo: MakeRepo, hook: str) -> None:
     git("branch", "side", cwd=root)
     commit(root, "a.txt")
     init(root)
-    doing = {"post-checkout": ("switch", "-q", "side"), "post-merge": ("merge", "-q", "--no-ff", "-m", "m", "topic"),
-             "post-rewrite": ("commit", "-q", "--amend", "-m", "again")}
+    doing = {
+        "post-checkout": ("switch", "-q", "side"),
+        "post-merge": ("merge", "-q", "--no-ff", "-m", "m", "topic"),
+        "post-rewrite": ("commit", "-q", "--amend", "-m", "again"),
+    }
     if hook == "post-merge":
         git("branch", "topic", cwd=root)
         git("reset", "-q", "--hard", "side", cwd=root)
@@ -468,7 +481,8 @@ def test_pre_commit_refuses_on_exit_1_only(make_repo: MakeRepo, tmp_path: Path) 
     assert "pantheon: hook post-commit failed, skipped" in said
 
 
-def test_a_missing_program_is_one_line(make_repo: MakeRepo) -> None:
+def test_a_missing_program_is_one_line(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without a git-pantheon that is installed here
     root = make_repo()
     init(root)
     said = commit(root, "a.md").splitlines()
@@ -559,12 +573,15 @@ def test_the_stubs_are_plain_and_short() -> None:
 A, ZERO = "a" * 40, "0" * 40
 
 
-@pytest.mark.parametrize(("line", "name"), [
-    (f"refs/heads/pantheon/notes/1 {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
-    (f"HEAD {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
-    (f"refs/pantheon/runs/ab/1 {A} refs/heads/x {ZERO}", "refs/pantheon/runs/ab/1"),
-    (f"refs/notes/pantheon/summary {A} refs/notes/pantheon/summary {A}", "refs/notes/pantheon/summary"),
-])
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (f"refs/heads/pantheon/notes/1 {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
+        (f"HEAD {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
+        (f"refs/pantheon/runs/ab/1 {A} refs/heads/x {ZERO}", "refs/pantheon/runs/ab/1"),
+        (f"refs/notes/pantheon/summary {A} refs/notes/pantheon/summary {A}", "refs/notes/pantheon/summary"),
+    ],
+)
 def test_pre_push_refuses_what_is_ours(line: str, name: str) -> None:
     code, said = hooks.pre_push_verdict(["refs/heads/main a refs/heads/main b", line], allow=False)
     assert code == 1
@@ -573,9 +590,15 @@ def test_pre_push_refuses_what_is_ours(line: str, name: str) -> None:
     assert hooks.pre_push_verdict([line], allow=True) == (0, [])
 
 
-@pytest.mark.parametrize("line", [
-    "", "nonsense", f"refs/heads/main {A} refs/heads/main {A}", f"refs/heads/pantheonic {A} refs/heads/pantheonic {A}",
-    f"(delete) {ZERO} refs/heads/pantheon/notes/1 {A}",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        f"refs/heads/main {A} refs/heads/main {A}",
+        f"refs/heads/pantheonic {A} refs/heads/pantheonic {A}",
+        f"(delete) {ZERO} refs/heads/pantheon/notes/1 {A}",
+    ],
+)
 def test_pre_push_lets_the_rest_pass(line: str) -> None:
     assert hooks.pre_push_verdict([line], allow=False) == (0, [])

@@ -15,14 +15,26 @@ RINGS = {
     0: {"errors", "records", "frontmatter", "places", "names"},
     1: {"tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "report"},
     2: {
-        *("config", "process", "git", "engine", "artifacts", "prs", "tools"),
+        *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "tools"),
         *("signing", "worktrees", "trees", "children"),  # parts of git.py
     },
     3: {"agent", "item", "checks", "night", "daemon", "hooks", "survey", "review", "training"},
     4: {"cli", "desk", "session", "screen", "demo", "__main__"},
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
-IMPURE = {"os", "subprocess", "socket", "time", "random", "secrets", "asyncio", "threading", "shutil", "tempfile", "httpx"}
+IMPURE = {
+    "os",
+    "subprocess",
+    "socket",
+    "time",
+    "random",
+    "secrets",
+    "asyncio",
+    "threading",
+    "shutil",
+    "tempfile",
+    "httpx",
+}
 
 
 def module_of(path: Path) -> str:

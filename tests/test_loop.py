@@ -128,7 +128,9 @@ def test_every_path_ends_and_only_offered_calls_are_made(script: list[tuple[bool
                 and all(v is None or called.args[k] in v for k, v in offer.args.items())
                 for offer in state.offers
             )
-            state, action = loop.advance(state, loop.Offered(nxt, result={} if good else None, error=None if good else "x"))
+            state, action = loop.advance(
+                state, loop.Offered(nxt, result={} if good else None, error=None if good else "x")
+            )
         assert state.asked <= LIMITS.max_steps
     else:
         pytest.fail("the loop did not end")

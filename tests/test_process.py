@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pantheon import process
+from pantheon import egress, process
 from pantheon.errors import SandboxError
-from pantheon.process import Completed, Limits, Sandbox, run
+from pantheon.process import Completed, Limits, run
+from pantheon.sandbox import Sandbox
 
 MIB = 1 << 20
 QUICK = Limits(wall_s=10.0, cpu_s=10)
@@ -141,7 +142,7 @@ def test_writes_outside_the_writable_paths_fail(tmp_path: Path) -> None:
 
 
 def test_the_egress_probe_finds_every_way_closed() -> None:
-    proof = process.probe_egress({"GITHUB_TOKEN": "x", "PATH": "/bin", "SSH_AUTH_SOCK": "y", "KEYBOARD": "de"})
+    proof = egress.probe_egress({"GITHUB_TOKEN": "x", "PATH": "/bin", "SSH_AUTH_SOCK": "y", "KEYBOARD": "de"})
     assert proof.closed
     assert proof.interfaces == ("lo",)
     assert {a.kind for a in proof.attempts} == {"tcp", "tcp6", "udp", "dns", "raw", "vsock", "abstract"}
@@ -153,7 +154,7 @@ def test_the_probe_would_notice_an_open_network() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
-        script = process._PROBE.replace("203.0.113.1", "127.0.0.1").replace("169.254.169.254", "127.0.0.1")
+        script = egress._PROBE.replace("203.0.113.1", "127.0.0.1").replace("169.254.169.254", "127.0.0.1")
         script = script.replace("example.com", "localhost").replace("2001:db8::1", "::1")
         done = run([sys.executable, "-c", script, str(listener.getsockname()[1]), "none"], limits=QUICK)
     assert b'"target": "a listening port on the host\'s 127.0.0.1", "error": ""' in done.stdout
@@ -168,9 +169,11 @@ def test_a_pathname_socket_of_the_host_is_out_of_reach(tmp_path: Path) -> None:
 
 
 def test_netlink_finds_only_lo_and_key_rings_are_closed() -> None:
-    done = python("import ctypes, os; l = ctypes.CDLL(None, use_errno=True); l.syscall.restype = ctypes.c_long\n"
-                  "print(l.syscall({'x86_64': 250, 'aarch64': 219}[os.uname()[4]], 0, -3, 0), ctypes.get_errno())\n"
-                  "import socket; print([n for _, n in socket.if_nameindex()])")
+    done = python(
+        "import ctypes, os; l = ctypes.CDLL(None, use_errno=True); l.syscall.restype = ctypes.c_long\n"
+        "print(l.syscall({'x86_64': 250, 'aarch64': 219}[os.uname()[4]], 0, -3, 0), ctypes.get_errno())\n"
+        "import socket; print([n for _, n in socket.if_nameindex()])"
+    )
     assert done.stdout == b"-1 38\n['lo']\n", done.stderr
 
 
@@ -282,7 +285,8 @@ def test_a_child_outlives_the_thread_that_started_it_and_stops_whole(tmp_path: P
     started: list[process.Child] = []
     argv = ["sh", "-c", f"echo up; setsid sleep {marker} & exec sleep {marker}"]
     thread = threading.Thread(
-        target=lambda: started.append(process.start(argv, sandbox=Sandbox(), stdout_path=tmp_path / "log")))
+        target=lambda: started.append(process.start(argv, sandbox=Sandbox(), stdout_path=tmp_path / "log"))
+    )
     thread.start()
     thread.join()
     time.sleep(0.3)
@@ -322,10 +326,12 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_kill_minus_nine_of_the_parent_ends_the_child(tmp_path: Path) -> None:
     marker = "86413.4716"
-    script = ("import sys, time\nfrom pathlib import Path\nfrom pantheon import process\n"
-              f"argv = ['sh', '-c', 'setsid sleep {marker} & exec sleep {marker}']\n"
-              f"process.start(argv, sandbox=process.Sandbox(), stdout_path=Path({str(tmp_path / 'log')!r}))\n"
-              "print('up', flush=True)\ntime.sleep(60)")
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom pantheon import process\nfrom pantheon.sandbox import Sandbox\n"
+        f"argv = ['sh', '-c', 'setsid sleep {marker} & exec sleep {marker}']\n"
+        f"process.start(argv, sandbox=Sandbox(), stdout_path=Path({str(tmp_path / 'log')!r}))\n"
+        "print('up', flush=True)\ntime.sleep(60)"
+    )
     root = str(Path(process.__file__).parent.parent)
     env = {"PYTHONPATH": root, "HOME": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=env) as parent:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pantheon import tasks
 from pantheon.errors import TaskError
-from pantheon.records import Flow, FlowMatch, FlowNode
+from pantheon.records import Flow, FlowMatch, FlowNode, Task
 
 GOOD = """---
 uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
@@ -36,7 +36,7 @@ Why, and anything a reviewer should know.
 FLOWS = {"docops": Flow(name="docops", match=FlowMatch(labels=("docops",)), nodes=(FlowNode(id="g", gate=True),))}
 
 
-def parse(text: str) -> tasks.Task:
+def parse(text: str) -> Task:
     found = tasks.parse(text.encode(), "docs/tasks/t.md")
     assert found is not None
     return found
@@ -88,7 +88,13 @@ def test_bad_input_names_the_line(old: str, new: str, why: str, line: int) -> No
 
 @pytest.mark.parametrize(
     "raw",
-    [b"---\ntitle: x\n", b"---\ntitle: \xff\xfe\n---\n", b"---\n- a\n- b\n---\n", b"---\na: [\n---\n", b"---\na: *b\n---\n"],
+    [
+        b"---\ntitle: x\n",
+        b"---\ntitle: \xff\xfe\n---\n",
+        b"---\n- a\n- b\n---\n",
+        b"---\na: [\n---\n",
+        b"---\na: *b\n---\n",
+    ],
     ids=["no end", "not UTF-8", "a list", "not YAML", "alias"],
 )
 def test_damage_is_a_typed_error(raw: bytes) -> None:
@@ -97,7 +103,7 @@ def test_damage_is_a_typed_error(raw: bytes) -> None:
 
 
 def test_a_large_file_is_refused_quickly() -> None:
-    with pytest.raises(TaskError, match="large|2097152|2 MiB|bytes"):
+    with pytest.raises(TaskError, match=r"large|bytes"):
         tasks.parse(b"---\ntitle: x\n---\n" + b"x" * (50 << 20), "t.md")
 
 
@@ -116,7 +122,11 @@ def test_the_status_changes_and_nothing_else() -> None:
 
 def test_scope_patterns_are_those_of_gitignore() -> None:
     paths = ["docs/a.md", "docs/x/b.md", "spec/c.md", "spec/x/d.md", "readme.md", "docs/inbox/e.md"]
-    assert tasks.select(paths, ["docs/**/*.md", "spec/*.md"], ["docs/inbox/**"]) == ("docs/a.md", "docs/x/b.md", "spec/c.md")
+    assert tasks.select(paths, ["docs/**/*.md", "spec/*.md"], ["docs/inbox/**"]) == (
+        "docs/a.md",
+        "docs/x/b.md",
+        "spec/c.md",
+    )
 
 
 def test_the_flow_is_named_or_found_by_label() -> None:

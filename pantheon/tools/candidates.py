@@ -36,9 +36,7 @@ _LABEL = re.compile(
     r"scope|question|answer|vision|motivation|symptom|outcome|intent|why|what)\s*[:\u2014-]\s+",
     re.IGNORECASE,
 )
-_TITLE_LABEL = re.compile(
-    r"^(?:spec draft|draft spec|spec|draft|report)(?:\s*\([^()]{1,30}\))?\s*:\s+", re.IGNORECASE
-)
+_TITLE_LABEL = re.compile(r"^(?:spec draft|draft spec|spec|draft|report)(?:\s*\([^()]{1,30}\))?\s*:\s+", re.IGNORECASE)
 _URL = re.compile(r"https?://|www\.", re.IGNORECASE)
 _PATHLIKE = re.compile(
     r"\S*[/\\{}=<>$|~]\S*|\S+\(\)|\S+\.(?:ts|js|py|md|json|ya?ml|clj[sc]?|mjs|sh|toml|txt|edn)\b|\S+_\S+|\S+:\d+"

@@ -35,9 +35,7 @@ class Evidence(Record):
     after: str = ""
 
 
-def evidence(
-    before: tuple[str, bytes], after: tuple[str, bytes], rules: Rules, tree: links.Tree
-) -> Evidence:
+def evidence(before: tuple[str, bytes], after: tuple[str, bytes], rules: Rules, tree: links.Tree) -> Evidence:
     """Compare a note as (path, bytes) before and after; `tree` is the base tree."""
     (old_path, old_raw), (new_path, new_raw) = before, after
     old, new = _document(old_path, old_raw), _document(new_path, new_raw)

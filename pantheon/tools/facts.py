@@ -40,9 +40,7 @@ class Facts(Record):
         return links.Tree(self.paths)
 
 
-def build_facts(
-    notes: Mapping[str, bytes], paths: Iterable[str], first_commit: Mapping[str, datetime]
-) -> Facts:
+def build_facts(notes: Mapping[str, bytes], paths: Iterable[str], first_commit: Mapping[str, datetime]) -> Facts:
     """Everything at once: `notes` are the Markdown files, `paths` all files of the base tree."""
     every = tuple(paths)
     return Facts(

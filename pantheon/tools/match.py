@@ -1,7 +1,8 @@
 """The reviewers' tools: blind questions. Which of these titles, which of these topics belong to the note?
 
 The proposed value stands among values of other notes; the model names one and does not know which was proposed. A
-reviewer that is asked "is this right?" says yes; one that has to find the right value among wrong ones shows what it knows.
+reviewer that is asked "is this right?" says yes; one that has to find the right value among wrong
+ones shows what it knows.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pantheon.tools.notes import document
 from pantheon.tools.words import stem, tag_of
 from pantheon.tools.workspace import Workspace
 
-OTHER_TITLES = 2
-OTHER_TAGS = 5
+OTHER_TITLES = 3
+OTHER_TAGS = 6
 
 
 class TitleArgs(Record):
@@ -47,7 +48,11 @@ def offer_title(ws: Workspace) -> tuple[Offer, ...]:
     title = doc.get("title")
     if not isinstance(title, str) or not title:
         return ()
-    others = [text for path, text in ws.facts.titles.items() if path != ws.origin and prose.folded(text) != prose.folded(title)]
+    others = [
+        text
+        for path, text in ws.facts.titles.items()
+        if path != ws.origin and prose.folded(text) != prose.folded(title)
+    ]
     return _offer("match_title", "title", (title,), _strangest(ws, doc, others)[:OTHER_TITLES])
 
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_TEXT = 65_536  # characters that are read
 MAX_LINE = 4_000  # characters of one line
@@ -51,7 +52,12 @@ class Block:
 
 
 def blocks(body: bytes) -> tuple[Block, ...]:
-    """The body's blocks from the top."""
+    """The body's blocks from the top; the last few bodies are remembered."""
+    return _blocks(body[: MAX_TEXT * 2])
+
+
+@lru_cache(maxsize=32)
+def _blocks(body: bytes) -> tuple[Block, ...]:
     found: list[Block] = []
     gathered: list[str] = []
     kind, section, fence, comment = "paragraph", "", "", False
@@ -64,7 +70,7 @@ def blocks(body: bytes) -> tuple[Block, ...]:
                 found.append(Block(kind, text, section, codes=len(_CODE.findall(raw))))
             gathered.clear()
 
-    text = body[: MAX_TEXT * 2].decode("utf-8", "ignore")[:MAX_TEXT]
+    text = body.decode("utf-8", "ignore")[:MAX_TEXT]
     for line in text.splitlines():
         line = line[:MAX_LINE]
         mark = _FENCE.match(line)

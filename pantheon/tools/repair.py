@@ -68,9 +68,7 @@ def undamage(path: str, raw: bytes, rules: Rules) -> tuple[bytes, list[str]]:
     return fixed, done
 
 
-def _value(
-    name: str, rule: FieldRule, path: str, doc: Document, facts: Facts, rules: Rules
-) -> str | list[str] | None:
+def _value(name: str, rule: FieldRule, path: str, doc: Document, facts: Facts, rules: Rules) -> str | list[str] | None:
     """The one right value of a field, or None while it cannot be computed."""
     have = doc.get(name)
     if isinstance(have, str) and have in rule.aliases:
