@@ -45,7 +45,7 @@ def freeze(
     taken: list[Task] = []
     notes: list[str] = []
     claimed: dict[str, str] = {}
-    task_paths = {task.path for task in found}
+    task_paths = {task.path for task in found if task.spec is not None}
     doubled = tasks.duplicates(found)
     waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
     done = {task.uuid for task in found if task.status == "done"} | {t.slug for t in found if t.status == "done"}

@@ -166,7 +166,10 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     parents = repo.commit_info(commit).parents
     before = repo.resolve(base) if base else (parents[0] if parents else commit)
     config = read_config(repo, before, repo.entries(before))
-    targets = kept_paths(repo.diff(repo.tree_of(before), repo.tree_of(commit)))
+    tasks = {
+        task.path for task in survey(repo, commit).tasks if task.spec is not None
+    }  # they follow rules of their own
+    targets = [path for path in kept_paths(repo.diff(repo.tree_of(before), repo.tree_of(commit))) if path not in tasks]
     work = _made(where.cache) / "checks" / f"{commit[:12]}-{time.monotonic_ns()}"
     work.mkdir(parents=True)
     try:

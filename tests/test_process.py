@@ -327,7 +327,8 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_kill_minus_nine_of_the_parent_ends_the_child(tmp_path: Path) -> None:
     marker = "86413.4716"
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom pantheon import process\nfrom pantheon.sandbox import Sandbox\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from pantheon import process\nfrom pantheon.sandbox import Sandbox\n"
         f"argv = ['sh', '-c', 'setsid sleep {marker} & exec sleep {marker}']\n"
         f"process.start(argv, sandbox=Sandbox(), stdout_path=Path({str(tmp_path / 'log')!r}))\n"
         "print('up', flush=True)\ntime.sleep(60)"

@@ -18,11 +18,14 @@ from pantheon.records import Offer, Record
 from pantheon.tools import prose
 from pantheon.tools.facts import TAG_FIELDS
 from pantheon.tools.notes import document
-from pantheon.tools.words import stem, tag_of
+from pantheon.tools.words import is_topic, stem, tag_of
 from pantheon.tools.workspace import Workspace
 
 OTHER_TITLES = 3
 OTHER_TAGS = 6
+# For a repository with too few notes to compare with.
+SPARE_TITLES = ("Minutes of the garden club", "Recipes for sourdough bread", "A short history of the opera house")
+SPARE_TOPICS = ("gardening", "sourdough", "opera", "volcano", "chess", "pottery")
 
 
 class TitleArgs(Record):
@@ -53,7 +56,8 @@ def offer_title(ws: Workspace) -> tuple[Offer, ...]:
         for path, text in ws.facts.titles.items()
         if path != ws.origin and prose.folded(text) != prose.folded(title)
     ]
-    return _offer("match_title", "title", (title,), _strangest(ws, doc, others)[:OTHER_TITLES])
+    strange = [*_strangest(ws, doc, others)[:OTHER_TITLES], *_strangest(ws, doc, SPARE_TITLES)]
+    return _offer("match_title", "title", (title,), strange[:OTHER_TITLES])
 
 
 def offer_topic(ws: Workspace) -> tuple[Offer, ...]:
@@ -62,7 +66,10 @@ def offer_topic(ws: Workspace) -> tuple[Offer, ...]:
     have = _tags(doc)
     if not have:
         return ()
-    return _offer("match_tags", "topic", have, _strangest(ws, doc, ws.facts.vocabulary)[:OTHER_TAGS])
+    words = {tag_of(w) for title in ws.facts.titles.values() for w in prose.words(title)}
+    known = [*ws.facts.vocabulary, *(word for word in words if is_topic(word))]
+    strange = [*_strangest(ws, doc, known)[:OTHER_TAGS], *_strangest(ws, doc, SPARE_TOPICS)]
+    return _offer("match_tags", "topic", have, strange[:OTHER_TAGS])
 
 
 def match_title(ws: Workspace, args: TitleArgs) -> Matched:
