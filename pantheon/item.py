@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from pantheon import flow, gate
 from pantheon.agent import Seat, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
-from pantheon.errors import InputError, RepositoryError, SandboxError, ToolError
+from pantheon.errors import EngineError, InputError, RepositoryError, SandboxError, ToolError
 from pantheon.git import Diff, Entry, Repo
 from pantheon.plan import printable
 from pantheon.records import CheckResult, Decision, FlowNode, Item, NodeResult, NodeState, Task, Verdict
@@ -76,6 +77,12 @@ async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
         while nodes := flow.ready(graph, trip.done):
             results = await asyncio.gather(*(_run_node(shop, trip, ws, node) for node in nodes))
             trip.done.update({result.node: result for result in results})
+    except EngineError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a bug met by one item must not end the others
+        why = f"bug: {type(error).__name__}: {error}"
+        log = {"stderr.log": traceback.format_exc().encode("utf-8", "replace")}
+        trip.done["item"] = NodeResult(node="item", state=NodeState.FAILED, reason=why, files=log)
     finally:
         shop.repo.remove_worktree(place, name)
     return trip

@@ -364,15 +364,17 @@ class _Runner:
 
     async def open_pulls(self) -> list[PullRequest]:
         """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs."""
-        opened = {pull.tip: pull for pull in prs.load_all(self.repo) if pull.night == self.frozen.night.id}
-        if opened:
-            return list(opened.values())
+        mine = [pull for pull in prs.load_all(self.repo) if pull.night == self.frozen.night.id]
+        opened = {item.run: pull for pull in mine for item in pull.items if item.run}  # before an interruption
         pulls = []
         for uuid, stacks in self.stacks.items():
             task = self.frozen.tasks[uuid]
             for number, stack in enumerate(stacks, 1):
                 await self._prove(stack)
                 if not stack.runs:
+                    continue
+                if stack.runs[0].id in opened:
+                    pulls.append(opened[stack.runs[0].id])
                     continue
                 items = [pull_item(self.repo, run) for run in stack.runs]
                 if number == len(stacks) and self._complete(task):

@@ -22,6 +22,7 @@ PRS = "refs/pantheon/prs/"
 DECISIONS = "refs/notes/pantheon/decisions"
 BRANCHES = "refs/heads/pantheon/"
 _META = re.compile(re.escape(PRS) + r"(\d+)/meta\Z")
+_NUMBER = re.compile(re.escape(PRS) + r"(\d+)/")  # a killed opening leaves a revision without a record
 
 
 def load_all(repo: Repo) -> list[PullRequest]:
@@ -63,7 +64,7 @@ def open_pull(
     """Open a PR on a new review branch at `tip`. The id and the branch number are the next free ones."""
     for _ in range(100):
         known = repo.refs(PRS)
-        number = 1 + max((int(m[1]) for name in known if (m := _META.match(name))), default=0)
+        number = 1 + max((int(m[1]) for name in known if (m := _NUMBER.match(name))), default=0)
         branches = repo.refs(f"{BRANCHES}{slug}/")
         taken = [int(name.rsplit("/", 1)[1]) for name in branches if name.rsplit("/", 1)[1].isdigit()]
         branch = f"pantheon/{slug}/{1 + max(taken, default=0)}"

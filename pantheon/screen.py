@@ -112,8 +112,9 @@ def pulls(found: list[PullRequest], everything: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("PR", justify="right")
-    for name in ("state", "items", "branch", "night", "title"):
-        table.add_column(name, overflow="fold")
+    for name in ("state", "items", "branch", "night"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("title", overflow="ellipsis")
     for pull in shown:
         live = sum(1 for item in pull.items if item.run and not item.dropped)
         table.add_row(str(pull.id), pull.state, str(live), pull.branch, pull.night, escape(printable(pull.title)))

@@ -5,14 +5,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import stat
 import subprocess
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
+from pantheon import engine as engines
+from pantheon.engine import Engine, VllmEngine, find_model
+from pantheon.errors import EngineError
+
 MakeRepo = Callable[..., Path]
+T = TypeVar("T")
+
+# Read before any test seals the environment.
+DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+NAMED_MODEL = os.environ.get("PANTHEON_MODEL_DIR")
 
 
 def git(*args: str | bytes, cwd: Path, stdin: bytes = b"", ok: tuple[int, ...] = (0,)) -> str:
@@ -82,3 +95,63 @@ def make_repo(tmp_path: Path) -> MakeRepo:
         return root
 
     return make
+
+
+class Bench:
+    """An engine with the event loop it lives on: its client must not change loops between tests."""
+
+    def __init__(self, engine: Engine, runner: asyncio.Runner) -> None:
+        self.engine, self._runner = engine, runner
+
+    def run(self, job: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(job)
+
+
+def survivors(marker: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            if marker in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    try:
+        return find_model(NAMED_MODEL or "default", DATA / "git-pantheon" / "models")
+    except EngineError as error:
+        pytest.skip(f"no model for the live tests: {error}; run ./install.sh or set PANTHEON_MODEL_DIR")
+
+
+@pytest.fixture(scope="session")
+def live(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One real server for all live tests. Ends with its own test: nothing of it may be left."""
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory(prefix="pantheon-test-") as short:
+        logs: list[str] = []
+        running = runner.run(
+            VllmEngine.start(
+                model_dir,
+                runtime_dir=Path(short),
+                cache_dir=tmp_path_factory.mktemp("cache"),
+                eager=True,
+                log_path=tmp_path_factory.mktemp("log") / "engine.log",
+                on_progress=logs.append,
+            )
+        )
+        socket = Path(short, engines.SOCKET)
+        try:
+            assert logs
+            assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+            yield Bench(running, runner)
+        finally:
+            runner.run(running.close())
+        assert not running.alive()
+        assert not socket.exists()
+        assert not survivors(short)
+        with pytest.raises(EngineError):
+            runner.run(running.complete("x", schema={}, max_tokens=8, deadline_s=5))

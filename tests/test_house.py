@@ -1,4 +1,4 @@
-"""The rules of the house, held by parsing our own sources (docs/architecture.md names them)."""
+"""The rules of the house, held by parsing our own sources (the README names the rings)."""
 
 from __future__ import annotations
 

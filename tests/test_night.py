@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git
+from conftest import Bench, MakeRepo, git
 
 from pantheon import artifacts, desk, prs, review
 from pantheon import night as nights
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
-from pantheon.errors import PantheonError, RepositoryError, SandboxError
+from pantheon.errors import EngineError, RepositoryError, SandboxError
 from pantheon.git import Repo
 from pantheon.records import NightReport, Outcome, PullState
 from pantheon.survey import survey
@@ -202,19 +202,18 @@ def test_a_night_that_was_interrupted_is_resumed_and_nothing_runs_twice(make_rep
     repo = build(make_repo)
     frozen = freeze(repo)
 
-    class Stop(PantheonError):
-        pass
-
     asked: list[str] = []
 
     def dies(prompt: str, schema: dict[str, object]) -> str | None:
         asked.append(prompt)
         if len(asked) > 20:
-            raise Stop("the machine went down")
+            raise EngineError("the machine went down")
         return None
 
-    with pytest.raises(PantheonError):
-        play(repo, frozen, ScriptedEngine(dies, window=1), tmp_path / "one")
+    engine = ScriptedEngine(dies, window=1)
+    engine.alive = lambda: len(asked) <= 20  # type: ignore[method-assign]
+    with pytest.raises(EngineError):
+        play(repo, frozen, engine, tmp_path / "one")
     assert nights.unfinished(repo) == frozen.night.id
     ended = {run.id for run in artifacts.list_runs(repo)}
     again = nights.thaw(repo, frozen.night.id, lambda base: survey(repo, base))
@@ -224,6 +223,18 @@ def test_a_night_that_was_interrupted_is_resumed_and_nothing_runs_twice(make_rep
     assert [run.outcome for run in report.runs].count(Outcome.ACCEPTED) == 4
     assert len(report.prs) == 1
     assert nights.unfinished(repo) is None
+
+
+def test_a_bug_met_by_one_item_does_not_end_the_others(make_repo: MakeRepo, tmp_path: Path) -> None:
+    def breaks(prompt: str, schema: dict[str, object]) -> str | None:
+        if "Note: docs/oven.md" in prompt.rpartition("<user>")[2]:
+            raise KeyError("a bug")
+        return None
+
+    report = night(build(make_repo), tmp_path, ScriptedEngine(breaks))
+    assert {run.item.target: run.outcome for run in report.runs}["docs/oven.md"] is Outcome.FAILED
+    assert [run.outcome for run in report.runs].count(Outcome.ACCEPTED) == 3
+    assert any(run.reason.startswith("bug: KeyError") for run in report.runs)
 
 
 def test_an_open_network_means_no_night(make_repo: MakeRepo, tmp_path: Path) -> None:
@@ -245,3 +256,17 @@ def test_stacks_are_split_at_their_size(make_repo: MakeRepo, tmp_path: Path) -> 
     assert sorted(len([i for i in pull.items if i.run]) for pull in report.prs) == [2, 2]
     for pull in report.prs:
         subprocess.run(["git", "merge", "-q", "--no-edit", pull.branch], cwd=repo.root, check=True)
+
+
+@pytest.mark.live
+def test_the_real_model_brings_an_item_to_a_local_pr(make_repo: MakeRepo, tmp_path: Path, live: Bench) -> None:
+    repo = build(make_repo)
+    frozen = freeze(repo)
+    when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": nights.Progress()}
+    report = live.run(nights.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
+    accepted = [run for run in report.runs if run.outcome is Outcome.ACCEPTED]
+    assert accepted, [run.reason for run in report.runs]
+    assert len(report.prs) == 1
+    assert report.tokens_per_s > 0
+    assert report.prefix_hit_rate > 0
+    assert git("fsck", "--strict", "--no-dangling", cwd=repo.root) == ""
