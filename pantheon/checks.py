@@ -19,7 +19,7 @@ from pantheon.process import Limits, run_async
 from pantheon.records import Check, CheckResult
 from pantheon.sandbox import Sandbox
 
-TREE, BASE, SETTINGS = Path("/work/tree"), Path("/work/base"), Path("/work/config")
+TREE, BASE, SETTINGS = Path("/check/tree"), Path("/check/base"), Path("/check/config")
 AT_ONCE = 2
 
 

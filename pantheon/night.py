@@ -446,7 +446,7 @@ class _Runner:
             return False
         outcomes = {run.item.id: run.outcome for run in self.frozen.runs}
         mine = [item.id for item in self.frozen.items if item.task == task.uuid]
-        left = [note for note in self.frozen.notes if "needs a person" in note or "waits for your review" in note]
+        left = [note for note in self.frozen.notes if plan.PERSON in note or plan.WAITING in note]
         return not left and all(outcomes.get(i) is Outcome.ACCEPTED for i in mine)
 
     def _mark_done(self, task: Task, stack: Stack) -> PullItem:

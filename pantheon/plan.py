@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from pantheon import tasks
 from pantheon.errors import ConfigError
 from pantheon.names import name_fault
 from pantheon.records import Finding, Flow, Item, PullRequest, PullState, Repair, Task
+
+PERSON, WAITING = "needs a person", "waiting for your review"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def freeze(
     taken: list[Task] = []
     notes: list[str] = []
     claimed: dict[str, str] = {}
+    held: Counter[int] = Counter()
     task_paths = {task.path for task in found if task.spec is not None}
     doubled = tasks.duplicates(found)
     waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
@@ -65,12 +69,16 @@ def freeze(
         candidates = [t for t in tasks.select(targets, flow.match.paths or ("**",)) if t not in task_paths]
         for target in candidates:
             item = _item(task, flow, target, blobs[target], findings.get(target, ()))
-            note = _why_not(item, claimed, waiting, rejected or {})
+            if item.findings and item.id in waiting:
+                held[waiting[item.id]] += 1
+                continue
+            note = _why_not(item, claimed, rejected or {})
             if note is None:
                 claimed[target] = task.path
                 items.append(item)
             elif note:
                 notes.append(note)
+    notes += [f"{count} file{'s' if count > 1 else ''} {WAITING} in PR {pr}" for pr, count in sorted(held.items())]
     return Plan(tuple(items), tuple(taken), tuple(notes))
 
 
@@ -105,28 +113,22 @@ def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Findin
     )
 
 
-def _why_not(
-    item: Item, claimed: Mapping[str, str], waiting: Mapping[str, int], rejected: Mapping[str, str]
-) -> str | None:
+def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]) -> str | None:
     """None: it runs. "": nothing to do. Else the reason it does not run tonight."""
     if not item.findings:
         return ""
     shown = printable(item.target)
     fault = next((why for part in item.target.split("/") if (why := name_fault(part))), "")
     if fault:
-        return f"{shown}: needs a person: its file name is refused ({fault})"
+        return f"{shown}: {PERSON}: its file name is refused ({fault})"
     blocking = [f for f in item.findings if f.repair is Repair.REPORT]
     if len(blocking) == len(item.findings):
         first = blocking[0]
         return (
-            f"{shown}:{first.line}: needs a person: {first.message}"
-            if first.line
-            else f"{shown}: needs a person: {first.message}"
+            f"{shown}:{first.line}: {PERSON}: {first.message}" if first.line else f"{shown}: {PERSON}: {first.message}"
         )
     if item.target in claimed:
         return f"{shown}: already taken by {claimed[item.target]}"
-    if item.id in waiting:
-        return f"{shown}: waits for your review in PR {waiting[item.id]}"
     if rejected.get(item.id) == item.blob:
         return f"{shown}: you rejected this; it is offered again when the file changes"
     return None

@@ -140,7 +140,7 @@ class FlowNode(Record):
     gate: bool = False
     inputs: tuple[str, ...] = ()
     when: str | None = None
-    timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+    timeout_s: float = Field(default=1800.0, gt=0, le=86_400)
 
 
 class FlowMatch(Record):

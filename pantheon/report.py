@@ -16,7 +16,6 @@ SUBJECT_WIDTH = 72
 
 def commit_message(run: Run, target: str, task: str) -> str:
     """The message of an accepted item: what was repaired, then the trailers by which it is found again."""
-    fields = list(dict.fromkeys(f.field for f in run.item.findings if f.field))
     verb = "rename" if target != run.item.target else "normalise"
     subject = f"docs: {verb} {printable(run.item.target)}"
     if len(subject) > SUBJECT_WIDTH:
@@ -26,8 +25,7 @@ def commit_message(run: Run, target: str, task: str) -> str:
         body.append(f"- renamed to {printable(target)}; links to it follow")
     trailers = [f"Pantheon-Task: {task}", f"Pantheon-Run: {run.id}"]
     trailers += [f"Pantheon-Agent: {agent}" for agent in run.agents]
-    what = f"Repaired: {', '.join(fields)}.\n\n" if fields else ""
-    return f"{subject}\n\n{what}" + "\n".join(body) + "\n\n" + "\n".join(trailers) + "\n"
+    return f"{subject}\n\n" + "\n".join(body) + "\n\n" + "\n".join(trailers) + "\n"
 
 
 def summary_note(run: Run) -> str:

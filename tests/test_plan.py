@@ -95,7 +95,7 @@ def test_what_waits_for_review_is_not_offered_again() -> None:
     first = freeze(task()).items[0]
     planned = freeze(task(), prs=[pull(first.id)])
     assert [item.target for item in planned.items] == ["docs/b.md"]
-    assert "waits for your review in PR 7" in planned.notes[0]
+    assert planned.notes == ("1 file waiting for your review in PR 7",)
 
 
 def test_what_was_rejected_comes_back_only_when_the_file_changes() -> None:
