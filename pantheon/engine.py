@@ -14,9 +14,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -177,11 +175,16 @@ def expected_window(kind: str) -> int:
     return CPU_WINDOW * 5 // 4 if kind == "scripted" or _on_cpu() else GPU_WINDOW * 5 // 4
 
 
-def _can_compile() -> bool:
-    """torch.compile builds C++ on a CPU: it needs a compiler and Python's headers."""
-    seen = "/usr/local/bin:/usr/bin:/bin"  # what the sandbox shows
-    compiler = any(shutil.which(name, path=seen) for name in ("g++", "clang++"))
-    return compiler and Path(sysconfig.get_path("include"), "Python.h").is_file()
+def _dtype(cpu: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """bfloat16 where the processor multiplies it itself: 1.7 times the tokens of float32 at 32 in flight and half the
+    memory; without those instructions it collapses under load. A GPU takes the model's own type."""
+    if not cpu:
+        return "auto"
+    try:
+        flags = set(cpuinfo.read_text("utf-8", "replace").split())
+    except OSError:
+        return "float32"
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
 
 
 def _server_argv(cpu: bool, eager: bool) -> list[str]:
@@ -191,8 +194,9 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
     argv += ["--enable-prompt-tokens-details", "--generation-config", "vllm", "--disable-fastapi-docs"]
     argv += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     argv += ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}']
+    argv += ["--dtype", _dtype(cpu)]
     if cpu:
-        argv += ["--dtype", "float32", "--block-size", "32"]
+        argv += ["--block-size", "32"]  # the default of 128 wastes the tail of a shared prefix
     if eager:
         argv.append("--enforce-eager")
     return argv
@@ -214,7 +218,11 @@ def _server_env(cpu: bool) -> dict[str, str]:
         "VLLM_CONFIGURE_LOGGING": "1",
     }
     if cpu:
+        # Threads that wait must sleep: spinning, they lose to the checks that run beside the engine (on two busy cores
+        # 25 tokens/s against 70 at 32 in flight).
         env |= {
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "KMP_BLOCKTIME": "0",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
             "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB),
@@ -275,7 +283,9 @@ class VllmEngine:
             raise EngineError("cannot start the engine", str(socket), f"a socket's path has at most {SOCKET_MAX} bytes")
         cpu = _on_cpu()
         if eager is None:
-            eager = cpu and not _can_compile()
+            # Compiling costs 45 s at a start on a CPU, also from its cache, and gives 1.2 times the tokens: it pays
+            # from about a thousand calls on. It also needs a C++ compiler and Python's headers.
+            eager = cpu
         try:
             for path in (runtime_dir, cache_dir):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)

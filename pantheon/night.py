@@ -242,7 +242,6 @@ class _Runner:
         )
         self.shop = _open_shop(repo, frozen, engine, work)
         self.stacks: dict[str, list[Stack]] = {}
-        self.summaries: dict[str, str] = {}
         self.ended: Literal["finished", "budget", "interrupted", "engine"] = "finished"
         self._restack()
         for run in frozen.runs:
@@ -319,14 +318,13 @@ class _Runner:
         where = run.result or run.run_commit
         if where is not None:
             artifacts.note_runs(self.repo, {where: listed}, self.now())
-            self.summaries[where] = report.summary_note(run)
         return run
 
     def _stack(self, run: Run, trip: Trip) -> Run:
         assert trip.tree is not None
         stacks = self.stacks.setdefault(run.item.task, [])
         limit = self.frozen.survey.config.settings.night.max_items_per_pr
-        tip = stacks[-1].tip if stacks and len(stacks[-1].runs) < limit else self.frozen.night.base
+        tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.frozen.night.base)
         message = report.commit_message(run, trip.target, trip.task.uuid)
         try:
             commit = put(self.repo, self.frozen.night.base, tip, trip.tree, message, self.now(), self.signer)
@@ -539,7 +537,8 @@ async def run(
     working = time.monotonic() - started
     progress.say("opening PRs")
     pulls = await runner.open_pulls()
-    artifacts.summarise(repo, runner.summaries, now())
+    noted = {run.result or run.run_commit or "": report.summary_note(run) for run in frozen.runs}
+    artifacts.summarise(repo, noted, now())
     finished = NightReport(
         night=frozen.night,
         finished_at=now(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import shutil
@@ -43,6 +44,8 @@ def night(start: Path, where: Places, *, budget: str | None, engine: str | None,
             found = asyncio.run(_run(repo, frozen, where, work, quiet))
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                work.parent.rmdir()  # unless another night's is there
     if not quiet:
         screen.night_report(found)
     return 0

@@ -356,3 +356,14 @@ def test_metrics_are_read_from_the_servers_text() -> None:
     found = engines._metrics(text)
     assert (found.prompt_tokens, found.generation_tokens, found.engine_steps) == (15.0, 5.0, 7.0)
     assert (found.prefix_cache_hits, found.prefix_cache_queries) == (4.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"), [("fpu avx512f avx512_bf16", "bfloat16"), ("fpu avx512f avx512bw", "float32")]
+)
+def test_the_number_type_follows_the_processor(flags: str, dtype: str, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"flags\t\t: {flags}\n")
+    assert engines._dtype(True, info) == dtype
+    assert engines._dtype(True, tmp_path / "missing") == "float32"
+    assert engines._dtype(False, info) == "auto"
