@@ -133,7 +133,16 @@ class _Talk:
             "completion_tokens": sum(call.completion_tokens for call in calls),
         }
         files = {
-            "input.json": _json({"agent": self.seat.agent.label, "node": node, "values": self.values}),
+            "input.json": _json(
+                {
+                    "agent": self.seat.agent.label,
+                    "node": node,
+                    "engine": self.seat.engine.name,
+                    "model": self.seat.engine.model,
+                    "template_sha256": self.seat.template.digest if self.seat.template else None,
+                    "values": self.values,
+                }
+            ),
             "tool_calls.jsonl": "".join(call.to_json() + "\n" for call in calls).encode(),
             "output.json": _json(output),
             "metrics.json": _json(metrics),

@@ -19,7 +19,7 @@ from pantheon.frontmatter import Document, Value
 from pantheon.tools import prose
 from pantheon.tools.facts import Facts
 from pantheon.tools.rules import FieldRule, Rules, is_right
-from pantheon.tools.words import is_topic, stem, tag_of
+from pantheon.tools.words import is_topic, root, stem, tag_of
 
 MAX_SLUG = 72
 
@@ -277,16 +277,16 @@ def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterabl
     for tag, score in ranked:
         if len(chosen) + len(have) >= 5 and score < 0.35 * ranked[0][1]:
             break
-        if stem(tag) not in have and not any(_overlap(tag, other) for other in chosen):
+        if stem(tag) not in have and not any(overlap(tag, other) for other in chosen):
             chosen.append(tag)
         if len(chosen) == rule.choose:
             break
     return chosen
 
 
-def _overlap(tag: str, other: str) -> bool:
-    """Whether one of two tags is a part of the other (knowledge and knowledge-graph)."""
-    return stem(tag) == stem(other) or bool({tag, other} & (set(tag.split("-")) & set(other.split("-"))))
+def overlap(tag: str, other: str) -> bool:
+    """Whether two tags say one thing: a part of the other (knowledge, knowledge-graph), a form of it (fit, fitting)."""
+    return root(tag) == root(other) or bool({tag, other} & (set(tag.split("-")) & set(other.split("-"))))
 
 
 # --- slugs and names -------------------------------------------------------------------------------------------------

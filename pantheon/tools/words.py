@@ -97,3 +97,13 @@ def stem(tag: str) -> str:
         if tag.endswith(ending) and len(tag) > len(ending) + 2 and not tag.endswith(("ss", "us", "is", "ops")):
             return tag[: -len(ending)] + rest
     return tag
+
+
+def root(tag: str) -> str:
+    """What the forms of one word have in common, roughly: calibrate, calibrated, calibrating; fit, fitting."""
+    word = stem(tag)
+    for ending in ("ing", "ed", "er", "e"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            word = word[: -len(ending)]
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word

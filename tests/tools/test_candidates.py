@@ -9,7 +9,7 @@ from note_samples import FACTS, FLAGGED_PATH, NOTES, RULES
 
 from pantheon.frontmatter import parse
 from pantheon.tools import prose
-from pantheon.tools.candidates import candidates, filename_title, names, slug_of
+from pantheon.tools.candidates import candidates, filename_title, names, overlap, slug_of
 from pantheon.tools.facts import build_facts, build_inbound, build_vocabulary
 from pantheon.tools.rules import is_right
 from pantheon.tools.words import is_topic
@@ -117,3 +117,19 @@ def test_large_and_hostile_notes_are_read_in_time() -> None:
         for field in ("title", "description", "tags"):
             candidates(field, "a.md", doc, facts, RULES)
     assert time.perf_counter() - start < 12
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("calibrating", "calibrate", True),
+        ("fit", "fitting", True),
+        ("records", "record", True),
+        ("graph", "knowledge-graph", True),
+        ("tide", "tidy", False),
+        ("sensor", "sense", False),
+        ("pass", "passing", True),
+    ],
+)
+def test_forms_of_one_word_are_one_tag(one: str, other: str, same: bool) -> None:
+    assert overlap(one, other) is same
