@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 from pantheon import loop, prompt
 from pantheon.engine import Engine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, ToolError
-from pantheon.records import Agent, NodeResult, NodeState, Offer, Repair, ToolCall
+from pantheon.records import Agent, NodeResult, NodeState, Offer, Repair, ToolCall, pretty
 from pantheon.tools.registry import TOOLS
 from pantheon.tools.rules import check_note
 from pantheon.tools.workspace import Workspace
@@ -133,7 +132,7 @@ class _Talk:
             "completion_tokens": sum(call.completion_tokens for call in calls),
         }
         files = {
-            "input.json": _json(
+            "input.json": pretty(
                 {
                     "agent": self.seat.agent.label,
                     "node": node,
@@ -144,13 +143,13 @@ class _Talk:
                 }
             ),
             "tool_calls.jsonl": "".join(call.to_json() + "\n" for call in calls).encode(),
-            "output.json": _json(output),
-            "metrics.json": _json(metrics),
+            "output.json": pretty(output),
+            "metrics.json": pretty(metrics),
         }
         if self.prompts:
             files["llm_prompt.txt"] = prompt.record(self.prompts)
         if self.seat.agent.output == "review":
-            files["review.json"] = _json({"agent": self.seat.agent.label, **output})
+            files["review.json"] = pretty({"agent": self.seat.agent.label, **output})
         return NodeResult(
             node=node,
             agent=self.seat.agent.label,
@@ -195,7 +194,3 @@ def edited(ws: Workspace) -> dict[str, Any]:
         "rename": any(f.rule == "name" for f in findings),
         "report": [f.message for f in findings if f.repair is Repair.REPORT],
     }
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, default=str) + "\n").encode()

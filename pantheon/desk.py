@@ -18,7 +18,7 @@ from pantheon import plan as plans
 from pantheon import report as reports
 from pantheon.errors import InputError, RepositoryError
 from pantheon.git import Repo, Signer
-from pantheon.records import NodeState, Outcome, PullRequest, PullState
+from pantheon.records import NodeState, Outcome, PullState
 from pantheon.survey import Survey, read_config, survey
 
 
@@ -225,23 +225,20 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
 
 
 def accept(repo: Repo, number: int, drop: Sequence[str]) -> int:
-    strategy = survey(repo, repo.head().commit).config.settings.accept.strategy
+    head = repo.head().commit
+    strategy = read_config(repo, head, repo.entries(head)).settings.accept.strategy
     pull = review.accept(repo, prs.load(repo, number), drop=drop, strategy=strategy, when=now(), signer=signer(repo))
-    print(f"PR {number} accepted: {_live(pull)} items are on {pull.onto}")
+    print(f"PR {number} accepted: {len(pull.live)} items are on {pull.onto}")
     return 0
 
 
 def reject(repo: Repo, number: int, items: Sequence[str], reason: str) -> int:
     pull = review.reject(repo, prs.load(repo, number), items=items, reason=reason, when=now(), signer=signer(repo))
     if pull.state is PullState.OPEN:
-        print(f"PR {number}: {len(items)} items rejected, {_live(pull)} are left to review")
+        print(f"PR {number}: {len(items)} items rejected, {len(pull.live)} are left to review")
     else:
         print(f"PR {number} rejected; the same change is not offered again")
     return 0
-
-
-def _live(pull: PullRequest) -> int:
-    return sum(1 for item in pull.items if item.run and not item.dropped)
 
 
 # --- the repository --------------------------------------------------------------------------------------------------

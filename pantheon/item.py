@@ -8,7 +8,6 @@ of stacks or PRs.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from pantheon.config import Config
 from pantheon.errors import EngineError, InputError, RepositoryError, SandboxError, ToolError
 from pantheon.git import Diff, Entry, Repo
 from pantheon.plan import printable
-from pantheon.records import CheckResult, Decision, FlowNode, Item, NodeResult, NodeState, Task, Verdict
+from pantheon.records import CheckResult, Decision, FlowNode, Item, NodeResult, NodeState, Task, Verdict, pretty
 from pantheon.tools.facts import Facts
 from pantheon.tools.rules import Rules
 from pantheon.tools.workspace import Workspace
@@ -140,7 +139,7 @@ async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         files={
             "stdout.log": out,
             "stderr.log": err,
-            "output.json": _json([result.model_dump(mode="json") for result in results]),
+            "output.json": pretty([result.model_dump(mode="json") for result in results]),
             "diff.patch": trip.diff.patch,
         },
         seconds=time.monotonic() - started,
@@ -185,9 +184,5 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         state=NodeState.PASSED if trip.decision.accepted else NodeState.FAILED,
         reason="; ".join(trip.decision.reasons),
         output=output,
-        files={"output.json": _json(output), "diff.patch": trip.diff.patch},
+        files={"output.json": pretty(output), "diff.patch": trip.diff.patch},
     )
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()

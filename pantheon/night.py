@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
-import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from pantheon import artifacts, plan, prompt, prs, report, tasks
+from pantheon import artifacts, flow, plan, prompt, prs, report, tasks
 from pantheon.agent import Seat
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -42,6 +41,7 @@ from pantheon.records import (
     PullState,
     Run,
     Task,
+    pretty,
 )
 from pantheon.review import put
 from pantheon.survey import Survey
@@ -192,10 +192,10 @@ def _checkpoint(
 ) -> None:
     """One commit on the night's ref: objects first, ref last, on the value we left there."""
     content = {
-        "night.json": _json(frozen.night.model_dump(mode="json")),
+        "night.json": pretty(frozen.night.model_dump(mode="json")),
         "queue.jsonl": "".join(item.to_json() + "\n" for item in frozen.items).encode(),
         "tasks.jsonl": "".join(task.to_json() + "\n" for task in frozen.tasks.values()).encode(),
-        "notes.json": _json(list(frozen.notes)),
+        "notes.json": pretty(list(frozen.notes)),
         "journal.jsonl": "".join(run.to_json() + "\n" for run in frozen.runs).encode(),
         **files,
     }
@@ -209,10 +209,6 @@ def _checkpoint(
     commit = repo.commit(tree, parents, f"night {frozen.night.id}: {message}\n", now, signer)
     repo.move_ref(name, commit, before, f"pantheon: {message}")
     frozen.ref_at = commit
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 # --- run -------------------------------------------------------------------------------------------------------------
@@ -296,7 +292,7 @@ class _Runner:
 
     def _settle(self, trip: Trip, seconds: float) -> Run:
         """Stack what the gate accepted and store the run. No await in here: the stack is touched by one at a time."""
-        broken = next((r for r in trip.done.values() if r.state.value == "failed"), None)
+        broken = flow.failed(trip.done)
         run = Run(
             id=trip.run,
             night=self.frozen.night.id,
@@ -521,7 +517,7 @@ async def run(
         raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
     started = time.monotonic()
     progress.total = len(frozen.items)
-    _checkpoint(repo, frozen, {"egress.json": _json(proof.model_dump(mode="json"))}, "probe", now(), signer)
+    _checkpoint(repo, frozen, {"egress.json": pretty(proof.model_dump(mode="json"))}, "probe", now(), signer)
     progress.say("reading the base")
     before = await engine.metrics()
     cpu = _host_cpu()
@@ -551,9 +547,9 @@ async def run(
         wall_s=round(working, 3),
         **_rates(before, after, working),
     )
-    files = {"report.json": _json(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
+    files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
     seal = {name: oid for name, oid in repo.refs("refs/pantheon/").items() if name != NIGHTS + frozen.night.id}
-    files["seal.json"] = _json({**seal, **repo.refs("refs/notes/pantheon/")})
+    files["seal.json"] = pretty({**seal, **repo.refs("refs/notes/pantheon/")})
     _checkpoint(repo, frozen, files, "seal", now(), signer)
     return finished
 

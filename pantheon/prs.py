@@ -6,7 +6,6 @@ revision (`r1`, `r2`, ...) that keeps every version of the stack alive, and its 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from pantheon.errors import RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
-from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
+from pantheon.records import HumanDecision, PullItem, PullRequest, pretty
 
 PRS = "refs/pantheon/prs/"
 DECISIONS = "refs/notes/pantheon/decisions"
@@ -105,8 +104,7 @@ def update(repo: Repo, pull: PullRequest, operation: str, when: datetime, signer
 def _write(
     repo: Repo, pull: PullRequest, parent: str | None, operation: str, when: datetime, signer: Signer | None
 ) -> str:
-    text = json.dumps(pull.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1) + "\n"
-    tree = repo.write_tree(None, {"pr.json": (0o100644, repo.write_blob(text.encode()))})
+    tree = repo.write_tree(None, {"pr.json": (0o100644, repo.write_blob(pretty(pull.model_dump(mode="json"))))})
     message = f"{operation}: PR {pull.id} {pull.title}\n"
     return repo.commit(tree, [parent] if parent else [], message, when, signer)
 
@@ -127,8 +125,3 @@ def decide(repo: Repo, decisions: Sequence[tuple[str, HumanDecision]], when: dat
         lines.setdefault(commit, []).append(decision.to_json())
     if lines:
         repo.append_notes(DECISIONS, lines, f"decisions on {len(lines)} commits", when)
-
-
-def rejected(repo: Repo, pulls: Sequence[PullRequest]) -> list[PullItem]:
-    """The items a person rejected or dropped, in all PRs."""
-    return [i for p in pulls for i in p.items if i.dropped or p.state is PullState.REJECTED]

@@ -26,6 +26,11 @@ class Record(BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def pretty(value: object) -> bytes:
+    """A value as the JSON of a stored file: sorted keys, one line per entry, readable in a pager."""
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+
+
 # --- tasks and items -------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +359,11 @@ class PullRequest(Record):
     created_at: datetime
     items: tuple[PullItem, ...]
     reason: str = ""
+
+    @property
+    def live(self) -> tuple[PullItem, ...]:
+        """The items still on the branch; the commit that sets the task's status is no item."""
+        return tuple(item for item in self.items if item.run and not item.dropped)
 
 
 class HumanDecision(Record):

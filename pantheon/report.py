@@ -69,7 +69,7 @@ def needs_you(pulls: Sequence[PullRequest], broken: int, problems: int) -> str:
     """The first line of `status`: what needs a person now."""
     parts = []
     if pulls:
-        items = sum(1 for pull in pulls for item in pull.items if item.run and not item.dropped)
+        items = sum(len(pull.live) for pull in pulls)
         parts.append(f"{_many(len(pulls), 'PR')} with {_many(items, 'item')} to review: git pantheon pr")
     if problems:
         parts.append(f"{_many(problems, 'task file')} cannot be used: git pantheon status")

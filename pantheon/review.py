@@ -16,16 +16,11 @@ from pantheon.git import Repo, Signer
 from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
 
 
-def _live(pull: PullRequest) -> list[PullItem]:
-    """The items that are still on the branch; the commit that sets the task's status is no item."""
-    return [item for item in pull.items if item.run and not item.dropped]
-
-
 def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
     """The items a person means by id (or its beginning) or by path. Raises RepositoryError for an unknown one."""
     found = []
     for name in names:
-        matches = [i for i in _live(pull) if i.target == name or i.run.startswith(name) or i.item.startswith(name)]
+        matches = [i for i in pull.live if i.target == name or i.run.startswith(name) or i.item.startswith(name)]
         if len(matches) != 1:
             why = "no item of this PR has that path or id" if not matches else "more than one item begins so"
             raise RepositoryError(f"cannot find the item in PR {pull.id}", name, why, f"git pantheon pr show {pull.id}")
@@ -55,7 +50,7 @@ def accept(
         )
     if drop:
         pull = without(repo, pull, find_items(pull, drop), when, signer)
-    kept = _live(pull)
+    kept = pull.live
     if not kept:
         raise RepositoryError(
             f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
@@ -75,8 +70,8 @@ def reject(
 ) -> PullRequest:
     """Reject a whole PR, or some of its items with a reason; the PR stays open while items are left."""
     _must_be_open(repo, pull)
-    chosen = find_items(pull, items) if items else tuple(_live(pull))
-    if len(chosen) < len(_live(pull)):
+    chosen = find_items(pull, items) if items else pull.live
+    if len(chosen) < len(pull.live):
         shorter = without(repo, pull, chosen, when, signer)
         _decide(repo, pull, chosen, "rejected", reason, when)
         return prs.update(repo, shorter.model_copy(update={"reason": reason}), "reject items", when, signer)

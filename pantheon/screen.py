@@ -116,7 +116,7 @@ def pulls(found: list[PullRequest], everything: bool) -> None:
         table.add_column(name, no_wrap=True)
     table.add_column("title", overflow="ellipsis")
     for pull in shown:
-        live = sum(1 for item in pull.items if item.run and not item.dropped)
+        live = len(pull.live)
         table.add_row(str(pull.id), pull.state, str(live), pull.branch, pull.night, escape(printable(pull.title)))
     Console(highlight=False).print(table)
 
