@@ -68,7 +68,7 @@ class CheckRoom:
                     self.cpu_s += done.cpu_seconds
                     text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
                     passed = done.returncode == 0 and not done.stopped_for
-                    detail = f"stopped: {done.stopped_for}" if done.stopped_for else ""
+                    detail = done.why()
                     if not passed and not detail:
                         detail = next(iter(text.splitlines()), f"exit status {done.returncode}")[:300]
                     results.append(CheckResult(name=check.name, passed=passed, detail=detail, seconds=done.seconds))

@@ -4,35 +4,38 @@ Owns bounded runs (wall clock, CPU, memory, processes, output, file size), the b
 proof that no byte leaves, and long-running children (the engine). A sandboxed child sees a read-only system, this
 Python, this package and what its `Sandbox` binds; it has no network, no capabilities and no inherited descriptor.
 
-Does not cover: a child that is run *without* a sandbox and leaves its process group (use that for trusted programs
-such as git only); the disk space of a writable bind in many small files; side channels; kernel bugs.
+The kernel holds a sandboxed child's memory and processes where control groups can be made (cgroup.py); elsewhere
+rlimits and a watchdog do. Does not cover: a child that is run *without* a sandbox and leaves its process group (use
+that for trusted programs such as git only); what a child writes in the fractions of a second between two looks at its
+disk; side channels; kernel bugs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
+import math
 import os
 import re
 import resource
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import Literal
 
-from pydantic import Field
-
+from pantheon import cgroup, meter
 from pantheon.errors import SandboxError
-from pantheon.records import Record
+from pantheon.limits import Completed as Completed
+from pantheon.limits import Limits as Limits
 from pantheon.sandbox import (
-    HOME_INSIDE,
-    MIB,
     PACKAGE_INSIDE,
     SHM_INSIDE,
     TMP_INSIDE,
@@ -41,36 +44,12 @@ from pantheon.sandbox import (
     seccomp,
     system_paths,
 )
+from pantheon.watch import GRACE_S, Capture, Started
 
-POLL_S = 0.05  # how often the watchdog counts processes and memory
-GRACE_S = 2.0  # how long a kill may take to be complete
+GROUPS = "PANTHEON_CGROUP"  # the parent of our control groups, made by who started us: paths, with colons between
+OWN_PROCESSES = 2  # bwrap's, outside and inside
+YIELD = "5"  # niceness; measured: with 0 a fork bomb of root's reached 3000 processes, with 5 it never did
 KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
-
-
-class Limits(Record):
-    """What a child may use. None: not limited. `memory_bytes` holds for each process and for the whole tree."""
-
-    wall_s: float = Field(default=60.0, gt=0)
-    cpu_s: int | None = Field(default=60, ge=1)  # of each process
-    memory_bytes: int | None = Field(default=1024 * MIB, ge=MIB)
-    processes: int | None = Field(default=64, ge=1)  # of a sandboxed tree, threads counted
-    output_bytes: int = Field(default=MIB, ge=0)  # kept of each stream; the rest is read and dropped
-    file_bytes: int | None = Field(default=64 * MIB, ge=0)  # the size of any file it writes
-
-
-class Completed(Record):
-    """How a child ended. `stopped_for` names the limit that ended it: wall, memory, processes or cancel."""
-
-    argv: tuple[str, ...]
-    returncode: int  # negative: the signal that ended it; from inside a sandbox 128 + signal
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool = False
-    truncated: bool = False
-    stopped_for: str = ""
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory: int = 0  # bytes, of the whole tree, sampled
 
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -91,16 +70,15 @@ def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[
     size = str(sandbox.tmp_bytes)
     tmpfs = ["--size", size, "--tmpfs"] if "--size" in _options(bwrap) else ["--tmpfs"]
     system, pythons = system_paths()
-    argv = [bwrap, "--unshare-user", "--unshare-all", "--new-session", "--die-with-parent", "--clearenv"]
-    argv += ["--cap-drop", "ALL", "--hostname", sandbox.hostname]
-    if "--disable-userns" in _options(bwrap):
-        argv.append("--disable-userns")
-    argv += [*tmpfs, TMP_INSIDE, *tmpfs, HOME_INSIDE, *system, "--proc", "/proc", "--dev", "/dev", *tmpfs, SHM_INSIDE]
+    argv, proc = _namespaces(bwrap, sandbox.nests)
+    argv += ["--new-session", "--die-with-parent", "--clearenv", "--cap-drop", "ALL", "--hostname", sandbox.hostname]
+    argv += [*tmpfs, TMP_INSIDE, *tmpfs, str(sandbox.home), *system, *proc, "--dev", "/dev", *tmpfs, SHM_INSIDE]
     package = Path(__file__).resolve().parent
-    for host, inside in [*((p, p) for p in pythons), (package, Path(PACKAGE_INSIDE, package.name)), *sandbox.readable]:
-        argv += ["--ro-bind", str(host), str(inside)]
-    for host, inside in sandbox.writable:
-        argv += ["--bind", str(host), str(inside)]
+    binds = [("--ro-bind", path, path) for path in pythons]
+    binds.append(("--ro-bind", package, Path(PACKAGE_INSIDE, package.name)))
+    binds += [("--ro-bind", *pair) for pair in sandbox.readable] + [("--bind", *pair) for pair in sandbox.writable]
+    for option, host, inside in sorted(binds, key=lambda bind: len(bind[2].parts)):
+        argv += [option, str(host), str(inside)]
     for device in sandbox.devices:
         argv += ["--dev-bind", str(device), str(device)]
     argv += ["--remount-ro", "/", "--remount-ro", "/dev", "--chdir", str(sandbox.cwd)]
@@ -109,15 +87,35 @@ def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[
     return argv
 
 
-def _limit_argv(limits: Limits | None, sandboxed: bool) -> list[str]:
+def _namespaces(bwrap: str, nests: bool) -> tuple[list[str], list[str]]:
+    """The command's beginning with all namespaces unshared, and the options for /proc.
+
+    /proc is read-only: to root's sandboxes the files below /proc/sys would be the machine's own (`core_pattern` alone
+    would be a way out). Where sandboxes nest, the kernel wants a /proc that nothing covers: bwrap makes such a one for
+    an ordinary user, but covers parts of root's, so root gets it from `unshare`, and another user id, since a further
+    user namespace may not map root again.
+    """
+    if not nests:
+        lock = ["--disable-userns"] if "--disable-userns" in _options(bwrap) else []
+        return [bwrap, "--unshare-user", "--unshare-all", *lock], ["--proc", "/proc", "--remount-ro", "/proc"]
+    shared = ["--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-uts"]  # the cgroup namespace stays
+    if os.geteuid() != 0:
+        return [bwrap, *shared, "--unshare-pid"], ["--proc", "/proc"]
+    before = ["setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"]
+    return [*before, bwrap, *shared, "--uid", "1000", "--gid", "1000"], ["--bind", "/proc", "/proc"]
+
+
+def _limit_argv(limits: Limits | None, sandboxed: bool, grouped: bool) -> list[str]:
     """A `prlimit` prefix: a `preexec_fn` is unsafe under threads. The process count of a user counts per namespace,
-    so it is set inside a sandbox only; it does not bind root, which is why the watchdog counts as well."""
+    so it is set inside a sandbox only; it does not bind root, which is why the watchdog counts as well. Without a
+    control group the child yields to the watchdog and to its own namespace's first process: of a fork bomb's thousands
+    these two would otherwise get their turn when it has taken the machine."""
     if limits is None:
         return []
     prlimit = next((p for p in ("/usr/bin/prlimit", "/bin/prlimit") if os.access(p, os.X_OK)), None)
     if prlimit is None:
         raise SandboxError("cannot limit a child", "prlimit", "it is not installed", "apt-get install util-linux")
-    argv = [prlimit, "--core=0:0"]
+    argv = [prlimit, *([] if sandboxed else ["--core=0:0"])]
     if limits.cpu_s is not None:
         argv.append(f"--cpu={limits.cpu_s}:{limits.cpu_s + 1}")
     if limits.memory_bytes is not None:
@@ -125,8 +123,17 @@ def _limit_argv(limits: Limits | None, sandboxed: bool) -> list[str]:
     if limits.file_bytes is not None:
         argv.append(f"--fsize={limits.file_bytes}:{limits.file_bytes}")
     if limits.processes is not None and sandboxed:
-        argv.append(f"--nproc={limits.processes}:{limits.processes}")
-    return [*argv, "--"]
+        most = limits.processes + OWN_PROCESSES  # above what is allowed, so that the watchdog can see it reached
+        argv.append(f"--nproc={most}:{most}")
+    return [*argv, "--", *(["nice", "-n", YIELD] if sandboxed and not grouped else [])]
+
+
+def _no_core() -> list[str]:
+    """A prefix for a sandboxed child: no core file, and no core handler of the host, which would run as root outside
+    and write to its disk. A limit of 0 does not hold for a handler; 1 does, and the system-call filter keeps it so."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 or not os.access("/usr/bin/prlimit", os.X_OK):
+        return []
+    return ["/usr/bin/prlimit", "--core=1:1", "--"]
 
 
 @functools.cache
@@ -140,12 +147,20 @@ def _options(bwrap: str) -> frozenset[str]:
 # --- starting and ending one child -----------------------------------------------------------------------------------
 
 
-class _Launch:
-    """One started child: the process itself and, in a sandbox, the first process of its namespace (`inner`).
+def _filter(held: contextlib.ExitStack, nests: bool) -> tuple[list[str], list[int]]:
+    """bwrap's option for the system-call filter and the descriptor it names, open as long as `held`."""
+    rules = seccomp(nests)
+    if rules is None:
+        return [], []
+    program = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+    held.callback(os.close, program)
+    os.write(program, rules)
+    os.lseek(program, 0, os.SEEK_SET)
+    return ["--seccomp", str(program)], [program]
 
-    Killing `inner` kills everything in the namespace, and it ends only when all of it is gone: waiting for its
-    descriptor is the proof that nothing survived.
-    """
+
+class _Launch(Started):
+    """Starts one child, in a sandbox or not."""
 
     def __init__(
         self,
@@ -160,30 +175,24 @@ class _Launch:
         stderr: int,
         umask: int,
     ) -> None:
-        self.inner: int | None = None  # pidfd
-        self.inner_pid = 0
-        self.report = b""
-        self.status: int | None = None
+        super().__init__()
         passed: list[int] = []
-        command = [*_limit_argv(limits, sandbox is not None), *argv]
+        bwrap = "" if sandbox is None else require_sandbox()
+        self.group = None if sandbox is None or limits is None else _group(limits)
+        command = [*_limit_argv(limits, sandbox is not None, self.group is not None), *argv]
         child_env = dict(env) if env is not None else base_env()
         with contextlib.ExitStack() as held:
             if sandbox is not None:
-                full = _sandbox_argv(require_sandbox(), sandbox, sandbox_env(sandbox, env))
+                full = _sandbox_argv(bwrap, sandbox, sandbox_env(sandbox, env))
                 child_env, cwd = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, Path("/")
                 self.status, theirs = os.pipe2(os.O_CLOEXEC)
                 held.callback(os.close, theirs)
                 passed.append(theirs)
                 full += ["--json-status-fd", str(theirs)]
-                rules = seccomp()
-                if rules is not None:
-                    program = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-                    held.callback(os.close, program)
-                    os.write(program, rules)
-                    os.lseek(program, 0, os.SEEK_SET)
-                    passed.append(program)
-                    full += ["--seccomp", str(program)]
-                command = [*full, "--", *command]
+                options, programs = _filter(held, nests=False)
+                passed += programs
+                enter = [] if self.group is None else self.group.prefix()
+                command = [*_no_core(), *enter, *full, *options, "--", *command]
             try:
                 self.process = subprocess.Popen(
                     command,
@@ -200,168 +209,10 @@ class _Launch:
             except (OSError, ValueError) as error:
                 self.close()
                 raise SandboxError("cannot start", str(argv[0]), str(error)) from error
-        self.outer = os.pidfd_open(self.process.pid)
-
-    def read_status(self) -> bool:
-        """Take what bwrap reported; False at its end."""
-        assert self.status is not None
-        part = os.read(self.status, 4096)
-        self.report += part
-        if self.inner is None and (found := re.search(rb'"child-pid": (\d+)', self.report)):
-            self.inner_pid = int(found[1])
-            with contextlib.suppress(ProcessLookupError):
-                self.inner = os.pidfd_open(self.inner_pid)
-        return bool(part)
-
-    def ran(self) -> bool:
-        """Whether the sandboxed program was reached at all."""
-        return self.status is None or b'"exit-code"' in self.report
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self.inner is not None:
-                signal.pidfd_send_signal(self.inner, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(self.outer, signal.SIGKILL)
-
-    def gone(self, wait_s: float) -> bool:
-        """Wait until the child, and in a sandbox every process of it, has ended."""
-        deadline = time.monotonic() + wait_s
-        for descriptor in filter(None, (self.outer, self.inner)):
-            with selectors.DefaultSelector() as selector:
-                selector.register(descriptor, selectors.EVENT_READ)
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return False
-        return True
-
-    def close(self) -> None:
-        for name in ("inner", "status", "outer"):
-            descriptor = getattr(self, name, None)
-            if descriptor is not None:
-                os.close(descriptor)
-                setattr(self, name, None)
-
-
-def _tree(pid: int, most: int) -> Iterator[int]:
-    """Process ids of a process and everything below it, at most `most` + 1 of them."""
-    queue, seen = [pid], 0
-    while queue and seen <= most:
-        current = queue.pop()
-        seen += 1
-        yield current
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{current}/task").iterdir():
-                queue += map(int, (task / "children").read_text().split())
-
-
-def _usage(pid: int, most: int) -> tuple[int, int, float]:
-    """(threads, bytes of private resident memory, CPU seconds so far) of a tree right now."""
-    threads = memory = ticks = 0
-    page = resource.getpagesize()
-    for member in _tree(pid, most):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            fields = Path(f"/proc/{member}/statm").read_text().split()
-            memory += (int(fields[1]) - int(fields[2])) * page
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))  # of the process and of the children it has waited for
-            threads += int(fields[17])
-    return threads, memory, ticks / os.sysconf("SC_CLK_TCK")
+        self.began(self.process.pid, self.process.stdin, self.process.stdout, self.process.stderr)
 
 
 # --- bounded runs ----------------------------------------------------------------------------------------------------
-
-
-class _Capture:
-    """The loop of one bounded run: feeds stdin, keeps the first bytes of each stream, watches the limits."""
-
-    def __init__(self, launch: _Launch, limits: Limits, stdin: bytes, cancel: int | None) -> None:
-        self.launch, self.limits, self.stdin, self.cancel = launch, limits, memoryview(stdin), cancel
-        self.kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self.truncated, self.stopped_for, self.peak, self.cpu = False, "", 0, 0.0
-        self.selector = selectors.DefaultSelector()
-
-    def loop(self) -> None:
-        process, deadline = self.launch.process, time.monotonic() + self.limits.wall_s
-        for pipe, name in ((process.stdout, "stdout"), (process.stderr, "stderr")):
-            assert pipe is not None
-            self.selector.register(pipe, selectors.EVENT_READ, name)
-        assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        self.selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
-        self.selector.register(self.launch.outer, selectors.EVENT_READ, "exit")
-        for descriptor, name in ((self.launch.status, "status"), (self.cancel, "cancel")):
-            if descriptor is not None:
-                self.selector.register(descriptor, selectors.EVENT_READ, name)
-        watched = time.monotonic()
-        running = True
-        while running or {"stdout", "stderr", "status"} & {str(k.data) for k in self.selector.get_map().values()}:
-            now = time.monotonic()
-            if now >= deadline:
-                if not running:  # a process that left the group holds a pipe open
-                    return
-                self._stop("wall")
-                running, deadline = False, now + GRACE_S
-            if running and now - watched >= POLL_S:
-                watched = now
-                self._watch()
-            for key, _ in self.selector.select(min(POLL_S, max(0.0, deadline - now))):
-                if key.data == "exit":
-                    self.selector.unregister(key.fileobj)
-                    running, deadline = False, time.monotonic() + GRACE_S
-                    self.launch.kill()  # what is left of its group, so that the pipes end
-                else:
-                    self._take(key)
-
-    def _take(self, key: selectors.SelectorKey) -> None:
-        if key.data == "stdin":
-            self._feed()
-        elif key.data == "status":
-            if not self.launch.read_status():
-                self.selector.unregister(key.fileobj)
-            self._watch()  # at its end: the last look at what the tree used
-        elif key.data == "cancel":
-            self.selector.unregister(key.fileobj)
-            self._stop("cancel")
-        else:
-            part = os.read(key.fd, 1 << 16)
-            if not part:
-                self.selector.unregister(key.fileobj)
-                return
-            kept = self.kept[key.data]
-            room = self.limits.output_bytes - len(kept)
-            kept += part[:room]
-            self.truncated |= len(part) > room
-
-    def _feed(self) -> None:
-        pipe = self.launch.process.stdin
-        assert pipe is not None
-        try:
-            self.stdin = self.stdin[os.write(pipe.fileno(), self.stdin[: 1 << 16]) :] if self.stdin else self.stdin
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self.stdin = self.stdin[:0]
-        if not self.stdin:
-            self.selector.unregister(pipe)
-            pipe.close()
-
-    def _watch(self) -> None:
-        root = self.launch.inner_pid if self.launch.status is not None else self.launch.process.pid
-        if not root:
-            return
-        most = self.limits.processes if self.limits.processes is not None else 1 << 16
-        threads, memory, cpu = _usage(root, most + 1)
-        self.peak, self.cpu = max(self.peak, memory), max(self.cpu, cpu)
-        if self.limits.memory_bytes is not None and memory > self.limits.memory_bytes:
-            self._stop("memory")
-        if self.launch.status is not None and threads > most + 1:  # the sandbox's own first process does not count
-            self._stop("processes")
-
-    def _stop(self, reason: str) -> None:
-        self.stopped_for = self.stopped_for or reason
-        self.launch.kill()
 
 
 def run(
@@ -411,6 +262,9 @@ def _run(
     cancel: int | None,
 ) -> Completed:
     started = time.monotonic()
+    disk = None
+    if sandbox is not None and sandbox.writable and limits.disk_bytes is not None:
+        disk = meter.Growth((host for host, _ in sandbox.writable), limits.disk_bytes)
     launch = _Launch(
         argv,
         sandbox=sandbox,
@@ -422,17 +276,19 @@ def _run(
         stderr=subprocess.PIPE,
         umask=-1,
     )
-    capture = _Capture(launch, limits, stdin, cancel)
+    capture = Capture(launch, limits, stdin, cancel, disk)
+    limited_by: Literal["cgroup", "rlimit"] = "rlimit" if launch.group is None else "cgroup"
     try:
         capture.loop()
     finally:
         launch.kill()
-        launch.gone(GRACE_S)
+        launch.gone(GRACE_S * 5)
+        capture.counted()  # before it is reaped: a limit that was met kills
         _, wait_status, usage = os.wait4(launch.process.pid, 0)
         launch.process.returncode = os.waitstatus_to_exitcode(wait_status)
+        capture.settle(launch.process.returncode)
         capture.selector.close()
-        for pipe in (launch.process.stdin, launch.process.stdout, launch.process.stderr):
-            _close(pipe)
+        launch.close_streams()
         reached = launch.ran()
         launch.close()
     kept = {name: bytes(data) for name, data in capture.kept.items()}
@@ -450,13 +306,9 @@ def _run(
         seconds=time.monotonic() - started,
         cpu_seconds=max(capture.cpu, usage.ru_utime + usage.ru_stime),
         peak_memory=capture.peak,
+        limits=limits,
+        limited_by=limited_by,
     )
-
-
-def _close(pipe: IO[bytes] | None) -> None:
-    if pipe is not None and not pipe.closed:
-        with contextlib.suppress(BrokenPipeError):
-            pipe.close()
 
 
 # --- long-running children -------------------------------------------------------------------------------------------
@@ -570,6 +422,44 @@ def start(
     return Child(argv, sandbox=sandbox, limits=limits, log_path=stdout_path, env=env, umask=umask)
 
 
+# --- control groups --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def groups() -> cgroup.Parent | None:
+    """The parent of the control groups of this process's children, proved by a child in one; None: rlimits only. The
+    variable PANTHEON_CGROUP names one that was made outside; one that we made is removed when we end."""
+    given = os.environ.get(GROUPS, "")
+    if given:
+        return cgroup.parent_at([Path(path) for path in given.split(":")], _enters)
+    parent = cgroup.make_parent(_enters)
+    if parent is not None:
+        atexit.register(parent.close)
+    return parent
+
+
+def _enters(prefix: Sequence[str]) -> bool:
+    command = [*prefix, "/bin/sh", "-c", ":"]
+    try:
+        return subprocess.run(command, capture_output=True, env={}, check=False, timeout=10).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _group(limits: Limits) -> cgroup.Group | None:
+    """A group for one sandboxed child, or None where there can be none."""
+    if limits.memory_bytes is None and limits.processes is None:
+        return None
+    parent = groups()
+    if parent is None:
+        return None
+    processes = None if limits.processes is None else limits.processes + OWN_PROCESSES
+    try:
+        return parent.open_group(memory_bytes=limits.memory_bytes, processes=processes)
+    except OSError:  # somebody removed it: Completed.limited_by tells
+        return None
+
+
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
 
@@ -612,7 +502,6 @@ def _cure() -> str:
     return "in a container: allow user namespaces (docker run --security-opt seccomp=unconfined --cap-add SYS_ADMIN)"
 
 
-# An error that comes back at once from the kernel is proof; a time-out could be a firewall's and is none.
 def foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:
     """A program of the user's on their own terminal: no limits, no sandbox; its exit status (128 + signal)."""
     try:
@@ -620,3 +509,86 @@ def foreground(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int
     except OSError as error:
         raise SandboxError("cannot start", argv[0], str(error)) from error
     return code if code >= 0 else 128 - code
+
+
+HELLO, READY = b"h", b"r"
+STOP_S = 120.0  # how long an enclosed run may take to end after it was asked to
+
+
+def enclosed(
+    argv: Sequence[str], *, sandbox: Sandbox, order: bytes, keep: Sequence[int], on_ready: Callable[[], None]
+) -> int:
+    """Run Pantheon itself inside a sandbox that nests, on this terminal, to its end; its exit status.
+
+    Its stdin is a socket. It gets `order`, one line, and says HELLO when it runs and READY once (`on_ready` is called).
+    The end of the stream means stop: it comes with SIGINT or SIGTERM, and when we die; a second signal kills. `keep`
+    are descriptors that it inherits. Call it on the main thread. Raises SandboxError when it did not get to HELLO.
+    """
+    full = _sandbox_argv(require_sandbox(), sandbox, sandbox_env(sandbox, None))
+    ours, theirs = socket.socketpair()
+    stop = os.eventfd(0, os.EFD_CLOEXEC)
+    said = b""
+    with contextlib.ExitStack() as held, theirs:
+        held.callback(os.close, stop)
+        held.enter_context(ours)
+        options, passed = _filter(held, nests=True)
+        try:
+            child = subprocess.Popen(
+                [*full, *options, "--", *argv],
+                stdin=theirs.fileno(),
+                env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+                pass_fds=[*passed, *keep],
+            )
+        except OSError as error:
+            raise SandboxError("cannot start", full[0], str(error), "git pantheon doctor") from error
+        held.callback(child.wait)
+        held.callback(child.kill)  # a no-op once it was waited for
+        theirs.close()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            held.callback(signal.signal, number, signal.signal(number, lambda *_: os.eventfd_write(stop, 1)))
+        with contextlib.suppress(BrokenPipeError):
+            ours.sendall(order.rstrip(b"\n") + b"\n")
+        said = _attend(child, ours, stop, on_ready)
+    if HELLO not in said:
+        raise SandboxError("no sandbox, no night", full[0], f"it ended with {child.returncode} at its start", _cure())
+    code = int(child.returncode)
+    return code if code >= 0 else 128 - code
+
+
+def _attend(child: subprocess.Popen[bytes], line: socket.socket, stop: int, on_ready: Callable[[], None]) -> bytes:
+    """Wait for an enclosed child; what it said."""
+    said, asked, deadline = b"", 0, math.inf
+    ended = os.pidfd_open(child.pid)
+    with contextlib.closing(selectors.DefaultSelector()) as selector:
+        for file in (line, stop, ended):
+            selector.register(file, selectors.EVENT_READ)
+        while child.poll() is None:
+            wait_s = deadline - time.monotonic()
+            for key, _ in selector.select(None if wait_s == math.inf else max(0.0, wait_s)):
+                if key.fd == stop:
+                    os.eventfd_read(stop)
+                    asked += 1
+                    line.shutdown(socket.SHUT_WR)
+                    deadline = time.monotonic() + STOP_S
+                elif key.fileobj is line:
+                    part = _hear(line)
+                    if not part:
+                        selector.unregister(line)
+                    if READY in part and READY not in said:
+                        on_ready()
+                    said += part
+            if asked > 1 or time.monotonic() > deadline:
+                child.kill()
+                child.wait()
+    os.close(ended)
+    return said or _hear(line)
+
+
+def _hear(line: socket.socket) -> bytes:
+    """What came; nothing at the end of the stream, also when the other end died with our order unread."""
+    try:
+        return line.recv(16)
+    except ConnectionResetError:
+        return b""

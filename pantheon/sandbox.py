@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import resource
 import socket
 import struct
 import sys
@@ -28,15 +29,18 @@ ETC = ("passwd", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternat
 
 
 class Sandbox(Record):
-    """What a sandboxed child sees besides the system, this Python and this package. Pairs are (host, inside)."""
+    """What a sandboxed child sees besides the system, this Python and this package. Pairs are (host, inside); of two
+    binds the deeper one counts. `nests`: the child is Pantheon itself and starts sandboxes of its own."""
 
     readable: tuple[tuple[Path, Path], ...] = ()
     writable: tuple[tuple[Path, Path], ...] = ()
     devices: tuple[Path, ...] = ()
     cwd: Path = Path(TMP_INSIDE)
+    home: Path = Path(HOME_INSIDE)  # an empty tmpfs
     env: dict[str, str] = Field(default_factory=dict)
     hostname: str = "pantheon"
     tmp_bytes: int = Field(default=256 * MIB, ge=MIB)  # of each private tmpfs: /tmp, home, /dev/shm
+    nests: bool = False
 
 
 def system_paths() -> tuple[list[str], list[Path]]:
@@ -71,7 +75,7 @@ def sandbox_env(sandbox: Sandbox, extra: Mapping[str, str] | None) -> dict[str, 
     """PYTHONSAFEPATH: `python -m` must not import modules that an agent left in its working directory."""
     env = {
         "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "HOME": HOME_INSIDE,
+        "HOME": str(sandbox.home),
         "TMPDIR": TMP_INSIDE,
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
@@ -83,29 +87,78 @@ def sandbox_env(sandbox: Sandbox, extra: Mapping[str, str] | None) -> dict[str, 
         "PYTHONNOUSERSITE": "1",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
+        "SSL_CERT_DIR": TMP_INSIDE,  # nothing can be reached, but libgit2 does not start without a directory
     }
     return {**env, **sandbox.env, **(extra or {})}
 
 
-def seccomp() -> bytes | None:
-    """A filter for what namespaces leave open: vsock and other odd socket families reach the host of a virtual
-    machine, key rings are shared, io_uring opens sockets unseen. None on a processor we have no numbers for."""
-    table = {  # arch, socket, (add_key, request_key, keyctl, io_uring_setup)
-        "x86_64": (0xC000003E, 41, (248, 249, 250, 425)),
-        "aarch64": (0xC00000B7, 198, (217, 218, 219, 425)),
-    }
-    if platform.machine() not in table:
+# Numbers of system calls: (x86_64, aarch64); -1: there is none.
+_CLOSED = {
+    # what namespaces do not divide: key rings, the kernel's log, programs in the kernel, its clocks, disks and modules
+    **{"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "syslog": (103, 116)},
+    **{"bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "fanotify_init": (300, 262)},
+    **{"settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "reboot": (169, 142)},
+    **{"init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "acct": (163, 89)},
+    **{"kexec_load": (246, 104), "kexec_file_load": (320, 294), "swapon": (167, 224), "swapoff": (168, 225)},
+    **{"quotactl": (179, 60), "quotactl_fd": (443, 443), "open_by_handle_at": (304, 265), "lookup_dcookie": (212, 18)},
+    **{"iopl": (172, -1), "ioperm": (173, -1)},
+    # sockets that no filter sees
+    **{"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427)},
+}
+_NAMESPACES = {  # what makes or enters a namespace or changes a mount; clone3 hides its flags: libc then calls clone
+    **{"unshare": (272, 97), "setns": (308, 268), "clone3": (435, 435), "mount": (165, 40), "umount2": (166, 39)},
+    **{"pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429)},
+    **{"fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433)},
+    **{"mount_setattr": (442, 442), "open_tree_attr": (467, 467)},
+}
+_CLONE, _IOCTL, _SETRLIMIT, _PRLIMIT, _SOCKET = (56, 220), (16, 29), (160, 164), (302, 261), (41, 198)
+_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+_NEW = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_TYPING = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX: they put words into a terminal's mouth
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+
+_Step = tuple[int, int, int, int]  # one BPF instruction: code, jump if true, jump if false, operand
+
+
+def seccomp(nests: bool = False) -> bytes | None:
+    """A filter for what namespaces leave open, for root above all: odd socket families (vsock reaches the host of a
+    virtual machine), key rings, the kernel's log, io_uring, and whatever makes a namespace or a mount. A child that
+    `nests` keeps the last, since it starts sandboxes itself. A closed call looks like one the kernel does not have; it
+    never kills. None on a processor we have no numbers for."""
+    if platform.machine() not in _MACHINES:
         return None
-    arch, sock, denied = table[platform.machine()]
-    load, equal, at_least, ret = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
-    refuse, allow = 0x00050000, 0x7FFF0000  # SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW
-    families = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-    code = [(load, 0, 0, 4), (equal, 1, 0, arch), (ret, 0, 0, refuse | errno.ENOSYS)]
-    code += [(load, 0, 0, 0), (at_least, 0, 1, 0x40000000), (ret, 0, 0, refuse | errno.ENOSYS)]  # the x32 ABI
-    for number in denied:
-        code += [(equal, 0, 1, number), (ret, 0, 0, refuse | errno.ENOSYS)]
-    code += [(equal, 1, 0, sock), (ret, 0, 0, allow), (load, 0, 0, 16)]  # the low half of the first argument
-    for family in families:
-        code += [(equal, 0, 1, int(family)), (ret, 0, 0, allow)]
-    code.append((ret, 0, 0, refuse | errno.EAFNOSUPPORT))
+    column, arch = _MACHINES[platform.machine()]
+    load, equal, at_least, any_bit, ret = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
+    allow: _Step = (ret, 0, 0, 0x7FFF0000)
+
+    def refuse(number: int) -> _Step:
+        return (ret, 0, 0, 0x00050000 | number)  # SECCOMP_RET_ERRNO
+
+    def half(argument: int, high: bool = False) -> _Step:
+        return (load, 0, 0, 16 + 8 * argument + 4 * high)
+
+    code: list[_Step] = [(load, 0, 0, 4), (equal, 1, 0, arch), refuse(errno.ENOSYS)]
+    code += [(load, 0, 0, 0), (at_least, 0, 1, 0x40000000), refuse(errno.ENOSYS)]  # the x32 ABI
+    for numbers in [*_CLOSED.values(), *(() if nests else _NAMESPACES.values())]:
+        if numbers[column] >= 0:
+            code += [(equal, 0, 1, numbers[column]), refuse(errno.ENOSYS)]
+    # What depends on an argument: each ends by itself. Flags and numbers of 32 bits are the low halves.
+    typing = [step for number in _TYPING for step in ((equal, 0, 1, number), refuse(errno.EPERM))]
+    sockets = [step for family in _FAMILIES for step in ((equal, 0, 1, int(family)), allow)]
+    rules = [
+        (_IOCTL, [half(1), *typing, allow]),
+        (_SOCKET, [half(0), *sockets, refuse(errno.EAFNOSUPPORT)]),
+    ]
+    if not nests:
+        # The size of a core file stays 1, which no core handler of the host accepts; 0 would let it run. Setting it
+        # looks done.
+        sets = [half(2), (any_bit, 2, 0, 0xFFFFFFFF), half(2, high=True), (any_bit, 0, 1, 0xFFFFFFFF), refuse(0), allow]
+        rules += [
+            (_CLONE, [half(0), (any_bit, 0, 1, _NEW), refuse(errno.EPERM), allow]),
+            (_SETRLIMIT, [half(0), (equal, 0, 1, resource.RLIMIT_CORE), refuse(0), allow]),
+            (_PRLIMIT, [half(1), (equal, 1, 0, resource.RLIMIT_CORE), allow, *sets]),
+        ]
+    for numbers, steps in rules:
+        code += [(equal, 0, len(steps), numbers[column]), *steps]
+    code.append(allow)
     return b"".join(struct.pack("=HBBI", *step) for step in code)
