@@ -213,6 +213,12 @@ def _setting(repo: Repo, key: str, *options: str) -> list[tuple[str, str]]:
     return list(zip(words[::2], words[1::2], strict=True))
 
 
+def inside(repo: Repo) -> tuple[str, ...]:
+    """The directory that hooks run from, as a pattern, where core.hooksPath puts it among the tracked files."""
+    paths = [repo.root / value for _, value in _setting(repo, "core.hooksPath", "--type=path")]
+    return tuple(f"/{p.relative_to(repo.root)}/**" for p in paths if p != repo.root and p.is_relative_to(repo.root))
+
+
 def _look(path: Path) -> Before | None:
     """What is at a path, links not followed; None when nothing is."""
     try:

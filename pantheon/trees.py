@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 
+import pygit2
+from pygit2.enums import DiffOption
+
 from pantheon.errors import RepositoryError
 from pantheon.names import fold_name, name_fault
 
 DIRECTORY = 0o040000
 MAX_DEPTH = 100  # directories in a path that we write
 Items = dict[bytes, tuple[int, str]]  # name -> (mode, oid)
+_REPOSITORY = frozenset({"head", "objects", "refs"})  # what git takes a directory for a repository by
 Change = tuple[int, str] | None  # (mode, blob), or None to delete
 
 
@@ -114,7 +118,8 @@ def edit_tree(
 
 
 def _refuse_names(items: Items, before: frozenset[bytes], where: str) -> None:
-    """Judge the names that are new in a directory; those that were there may stay."""
+    """Judge the names that are new in a directory; those that were there may stay. A directory that git would take for
+    a repository is refused: its configuration names programs that git runs for whoever enters it."""
     added = items.keys() - before
     if not added:
         return
@@ -127,6 +132,9 @@ def _refuse_names(items: Items, before: frozenset[bytes], where: str) -> None:
             fault = f"one file with {os.fsdecode(other)!a} where case or Unicode form is ignored"
         if fault:
             raise RepositoryError("will not write this name", ascii(where + name), fault)
+    if folds.keys() >= _REPOSITORY and not {fold_name(os.fsdecode(key)) for key in before} >= _REPOSITORY:
+        why = "an embedded git repository: it holds HEAD, objects and refs"
+        raise RepositoryError("will not write this directory", ascii(where[:-1]), why)
 
 
 def find_note(tree: str | None, commit: str, read: Callable[[str], Items]) -> tuple[list[tuple[str, str]], str]:
@@ -155,3 +163,22 @@ def _levels(tree: str | None, commit: str, read: Callable[[str], Items]) -> Iter
         yield items
         mode, oid = items.get(rest[:2].encode("ascii"), (0, ""))
         tree, rest = (oid, rest[2:]) if mode == DIRECTORY else (None, rest)
+
+
+def diff_trees(old: pygit2.Tree, new: pygit2.Tree, repo: pygit2.Repository) -> list[pygit2.Patch]:
+    """The patch of every changed path, renames found, as text unless a side holds a NUL.
+
+    Attributes have a say in libgit2's own idea of text: marked `-diff`, a note would change without a line to count or
+    to read. So every diff is made twice, and what its bytes say is text is taken from the one where all is text.
+    """
+    found = []
+    for flag in (DiffOption.NORMAL, DiffOption.FORCE_TEXT):
+        diff = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag)
+        diff.find_similar()
+        found.append([patch for patch in diff if patch is not None])
+    return [plain if _is_binary(plain, repo) else text for plain, text in zip(*found, strict=True)]
+
+
+def _is_binary(patch: pygit2.Patch, repo: pygit2.Repository) -> bool:
+    sides = [side.id for side in (patch.delta.old_file, patch.delta.new_file)]
+    return any(b"\0" in repo.read(oid)[1] for oid in sides if oid in repo)

@@ -6,18 +6,22 @@ a store of hard links. It runs no program, reads no object and follows no link; 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pantheon.errors import RepositoryError
 from pantheon.names import is_git_name
 
+REMOVE_S = 60.0  # how long the removal of one tree may take
 _ADMIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -83,23 +87,83 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    def retry(function: Callable[..., Any], name: str, info: Any) -> None:
-        """A directory without write or search permission: give it back to us and go on."""
-        if isinstance(info[1], FileNotFoundError):
-            return
-        place = Path(name)
-        for folder in (place.parent, place):
-            if stat.S_ISDIR(folder.lstat().st_mode):
-                folder.chmod(0o700)
-        if stat.S_ISDIR(place.lstat().st_mode):
-            shutil.rmtree(place)
-        else:
-            place.unlink()
+    """Remove what is at `path`: a tree of any depth and width, with or without permissions. Nothing is followed."""
+    if not os.path.lexists(path):
+        return
+    with _held(path.parent) as parent:
+        until = time.monotonic() + REMOVE_S
+        while _kind(path.name, parent):
+            _removed(path.name, parent)
+            if time.monotonic() > until:
+                raise OSError(errno.ENOTEMPTY, f"something keeps writing there; given up after {REMOVE_S:g} s")
 
-    if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
-        path.unlink()
-    elif os.path.lexists(path):
-        shutil.rmtree(path, onerror=retry)
+
+def _removed(name: str, folder: int) -> None:
+    """One pass over a directory: its files go, and what its directories hold moves up to it, so that two descriptors
+    do for any depth. What a racing process swapped in between is met again by the next pass."""
+    if _kind(name, folder) != stat.S_IFDIR:
+        with _raced():
+            os.unlink(name, dir_fd=folder)
+        return
+    with _raced(), _opened(name, folder) as top:
+        for each in os.listdir(top):
+            with _raced():
+                if _kind(each, top) != stat.S_IFDIR:
+                    os.unlink(each, dir_fd=top)
+                    continue
+                with _opened(each, top) as inner:
+                    for below in os.listdir(inner):
+                        with _raced():
+                            if _kind(below, inner) != stat.S_IFDIR:
+                                os.unlink(below, dir_fd=inner)
+                                continue
+                            with _opened(below, inner):  # moving a directory takes the right to write in it
+                                os.rename(below, secrets.token_hex(12), src_dir_fd=inner, dst_dir_fd=top)
+                os.rmdir(each, dir_fd=top)
+        os.rmdir(name, dir_fd=folder)
+
+
+def _kind(name: str, folder: int) -> int:
+    """The type bits of what has this name; 0 when nothing has."""
+    try:
+        return stat.S_IFMT(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _opened(name: str, folder: int) -> Iterator[int]:
+    """A directory below another, made ours to read, write and search."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if stat.S_IMODE(os.fstat(place).st_mode) & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{place}", 0o700)
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _raced() -> Iterator[None]:
+    """Pass over what became something else between a look and the act."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+            raise
 
 
 def _safe(name: str) -> bool:

@@ -1,7 +1,8 @@
 """One item's worktree on disk, and the only way a tool reaches a disk: confined beneath it, links never followed.
 
 Files come into the directory when they are first used. What changed is found by looking at the disk, never by asking a
-tool. It knows nothing of git but that a file `.git` may lie at the root.
+tool. It knows nothing of git but that a file `.git` may lie at the root and must stay as it was. Whatever the disk does
+meanwhile (a file is swapped, grows, vanishes) ends in a ToolError.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from pantheon.errors import ToolError
@@ -20,11 +22,13 @@ from pantheon.tools.rules import Rules
 
 MAX_BYTES = 1024 * 1024  # of one file
 MAX_TOTAL = 16 * 1024 * 1024
-MAX_FILES = 2_000
+MAX_ENTRIES = 2_000  # files and directories
 MAX_DEPTH = 48
+_REPOSITORY = frozenset({"head", "objects", "refs"})
 _SCRATCH = ".pantheon-write"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -41,6 +45,7 @@ class Workspace:
         self.rules, self.facts = rules, facts
         self._base_reader = base_reader
         self._base: dict[str, bytes | None] = {}
+        self._pointer = self._read_pointer()
 
     def base(self, path: str) -> bytes | None:
         """The file as it is in the base tree."""
@@ -95,6 +100,8 @@ class Workspace:
 
     def changes(self) -> dict[str, bytes | None]:
         """What the disk holds that differs from the base tree: path and bytes; None for a file that is gone."""
+        if self._read_pointer() != self._pointer:
+            raise ToolError("refused worktree", "'.git'", "it was tampered with: no longer the file that was put there")
         found = dict(self._harvest())
         changed: dict[str, bytes | None] = {path: data for path, data in found.items() if self.base(path) != data}
         changed.update((path, None) for path, data in self._base.items() if data is not None and path not in found)
@@ -131,27 +138,37 @@ class Workspace:
                     _forget(_SCRATCH, folder)
                 raise ToolError("cannot write", ascii(path), cause.strerror or str(cause)) from cause
 
+    def _read_pointer(self) -> bytes | None:
+        """The bytes of `.git` at the root; None where there is none or it is no plain file."""
+        with self._folder([], ".git") as root, suppress(ToolError):
+            return None if root is None else _read(root, ".git", ".git")
+        return None
+
     @contextmanager
     def _folder(self, parts: list[str], path: str, create: bool = False) -> Iterator[int | None]:
-        """A descriptor of the directory beneath the root; None where there is none."""
-        descriptor = os.open(self.root, _DIRECTORY)
-        missing = False
-        try:
-            for part in parts:
-                try:
-                    if create:
-                        _make(part, descriptor)
-                    inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
-                except FileNotFoundError:
-                    missing = True
-                    break
-                except OSError as cause:
-                    raise ToolError("cannot reach", ascii(path), f"{part!a} is no directory of ours") from cause
+        """A descriptor of the directory beneath the root; None where there is none. Disk errors become ToolErrors."""
+        with _disk(path):
+            try:
+                descriptor = os.open(self.root, _DIRECTORY)
+            except OSError as cause:
+                raise ToolError("cannot reach", ascii(path), "the worktree is gone or no directory any more") from cause
+            missing = False
+            try:
+                for part in parts:
+                    try:
+                        if create:
+                            _make(part, descriptor)
+                        inner = os.open(part, _DIRECTORY, dir_fd=descriptor)
+                    except FileNotFoundError:
+                        missing = True
+                        break
+                    except OSError as cause:
+                        raise ToolError("cannot reach", ascii(path), f"{part!a} is no directory of ours") from cause
+                    os.close(descriptor)
+                    descriptor = inner
+                yield None if missing else descriptor
+            finally:
                 os.close(descriptor)
-                descriptor = inner
-            yield None if missing else descriptor
-        finally:
-            os.close(descriptor)
 
     def _harvest(self) -> Iterator[tuple[str, bytes]]:
         """Every regular file beneath the root, with caps; anything else is refused by name."""
@@ -162,22 +179,41 @@ class Workspace:
             if len(parts) > MAX_DEPTH:
                 raise ToolError("cannot harvest", ascii("/".join(parts)), f"nested deeper than {MAX_DEPTH}")
             with self._folder(parts, "/".join(parts)) as folder:
-                for name in sorted(os.listdir(folder)) if folder is not None else []:
+                names = [] if folder is None else _names(folder, MAX_ENTRIES + 2 - count)
+                if {name.casefold() for name in names} >= _REPOSITORY:
+                    raise ToolError("refused directory", ascii("/".join(parts)), "an embedded git repository")
+                for name in names:
+                    assert folder is not None
                     path = "/".join([*parts, name])
                     mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
                     if path == ".git" and stat.S_ISREG(mode):
                         continue
                     _parts(path)
+                    count += 1
+                    if count > MAX_ENTRIES:
+                        raise ToolError("cannot harvest", ascii(path), f"more than {MAX_ENTRIES} entries")
                     if stat.S_ISDIR(mode):
                         stack.append([*parts, name])
                         continue
-                    assert folder is not None
                     data = _read(folder, name, path) or b""
-                    count, total = count + 1, total + len(data)
-                    if count > MAX_FILES or total > MAX_TOTAL:
-                        why = f"more than {MAX_FILES} files or {MAX_TOTAL} bytes"
-                        raise ToolError("cannot harvest", ascii(path), why)
+                    total += len(data)
+                    if total > MAX_TOTAL:
+                        raise ToolError("cannot harvest", ascii(path), f"more than {MAX_TOTAL} bytes in all")
                     yield path, data
+
+
+@contextmanager
+def _disk(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise ToolError("cannot use", ascii(path), cause.strerror or str(cause)) from cause
+
+
+def _names(folder: int, limit: int) -> list[str]:
+    """The names in a directory, sorted; at most `limit` of them are looked at."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in islice(entries, limit))
 
 
 def _parts(path: str) -> list[str]:
@@ -200,20 +236,21 @@ def _parts(path: str) -> list[str]:
 
 
 def _read(folder: int, name: str, path: str) -> bytes | None:
-    """A regular file with one name and a bounded size; None where there is none."""
+    """A regular file with one name and a bounded size; None where there is none. Nothing else is ever opened."""
     try:
-        descriptor = os.open(name, _READ, dir_fd=folder)
+        place = os.open(name, _LOOK, dir_fd=folder)
     except FileNotFoundError:
         return None
-    except OSError as cause:
-        raise ToolError("refused file", ascii(path), "not a regular file") from cause
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    try:
+        status = os.fstat(place)
         if not stat.S_ISREG(status.st_mode):
             raise ToolError("refused file", ascii(path), "not a regular file")
-        if status.st_nlink != 1:
+        if status.st_nlink > 1:
             raise ToolError("refused file", ascii(path), "a hard link")
-        data = file.read(MAX_BYTES + 1)
+        with open(os.open(f"/proc/self/fd/{place}", _READ), "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(place)
     if len(data) > MAX_BYTES:
         raise ToolError("refused file", ascii(path), f"more than the {MAX_BYTES} bytes allowed")
     return data

@@ -122,7 +122,7 @@ def test_a_rename_moves_the_target_and_never_onto_a_file(ws: Workspace) -> None:
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pantheon.tools.workspace.MAX_FILES", 3)
+    monkeypatch.setattr("pantheon.tools.workspace.MAX_ENTRIES", 3)
     small = Workspace(tmp_path, "a.md", RULES, FACTS, lambda path: None)
     for n in range(4):
         small.write(f"{n}.md", b"x")
