@@ -95,13 +95,13 @@ class Scan:
             try:
                 with os.scandir(descriptor) as entries:
                     for entry in entries:
-                        with contextlib.suppress(FileNotFoundError):
+                        with contextlib.suppress(OSError):  # it vanished
                             self._charge(entry.stat(follow_symlinks=False))
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append((*names, entry.name))
+                            if entry.is_dir(follow_symlinks=False):
+                                waiting.append((*names, entry.name))
                         yield
-            except FileNotFoundError:
-                continue
+            except OSError:  # a disk that fails is no reason to stop counting the rest
+                self.hidden += 1
             finally:
                 os.close(descriptor)
 

@@ -134,6 +134,39 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start_and_nothing_els
     assert all(path.exists() for path in parent.paths)
 
 
+def test_version_2_holds_with_whatever_controllers_it_has(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory and pids are in version 1, version 2 has others: a group is made, entered, killed, removed alike."""
+    own = cgroup._own(Path("/proc/self"), "")
+    if parent.version == 2 or own is None or not os.access(own[1] / "cgroup.subtree_control", os.W_OK):
+        pytest.skip("version 2 is what every test here used, or there is none that we may write")
+    spare = (own[1] / "cgroup.controllers").read_text().split()[:1]
+    before = (own[1] / "cgroup.subtree_control").read_text().split()
+    if not spare:
+        pytest.skip("version 2 has no controller")
+    monkeypatch.setattr(cgroup, "NEEDED", tuple(spare))
+    (place,) = cgroup._places_v2(Path("/proc/self"))
+    top = place[1] / f"{cgroup.NAME}-{cgroup._me()}"
+    top.mkdir()
+    made = Parent(version=2, memory=top, pids=top)
+    try:
+        assert made.paths == (top,)
+        assert cgroup._control(top)
+        group = made.open_group(memory_bytes=None, processes=None)
+        script = "import os, time\nos.close(1), os.close(2)\nfor n in range(5):\n os.fork() or time.sleep(30)\n"
+        inside(group, script + "while time.process_time() < 0.2: pass")
+        assert len(group.members()) == 5
+        used = group.usage().cpu_seconds
+        assert used is not None
+        assert used > 0.2
+        group.kill()
+        assert group.close()
+    finally:
+        made.close()
+        if spare[0] not in before:
+            (own[1] / "cgroup.subtree_control").write_text(f"-{spare[0]}")
+    assert not top.exists()
+
+
 def test_our_own_group_is_found_in_every_kind_of_hierarchy(tmp_path: Path) -> None:
     """The kernel's own lines: version 2, version 1, and a version 1 mount whose root is not the hierarchy's."""
     cases = (

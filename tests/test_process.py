@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -450,6 +455,77 @@ def test_an_endless_print_ends() -> None:
     assert done.seconds < 20
 
 
+HOARD = "import time; x = bytearray(60 << 20); x[::4096] = bytes(15360); time.sleep(9)"
+Someone = Callable[[str, Limits], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def someone() -> Iterator[Someone]:
+    """Runs a shell script in a sandbox with limits, as an ordinary user when we are root; how it ended. The user sees
+    nothing of ours, so it gets a copy of the package and of what that imports, and the system's own Python."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from pantheon.process import Limits, run\nfrom pantheon.sandbox import Sandbox\n"
+        "box = Sandbox(writable=((Path(sys.argv[1]), Path('/work')),), cwd=Path('/work'))\n"
+        "done = run(['sh', '-c', sys.argv[2]], limits=Limits.model_validate_json(sys.argv[3]), sandbox=box)\n"
+        "print(done.model_dump_json(include={'stopped_for', 'limited_by', 'seconds', 'returncode'}))"
+    )
+    python3, prefix = sys.executable, []
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        library, room = Path(place, "library"), Path(place, "room")
+        room.mkdir()
+        if os.geteuid() == 0:
+            python3, prefix = "/usr/bin/python3", ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            show = [python3, "-c", "import sys; print(sys.version_info[:2])"]
+            if (
+                not os.access(python3, os.X_OK)
+                or subprocess.check_output(show, text=True) != f"{sys.version_info[:2]}\n"
+            ):
+                pytest.skip(f"no {python3} of this Python's version for a user that may not see ours")
+            os.chown(room, 65534, 65534)
+            os.chmod(place, 0o755)
+        for name in ("pantheon", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"):
+            (source,) = importlib.import_module(name).__path__
+            shutil.copytree(source, library / name)
+        shutil.copy(str(importlib.import_module("typing_extensions").__file__), library)
+
+        def run_as(script: str, limits: Limits) -> dict[str, Any]:
+            argv = [*prefix, python3, "-c", program, str(room), script, limits.model_dump_json()]
+            env = {"PYTHONPATH": str(library), "HOME": place, "PATH": "/usr/bin:/bin"}
+            done = subprocess.run(argv, capture_output=True, env=env, cwd="/", check=False, timeout=60)
+            for left in room.iterdir():
+                left.chmod(0o700)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            assert done.returncode == 0, done.stderr.decode()
+            return dict(json.loads(done.stdout))
+
+        yield run_as
+
+
+@pytest.mark.parametrize(
+    ("reason", "script", "changed"),
+    [
+        ("processes", f"exec python3 -c '{BOMB}'", {"processes": 40}),
+        ("memory", f"for i in 1 2 3 4; do python3 -c '{HOARD}' & done; wait", {"memory_bytes": 150 * MIB}),
+        ("cpu", "for i in 1 2 3 4; do while :; do :; done & done; wait", {"cpu_s": 1}),
+        ("output", "yes", {"output_bytes": 1000}),
+        ("file", "head -c 20000000 /dev/zero > big", {"file_bytes": MIB}),
+        ("disk", "i=0; while :; do i=$((i+1)); head -c 100000 /dev/zero > f$i; done", {"disk_bytes": 4 * MIB}),
+        ("disk", "mkdir d; head -c 90000 /dev/zero > d/f; chmod 0 d; sleep 9", {"disk_bytes": 4 * MIB}),
+        ("wall", "sleep 9", {"wall_s": 0.5}),
+        ("", "head -c 20000000 /dev/zero", {"output_bytes": 1000}),
+    ],
+    ids=["processes", "memory", "cpu", "output", "file", "disk", "hidden", "wall", "none"],
+)
+def test_an_ordinary_user_s_child_ends_the_same_way(
+    someone: Someone, reason: str, script: str, changed: dict[str, Any]
+) -> None:
+    ended = someone(script, Limits(wall_s=30.0).model_copy(update=changed))
+    assert ended["stopped_for"] == reason
+    assert (ended["returncode"] == 0) == (reason == "")
+    assert ended["seconds"] < 15
+
+
 def test_only_a_child_that_was_stopped_has_something_to_explain() -> None:
     assert shell("exit 3").why() == ""
     assert shell("sleep 9", limits=Limits(wall_s=0.2)).why() == "ended: it took longer than 0.2 s"
@@ -477,6 +553,27 @@ def test_many_at_once() -> None:
         return await asyncio.gather(*jobs)
 
     assert [done.stdout for done in asyncio.run(many())] == [f"{n}\n".encode() for n in range(24)]
+
+
+def test_a_run_inside_a_sandbox_uses_the_groups_it_was_given(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As a night does: the parent is made outside and bound, the children of the inner one get groups below it."""
+    parent = process.groups()
+    if parent is None:
+        pytest.skip("this process may make no control groups")
+    script = "import os, sys\nos.write(0, b'h')\nfrom pantheon.process import Limits, run\n"
+    script += f"from pantheon.sandbox import Sandbox\nfor code in ({BOMB!r}, 'print()'):\n"
+    script += " done = run([sys.executable, '-c', code], limits=Limits(processes=20, wall_s=20), sandbox=Sandbox())\n"
+    script += " print(done.limited_by, done.stopped_for, flush=True)"
+    sandbox = Sandbox(
+        nests=True,
+        writable=tuple((path, path) for path in parent.paths),
+        env={process.GROUPS: ":".join(map(str, parent.paths))},
+    )
+    argv = [sys.executable, "-c", script]
+    code = process.enclosed(argv, sandbox=sandbox, order=b"x", keep=(), on_ready=lambda: None)
+    assert (code, capfd.readouterr().out) == (0, "cgroup processes\ncgroup \n")
+    for path in parent.paths:
+        assert [below for below in path.iterdir() if below.is_dir()] == []
 
 
 # --- long-running children -------------------------------------------------------------------------------------------
