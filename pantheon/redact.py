@@ -1,0 +1,554 @@
+"""The secret scan: finds secrets in text, hides them in what is kept, names those that a change adds.
+
+Owns the detectors: those of detect-secrets, configured here, and a few of ours in the same form. Only their patterns
+and their arithmetic are used: nothing here asks a server whether a secret is valid, reads a baseline, or heeds a
+comment that asks to be left alone. A secret's value never leaves this module: what it returns are places and kinds.
+It stores nothing, and does not decide what happens to a change.
+
+Detectors that know a secret by its form run on everything. Those that go by a name or by randomness run only on added
+lines, because artifacts are full of digests and object ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from detect_secrets.filters import heuristic
+from detect_secrets.plugins.artifactory import ArtifactoryDetector
+from detect_secrets.plugins.aws import AWSKeyDetector
+from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
+from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
+from detect_secrets.plugins.basic_auth import BasicAuthDetector
+from detect_secrets.plugins.cloudant import CloudantDetector
+from detect_secrets.plugins.discord import DiscordBotTokenDetector
+from detect_secrets.plugins.github_token import GitHubTokenDetector
+from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
+from detect_secrets.plugins.high_entropy_strings import Base64HighEntropyString, HexHighEntropyString
+from detect_secrets.plugins.ibm_cloud_iam import IbmCloudIamDetector
+from detect_secrets.plugins.ibm_cos_hmac import IbmCosHmacDetector
+from detect_secrets.plugins.jwt import JwtTokenDetector
+from detect_secrets.plugins.keyword import (
+    CONFIG_DENYLIST_REGEX_TO_GROUP,
+    QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP,
+    REGEX_BY_FILETYPE,
+    KeywordDetector,
+)
+from detect_secrets.plugins.mailchimp import MailchimpDetector
+from detect_secrets.plugins.npm import NpmDetector
+from detect_secrets.plugins.openai import OpenAIDetector
+from detect_secrets.plugins.private_key import PrivateKeyDetector
+from detect_secrets.plugins.pypi_token import PypiTokenDetector
+from detect_secrets.plugins.sendgrid import SendGridDetector
+from detect_secrets.plugins.slack import SlackDetector
+from detect_secrets.plugins.softlayer import SoftlayerDetector
+from detect_secrets.plugins.square_oauth import SquareOAuthDetector
+from detect_secrets.plugins.stripe import StripeDetector
+from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
+from detect_secrets.plugins.twilio import TwilioKeyDetector
+from detect_secrets.util.filetype import determine_file_type
+
+from pantheon.records import Item, Run, Task
+
+MARKER = "[pantheon:"  # a secret's place is taken by `[pantheon: redacted KIND]`
+DEPTH = 4  # layers of JSON in JSON that are looked through
+WINDOW = 2048  # characters that the patterns see at once: some of them are quadratic in what they see
+BEFORE = 256  # of those, in front of the hint
+TAIL = 8192  # of a token, beyond what its pattern asks for
+LINE = 4096  # characters of an added line that are looked at together
+BASIC_AUTH = BasicAuthDetector.secret_type
+PRIVATE_KEY = PrivateKeyDetector.secret_type
+
+
+@dataclass(frozen=True, order=True)
+class Secret:
+    """Where a secret stands and what kind it is. `line` and `column` count from 1, `length` is in characters."""
+
+    line: int
+    column: int
+    length: int
+    kind: str
+
+
+@dataclass(frozen=True, order=True)
+class _Span:
+    """A secret's characters in the text that was searched."""
+
+    start: int
+    end: int
+    kind: str
+
+
+# --- the detectors ---------------------------------------------------------------------------------------------------
+
+
+class _Tokens(RegexBasedDetector):
+    """Tokens with a fixed beginning that detect-secrets does not know. `secret` names the part to hide."""
+
+    def __init__(self, kind: str, *patterns: str) -> None:
+        self._kind = kind
+        self._patterns = tuple(re.compile(pattern) for pattern in patterns)
+
+    @property
+    def secret_type(self) -> str:
+        return self._kind
+
+    @property
+    def denylist(self) -> Iterable[re.Pattern[str]]:
+        return self._patterns
+
+
+_GAP = r"\s+[-+]?\s*"  # between words that may stand on lines of a patch
+
+_DETECTORS: tuple[RegexBasedDetector, ...] = (
+    *(ArtifactoryDetector(), AWSKeyDetector(), AzureStorageKeyDetector(), BasicAuthDetector(), CloudantDetector()),
+    *(DiscordBotTokenDetector(), GitHubTokenDetector(), GitLabTokenDetector(), IbmCloudIamDetector()),
+    *(IbmCosHmacDetector(), JwtTokenDetector(), MailchimpDetector(), NpmDetector(), OpenAIDetector()),
+    *(PrivateKeyDetector(), PypiTokenDetector(), SendGridDetector(), SlackDetector(), SoftlayerDetector()),
+    *(SquareOAuthDetector(), StripeDetector(), TelegramBotTokenDetector(), TwilioKeyDetector()),
+    _Tokens("Anthropic Token", r"sk-ant-[A-Za-z0-9_-]{16,}"),
+    _Tokens("OpenAI Token", r"sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}"),
+    _Tokens("Hugging Face Token", r"(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    _Tokens("Google API Key", r"AIza[0-9A-Za-z_-]{35}"),
+    _Tokens("Google OAuth Secret", r"GOCSPX-[A-Za-z0-9_-]{20,}", r"ya29\.[0-9A-Za-z_-]{20,}"),
+    _Tokens("age Secret Key", r"AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{50,}", r"age-secret-key-(?:pq-)?1[0-9a-z]{50,}"),
+    _Tokens("GitHub Token", r"github_pat_[A-Za-z0-9_]{22,}"),
+    _Tokens("GitLab Token", r"gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas|ffct|wt)-[A-Za-z0-9_-]{20,}"),
+    _Tokens("Slack Token", r"(?:xox[a-z]|xapp)-[A-Za-z0-9.-]{10,}"),
+    _Tokens("Stripe Access Key", r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}", r"whsec_[A-Za-z0-9+/=]{24,}"),
+    _Tokens("Square OAuth Secret", r"sq0(?:atp|csp)-[0-9A-Za-z_-]{22,}"),
+    _Tokens("NPM tokens", r"npm_[A-Za-z0-9]{30,}", r":_(?:authToken|auth|password)=\s*(?P<secret>[^\s\"'\\]{8,})"),
+    _Tokens("PyPI Token", r"pypi-AgE[A-Za-z0-9_-]{40,}"),
+    _Tokens("Vault Token", r"hv[sbr]\.[A-Za-z0-9_-]{24,}"),
+    _Tokens("DigitalOcean Token", r"do[opr]_v1_[a-f0-9]{40,}"),
+    _Tokens("Shopify Token", r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}"),
+    _Tokens("Databricks Token", r"dapi[a-f0-9]{32}"),
+    _Tokens("Azure Storage Account access key", r"SharedAccessKey=(?P<secret>[A-Za-z0-9+/=]{32,})"),
+    _Tokens("JSON Web Token", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"),
+    _Tokens("Authorization Header", r"uthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:Bearer|Basic|[tT]oken)\s{1,4}"
+            r"(?P<secret>[A-Za-z0-9._~+/=-]{16,})"),
+    _Tokens("netrc Password", rf"(?:machine{_GAP}[^\s\"\\]{{1,256}}|default){_GAP}login{_GAP}[^\s\"\\]{{1,256}}"
+            rf"(?:{_GAP}account{_GAP}[^\s\"\\]{{1,256}})?{_GAP}password{_GAP}(?P<secret>[^\s\"\\]+)"),
+    _Tokens(BASIC_AUTH, r"://[^\s/:@\"'\\]{0,128}:[^\s/?#\"'\\()<>\[\],]{3,256}@[A-Za-z0-9]"),
+    _Tokens(PRIVATE_KEY, r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=]*"),
+)  # fmt: skip
+# Where a detector's secret can be, found cheaply and in linear time. Most secrets lie in a long run of such characters
+# and hold one of these beginnings; the others follow a name, or stand in a form of their own.
+_RUN = re.compile(r"[A-Za-z0-9_=+/.:@~-]{16,}")
+_IN_RUN = re.compile(
+    r"AKC|AP[0-9A-F]|A3T|A[BS]IA|ACCA|AKIA|AC[a-z0-9]{32}|SK[a-z0-9]{32}|AccountKey=|SharedAccessKey=|eyJ"
+    r"|[MNO][\w-]{23,25}\.[\w-]{6}\.|gh[opusr]_|github_pat_|gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas|ffct|wt)-"
+    r"|GR1348941|-us\d|:_|npm_|T3BlbkFJ|sk-(?:ant|proj|svcacct|admin|None)-|b3BlbnNzaC1rZXktdjE|pypi-Ag|SG\."
+    r"|[xX][oO][xX]|xapp-|[sS][lL][aA][cC][kK]\.|[sS][oO][aA][pP]/|sq0|[rs]k_(?:live|test)_|whsec_|\d:[\w-]{35}|hf_"
+    r"|api_org_|AIza|GOCSPX-|ya29|AGE-SECRET|age-secret|hv[sbr]\.|do[opr]_v1_|shp[a-z]{2}_|dapi[a-f0-9]"
+)
+_NAMED = re.compile(r"[kKpPtT](?:[eE][yY]|[wW]|[aA][sS][sS]|[oO][kK][eE][nN])[^\n]{0,32}?[0-9A-Za-z/+_-]{24}")
+_FORMS = (
+    ("://", re.compile(r"://[^\s:/]{0,512}:[^\s/]{1,1024}@")),
+    ("login", re.compile(r"login\s")),
+    (":_", re.compile(r":_(?:auth|password)")),
+    ("sq0csp-", re.compile(r"sq0csp-")),
+    ("uthorization", re.compile(r"uthorization[\"']?\s{0,4}[:=]")),
+    ("PRIVATE KEY", re.compile(r"BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY")),
+)
+_TAIL = re.compile(r"[A-Za-z0-9_=-]*")  # what a token may have beyond the length that its pattern asks for
+_JWT_TAIL = re.compile(r"[A-Za-z0-9_=.-]*")
+_KEEPS_ITS_END = {BASIC_AUTH, "netrc Password", "Authorization Header"}
+
+# A private key as a block, its line ends as they are or escaped. Without a last line: as far as it looks like one.
+_BEGIN = re.compile(r"-{4,5} ?BEGIN ([A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?) ?-{4,5}|PuTTY-User-Key-File-\d")
+_BREAK = r"(?:\s|\\+[nrt])+(?:[-+>|#*][ \t]*)?"
+_BODY = re.compile(
+    rf"(?:{_BREAK}(?:[A-Za-z0-9+/=]{{16,}}|[A-Za-z-]{{4,24}}: [^\s\"\\][^\n\"\\]{{0,80}}))*"
+    rf"(?:{_BREAK}[A-Za-z0-9+/]{{0,15}}={{1,2}})?"
+)
+_MAC = re.compile(r": ?[0-9a-fA-F]{0,128}")
+BLOCK = 1 << 16  # characters that a private key has at most
+_LEAD = re.compile(r"(?:\+|-(?!-{3,4} ?END))?[ \t>|#*]*")  # stays of each line of a block: a patch must stay a patch
+
+_ESCAPE = re.compile(r'\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt])')
+_PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def find(data: str | bytes) -> tuple[Secret, ...]:
+    """The secrets in a text that are known by their form, in their order. Bytes that are not UTF-8 are looked over."""
+    text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
+    return _placed(text, _spans(text))
+
+
+def _placed(text: str, spans: Sequence[_Span]) -> tuple[Secret, ...]:
+    found = []
+    for span in spans:
+        line_start = text.rfind("\n", 0, span.start) + 1
+        line = text.count("\n", 0, span.start) + 1
+        found.append(Secret(line, span.start - line_start + 1, span.end - span.start, span.kind))
+    return tuple(found)
+
+
+def _spans(text: str, depth: int = DEPTH) -> list[_Span]:
+    """The secrets of a text, and of the same text with its JSON escapes read, which may hold JSON once more."""
+    found = [*_blocks(text), *_tokens(text)]
+    if depth and "\\" in text:
+        plain, starts, shifts = _unescaped(text)
+        if starts:
+            for span in _spans(plain, depth - 1):
+                found.append(_Span(_raw(span.start, starts, shifts), _raw(span.end, starts, shifts), span.kind))
+    return _merged(found)
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    """Spans without overlap; of two that overlap, the first gives the kind."""
+    merged: list[_Span] = []
+    for span in sorted(spans):
+        if merged and span.start < merged[-1].end:
+            last = merged[-1]
+            merged[-1] = _Span(last.start, max(last.end, span.end), last.kind)
+        elif span.end > span.start:
+            merged.append(span)
+    return merged
+
+
+def _unescaped(text: str) -> tuple[str, list[int], list[int]]:
+    """The text with its JSON escapes read; the places behind each in it, and how far the raw text is ahead there."""
+    parts: list[str] = []
+    starts: list[int] = []
+    shifts: list[int] = []
+    done = length = 0
+    for match in _ESCAPE.finditer(text):
+        code = match[0][1:]
+        parts += (text[done : match.start()], chr(int(code[1:], 16)) if len(code) > 1 else _PLAIN.get(code, code))
+        length += match.start() - done + 1
+        done = match.end()
+        starts.append(length)
+        shifts.append(done - length)
+    parts.append(text[done:])
+    return "".join(parts), starts, shifts
+
+
+def _raw(place: int, starts: Sequence[int], shifts: Sequence[int]) -> int:
+    """The place in the raw text of a place in the unescaped one."""
+    index = bisect.bisect_right(starts, place) - 1
+    return place + (shifts[index] if index >= 0 else 0)
+
+
+def _blocks(text: str) -> Iterator[_Span]:
+    if "PRIVATE KEY" not in text and "PuTTY-User-Key-File" not in text:
+        return
+    done = 0
+    for begin in _BEGIN.finditer(text):
+        if begin.start() < done:
+            continue
+        body = _BODY.match(text, begin.end())
+        done = body.end() if body else begin.end()
+        last = f"END {begin[1]}" if begin[1] else "Private-MAC"
+        end = text.find(last, begin.end(), begin.end() + BLOCK)
+        if end >= 0 and '"' not in text[begin.end() : end]:
+            tail = (re.compile(r" ?-{0,5}") if begin[1] else _MAC).match(text, end + len(last))
+            done = tail.end() if tail else end
+        yield _Span(begin.start(), done, PRIVATE_KEY)
+
+
+def _tokens(text: str) -> Iterator[_Span]:
+    for low, high in _windows(text):
+        window = text[low:high]
+        for detector in _DETECTORS:
+            for pattern in detector.denylist:
+                for match in pattern.finditer(window):
+                    span = _secret_part(detector.secret_type, match)
+                    if span is not None:
+                        start, end = low + span[0], low + span[1]
+                        yield _Span(start, _end(text, end, detector.secret_type), detector.secret_type)
+
+
+def _windows(text: str) -> Iterator[tuple[int, int]]:
+    """The parts of a text, each within WINDOW characters, where the patterns have to look."""
+    known: dict[str, bool] = {}
+    places = []
+    for match in _RUN.finditer(text):
+        run = match[0]
+        if run not in known:
+            known[run] = _IN_RUN.search(run) is not None
+        if known[run]:
+            places += [match.start() + hit.start() for hit in _IN_RUN.finditer(run)]
+    places += [match.start() for match in _NAMED.finditer(text)]
+    for word, form in _FORMS:
+        if word in text:
+            places += [match.start() for match in form.finditer(text)]
+    seen = -1
+    for place in sorted(places):
+        if place < seen:
+            continue
+        low = max(0, place - BEFORE)
+        yield low, low + WINDOW
+        seen = low + WINDOW - 1024  # what begins later than this has a window of its own
+
+
+def _secret_part(kind: str, match: re.Match[str]) -> tuple[int, int] | None:
+    """Which characters of a match are the secret; None when they only look like one."""
+    if "secret" in match.re.groupindex:
+        return None if match["secret"].startswith(MARKER) else match.span("secret")
+    if kind == BASIC_AUTH:
+        start, end = match.start() + 3, match.start() + match[0].rindex("@")
+        return None if set('"\\') & set(match[0]) else (start, end)
+    groups = [match.span(number) for number in range(1, match.re.groups + 1)]
+    start, end = max((span for span in groups if span[1] - span[0] >= 16), default=match.span(), key=lambda s: s[1])
+    while start < end and match.string[start] in " \t\r\n\"'=:":
+        start += 1
+    while start < end and match.string[end - 1] in " \t\r\n\"'":
+        end -= 1
+    return (start, end) if _plausible(kind, match.string[start:end]) else None
+
+
+def _plausible(kind: str, value: str) -> bool:
+    """Whether a value that fits a wide pattern can be a secret: words fit some of them too."""
+    if kind == ArtifactoryDetector.secret_type:
+        return any(c.isdigit() for c in value[3:]) and any(c.isalpha() for c in value[3:])
+    if kind == IbmCloudIamDetector.secret_type:
+        return any(c.isdigit() for c in value) and any(c.isupper() for c in value) and any(c.islower() for c in value)
+    if kind == JwtTokenDetector.secret_type:
+        return _is_json(value.split(".")[0])
+    return True
+
+
+def _is_json(part: str) -> bool:
+    try:
+        json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except ValueError:
+        return False
+    return True
+
+
+def _end(text: str, end: int, kind: str) -> int:
+    if kind in _KEEPS_ITS_END:
+        return end
+    tail = (_JWT_TAIL if kind == JwtTokenDetector.secret_type else _TAIL).match(text, end, end + TAIL)
+    return tail.end() if tail else end
+
+
+# --- hiding ----------------------------------------------------------------------------------------------------------
+
+
+def scrub(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The data with a marker for each secret, and the kinds of secrets that were hidden, each once and sorted.
+
+    JSON stays JSON, lines stay lines, a patch stays a patch, a record of prompts stays readable, bytes that are not
+    UTF-8 stay as they are. Data without a secret comes back as it is.
+    """
+    if data.startswith(b"prompt 1 bytes="):
+        framed = _scrub_prompts(data)
+        if framed is not None:
+            return framed
+    text = data.decode("utf-8", "surrogateescape")
+    clean, kinds = _scrub(text)
+    return (clean.encode("utf-8", "surrogateescape"), kinds) if kinds else (data, ())
+
+
+def scrub_text(text: str) -> str:
+    """A text for people with a marker for each secret."""
+    return _scrub(text)[0]
+
+
+def _scrub(text: str) -> tuple[str, tuple[str, ...]]:
+    spans = _spans(text)
+    parts: list[str] = []
+    done = 0
+    for span in spans:
+        parts += (text[done : span.start], _marked(text[span.start : span.end], span.kind))
+        done = span.end
+    return "".join((*parts, text[done:])), tuple(sorted({span.kind for span in spans}))
+
+
+def _marked(value: str, kind: str) -> str:
+    """The marker of a secret, once per line."""
+    first, *more = value.split("\n")
+    marker = f"{MARKER} redacted {kind}]"
+    leads = [(_LEAD.match(line) or [""])[0] for line in more]
+    ends = ["\r" if line.endswith("\r") else "" for line in (first, *more)]
+    return "\n".join(lead + marker + end for lead, end in zip(["", *leads], ends, strict=True))
+
+
+_PROMPT = re.compile(rb"prompt (\d+) bytes=(\d+) sha256=[0-9a-f]{64}[^\n]*\n")
+
+
+def _scrub_prompts(data: bytes) -> tuple[bytes, tuple[str, ...]] | None:
+    """A record of prompts with each scrubbed in its frame; a changed one has the length and digest of what is kept.
+
+    None when the frames do not fit.
+    """
+    parts: list[bytes] = []
+    hidden: set[str] = set()
+    place = 0
+    while place < len(data):
+        head = _PROMPT.match(data, place)
+        if head is None:
+            return None
+        end = head.end() + int(head[2])
+        body = data[head.end() : end]
+        if data[end : end + 1] != b"\n":
+            return None
+        text, kinds = _scrub(body.decode("utf-8", "surrogateescape"))
+        if kinds:
+            body = text.encode("utf-8", "surrogateescape")
+            digest = hashlib.sha256(body).hexdigest()
+            parts.append(
+                b"prompt %s bytes=%d sha256=%s redacted=%d\n" % (head[1], len(body), digest.encode(), len(kinds))
+            )
+            hidden.update(kinds)
+        else:
+            parts.append(head[0])
+        parts += (body, b"\n")
+        place = end + 1
+    return (b"".join(parts), tuple(sorted(hidden))) if hidden else (data, ())
+
+
+def clean_run(run: Run) -> Run:
+    """A run's record with its texts scrubbed; ids and paths stay exact, because they are looked up."""
+    return run.model_copy(update={"reason": scrub_text(run.reason), "item": clean_item(run.item)})
+
+
+def clean_item(item: Item) -> Item:
+    findings = tuple(each.model_copy(update={"message": scrub_text(each.message)}) for each in item.findings)
+    return item.model_copy(update={"findings": findings})
+
+
+def clean_task(task: Task) -> Task:
+    return task.model_copy(update={"title": scrub_text(task.title), "body": scrub_text(task.body)})
+
+
+# --- what a change adds ----------------------------------------------------------------------------------------------
+
+_ENTROPY = (Base64HighEntropyString(limit=4.5), HexHighEntropyString(limit=3.0))
+_KEYWORD = KeywordDetector()
+_NAMES = re.compile(r"key|pass|pwd|secret|contrase", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"key|pass|pwd|secret|token|credential|contrase|bearer|auth(?!or)", re.IGNORECASE)
+_DIGEST_NAME = re.compile(r"sha|commit|digest|hash|checksum|oid|integrity|revision|etag|uuid|tree|blob", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|")
+DIGESTS = {7, 8, 10, 12, 16, 20, 32, 40, 56, 64, 96, 128}  # hexadecimal digits of digests and object ids
+
+
+class Edit(Protocol):
+    """One file of a diff: its path and content; `base` or `new` is None where there is none, `old_path` on a rename."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def old_path(self) -> str | None: ...
+    @property
+    def base(self) -> bytes | None: ...
+    @property
+    def new(self) -> bytes | None: ...
+
+
+def added(edits: Sequence[Edit]) -> tuple[tuple[str, Secret], ...]:
+    """The secrets that a change brings in, as (path, where); line 0 is the path itself.
+
+    Moving one is not bringing it in: the base of the same file held it, or a line that some file lost.
+    """
+    gone = "\n".join(line for edit in edits for line in _lost(edit))
+    found: list[tuple[str, Secret]] = []
+    for edit in edits:
+        if edit.new is None:
+            continue
+        if edit.base is None or edit.old_path is not None:
+            names = [s for s in _spans(edit.path) if edit.path[s.start : s.end] not in (edit.old_path or "")]
+            found += [(edit.path, Secret(0, 0, span.end - span.start, span.kind)) for span in names]
+        base, text = _text(edit.base), _text(edit.new)
+        known = _spans(text)
+        loose = _loose(text, set(base.split("\n")), edit.path)
+        spans = _merged([*known, *(s for s in loose if not any(s.start < k.end and k.start < s.end for k in known))])
+        fresh = [s for s in spans if text[s.start : s.end] not in base and text[s.start : s.end] not in gone]
+        found += [(edit.path, secret) for secret in _placed(text, fresh)]
+    return tuple(found)
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "surrogateescape")
+
+
+def _lost(edit: Edit) -> list[str]:
+    kept = set(_text(edit.new).split("\n"))
+    return [line for line in _text(edit.base).split("\n") if line not in kept]
+
+
+def _loose(text: str, before: set[str], path: str) -> Iterator[_Span]:
+    """What looks like a secret by its name or its randomness, in the lines that were not there before."""
+    place = 0
+    for line in text.split("\n"):
+        if line not in before:
+            for low in range(0, len(line), LINE):
+                part = line[low : low + LINE + 512]
+                for value, kind in (*_random(part), *_named(part, path)):
+                    start = part.index(value)
+                    yield _Span(place + low + start, place + low + start + len(value), kind)
+        place += len(line) + 1
+
+
+def _random(line: str) -> Iterator[tuple[str, str]]:
+    """The quoted values of a line that look random."""
+    if '"' not in line and "'" not in line:
+        return
+    for detector in _ENTROPY:
+        for value in detector.analyze_string(line):
+            if (
+                detector.calculate_shannon_entropy(value) > detector.entropy_limit
+                and not _harmless(value, line, detector)
+                and not _is_digest(value, line)
+                and not _is_words(value)
+            ):
+                yield value, detector.secret_type
+
+
+def _named(line: str, path: str) -> Iterator[tuple[str, str]]:
+    """The values of a line whose names say that they are secret."""
+    if not _NAMES.search(line):
+        return
+    forms = REGEX_BY_FILETYPE.get(determine_file_type(path), QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP)
+    for value in _KEYWORD.analyze_string(line, denylist_regex_to_group=forms):
+        if not _harmless(value, line, _KEYWORD) and not heuristic.is_indirect_reference(line):
+            yield value, _KEYWORD.secret_type
+    if forms is QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP:  # front matter, and what people paste: no quotes needed
+        for value in _KEYWORD.analyze_string(line, denylist_regex_to_group=CONFIG_DENYLIST_REGEX_TO_GROUP):
+            if (
+                len(value) >= 8
+                and re.fullmatch(r"\S+", value)
+                and re.search(r"\d", value)
+                and not _harmless(value, line, _KEYWORD)
+            ):
+                yield value, _KEYWORD.secret_type
+
+
+def _harmless(value: str, line: str, detector: BasePlugin) -> bool:
+    """detect-secrets' own filters: ids, sequences, templates, references."""
+    return (
+        heuristic.is_sequential_string(value)
+        or heuristic.is_potential_uuid(value)
+        or heuristic.is_likely_id_string(value, line, detector)
+        or heuristic.is_templated_secret(value)
+        or heuristic.is_prefixed_with_dollar_sign(value)
+        or heuristic.is_not_alphanumeric_string(value)
+        or MARKER in value
+    )
+
+
+def _is_digest(value: str, line: str) -> bool:
+    """Whether a random-looking value is the digest or the object id that its line says or its length suggests."""
+    name = line[: line.index(value)]
+    if _SECRET_NAME.search(name):
+        return False
+    if _DIGEST_NAME.search(name):
+        return True
+    return len(value) in DIGESTS and re.fullmatch(r"[0-9a-f]+", value) is not None
+
+
+def _is_words(value: str) -> bool:
+    """Whether a value is a path or a slug: words and numbers with signs between them."""
+    return all(_WORD.fullmatch(part) for part in re.split(r"[-_/+=]", value))
