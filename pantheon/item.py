@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pantheon import flow, gate
+from pantheon import flow, gate, hooks, redact, tasks, testguard
 from pantheon.agent import Seat, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -157,8 +157,39 @@ def kept_paths(diff: Diff) -> list[str]:
     return [change.path for change in diff.files if change.status != "deleted"]
 
 
+def edits(repo: Repo, base: str, tree: str, diff: Diff) -> list[testguard.Edit]:
+    """The diff's files with their contents, as the guard of the tests reads them."""
+    return [
+        testguard.Edit(
+            path=change.path,
+            base=repo.read_path(base, change.old_path or change.path) if change.status != "added" else None,
+            new=repo.read_path(tree, change.path) if change.status != "deleted" else None,
+            old_path=change.old_path,
+        )
+        for change in diff.files
+    ]
+
+
+def _outside(shop: Shop, trip: Trip, changed: Sequence[str]) -> list[str]:
+    """Changed paths that are neither the item's own, nor linked to it, nor in its task's scope."""
+    own = {trip.item.target, trip.target, *shop.facts.inbound.get(trip.item.target, ())}
+    rest = [path for path in changed if path not in own]
+    inside = tasks.select(rest, trip.task.spec.scope, trip.task.spec.exclude) if trip.task.spec else ()
+    return [path for path in rest if path not in inside]
+
+
+def secret_reasons(edited: Sequence[testguard.Edit]) -> list[str]:
+    """The secrets that a diff adds: kind and place, never the value."""
+    reasons = []
+    for path, secret in redact.added(edited):
+        shown = printable(redact.scrub_text(path))
+        where = f"{shown}, line {secret.line}" if secret.line else f"the name of {shown}"
+        reasons.append(f"a secret is added: {secret.kind} in {where}")
+    return reasons
+
+
 def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
-    assert trip.diff is not None
+    assert trip.tree is not None and trip.diff is not None
     graph = shop.config.flows[trip.item.flow]
     verdicts = [
         Verdict(node=r.node, agent=r.agent, verdict=r.output["verdict"], reason=r.output["reason"])
@@ -166,6 +197,8 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         if "verdict" in r.output
     ]
     wanted = wanted_checks([name for each in graph.nodes for name in each.checks], trip.task)
+    edited = edits(shop.repo, shop.base, trip.tree, trip.diff)
+    named = getattr(trip.task.spec, "confirm", ())
     changed = sorted({p for c in trip.diff.files for p in (c.path, c.old_path) if p is not None})
     trip.decision = gate.decide(
         changed=changed,
@@ -176,7 +209,11 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         checks=trip.checks,
         wanted_checks=wanted,
         verdicts=verdicts,
-        protected=shop.config.settings.night.protected,
+        protected=(*shop.config.settings.night.protected, *hooks.inside(shop.repo)),
+        outside=_outside(shop, trip, changed),
+        weakened=testguard.findings(edited, named),
+        secrets=secret_reasons(edited),
+        allowed_tests=testguard.allowed(edited, named),
     )
     output = {**trip.decision.model_dump(mode="json"), "verdicts": [v.model_dump(mode="json") for v in verdicts]}
     return NodeResult(
