@@ -1,0 +1,297 @@
+"""What a verification knows so far: the faults, the signatures that held, notes and lines of commits read once.
+
+Owns the checks that every record of Pantheon's shares: a commit is the bot's and signed by a key of the trust root, a
+line of commits is unbroken, a notes ref only grew. It reads through reader.py and trusts nothing that it did not hash.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from pantheon.reader import TREE_MODE, Commit, Fault, Kind, Store, Unreadable
+from pantheon.records import Record
+from pantheon.signers import NAMESPACE, SignatureFault, Trust, check_ssh, open_envelope
+
+BOT = "Pantheon <pantheon@localhost>"
+NOTES = "refs/notes/pantheon/"
+R = TypeVar("R", bound=Record)
+_HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
+
+
+class Ledger:
+    """One verification under way. `said` is what a person should know that is no fault."""
+
+    def __init__(self, common_dir: Path, trust: Trust, step: Callable[[str], None]) -> None:
+        self.faults: dict[Fault, None] = {}
+        self.said: list[str] = []
+        self.store = Store(common_dir, self.complain)
+        self.trust, self.step = trust, step
+        self.refs = self.store.refs()
+        self.signers: set[str] = set()
+        self.noted: set[tuple[str, str]] = set()  # (notes ref, commit) whose note was looked at
+        self._signed: dict[str, bool] = {}
+        self._lines: dict[str, tuple[str, ...]] = {}
+        self._notes: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def complain(self, fault: Fault) -> None:
+        self.faults[fault] = None
+
+    def fault(self, kind: Kind, where: str, why: str) -> None:
+        self.complain(Fault(kind=kind, where=where, why=why))
+
+    @property
+    def commits(self) -> int:
+        """How many commits bear a signature that holds."""
+        return sum(self._signed.values())
+
+    # --- commits ------------------------------------------------------------------------------------------------------
+
+    def signed(self, oid: str, where: str) -> Commit:
+        """A commit of the bot's, with its signature checked. Raises Unreadable when it is no commit at all."""
+        commit = self.store.commit(oid, where)
+        if oid not in self._signed:
+            self._signed[oid] = self._check(commit, where)
+        return commit
+
+    def _check(self, commit: Commit, where: str) -> bool:
+        name = f"commit {commit.oid} ({where})"
+        if commit.author != BOT or commit.committer != BOT:
+            whose = commit.author if commit.author != BOT else commit.committer
+            self.fault("signature", name, f"made by {whose}, not by {BOT}")
+            return False
+        if not commit.signature:
+            self.fault("signature", name, "it is not signed")
+            return False
+        try:
+            self.signers.add(check_ssh(commit.signature, commit.payload, NAMESPACE, commit.when, self.trust))
+        except SignatureFault as fault:
+            self.fault(fault.kind, name, fault.why)
+            return False
+        return True
+
+    def envelope(self, text: str, payload_type: str, where: str) -> tuple[bytes, bytes] | None:
+        """(payload, key) of a DSSE envelope by a trusted key; None, told, when it does not hold."""
+        try:
+            return open_envelope(text, payload_type, self.trust)
+        except SignatureFault as fault:
+            self.fault(fault.kind, where, fault.why)
+            return None
+
+    def in_time(self, key: bytes, when: int, where: str) -> None:
+        """Tell when a key of an envelope was not valid at the time its payload names."""
+        try:
+            self.signers.add(self.trust.require(key, NAMESPACE, when))
+        except SignatureFault as fault:
+            self.fault(fault.kind, where, fault.why)
+
+    def line(self, ref: str) -> tuple[str, ...]:
+        """The commits of an append-only ref, newest first, each signed and with one parent or none.
+
+        A commit that starts elsewhere (a night's, on its base) ends it: `ends` of the caller checks where.
+        """
+        if ref not in self._lines:
+            found: list[str] = []
+            oid: str | None = self.refs.get(ref)
+            while oid is not None and oid not in found:
+                try:
+                    commit = self.signed(oid, ref)
+                except Unreadable:
+                    break
+                found.append(oid)
+                if len(commit.parents) > 1:
+                    self.fault("ref", ref, f"commit {oid} has {len(commit.parents)} parents, its line has one")
+                oid = commit.parents[0] if commit.parents else None
+                if commit.message.endswith(": freeze\n"):
+                    break
+            self._lines[ref] = tuple(found)
+        return self._lines[ref]
+
+    def reaches(self, present: str, sealed: str) -> bool:
+        """Whether `sealed` is `present` or an ancestor of it, through commits of the bot's only."""
+        waiting, seen = [present], set[str]()
+        while waiting:
+            oid = waiting.pop()
+            if oid == sealed:
+                return True
+            if oid in seen:
+                continue
+            seen.add(oid)
+            try:
+                commit = self.store.commit(oid, "an ancestor")
+            except Unreadable:
+                continue
+            if commit.author == BOT:
+                waiting += commit.parents
+        return False
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def record(self, kind: type[R], data: bytes, what: Kind, where: str) -> R | None:
+        """Stored JSON as a record; None, told, when it is not one."""
+        try:
+            return kind.model_validate(json.loads(data.decode("utf-8", "surrogateescape")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            self.fault(what, where, f"field {field or '(whole)'}: {first['msg']}")
+        except (ValueError, RecursionError) as error:
+            self.fault(what, where, f"not JSON: {error}")
+        return None
+
+    def one_line(self, data: bytes, what: Kind, where: str) -> dict[str, Any]:
+        """Parsed JSON of one line in its one form (sorted keys, no blanks); {} when it is no object. Told when not."""
+        return self._one_form(data, what, where, None)
+
+    def one_file(self, data: bytes, what: Kind, where: str) -> dict[str, Any]:
+        """The same for a stored file, which has one line per entry."""
+        return self._one_form(data, what, where, 1)
+
+    def _one_form(self, data: bytes, what: Kind, where: str, indent: int | None) -> dict[str, Any]:
+        separators = (",", ":") if indent is None else None
+        try:
+            value = json.loads(data.decode("utf-8", "surrogateescape"))
+            text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
+            form = text.encode("utf-8", "surrogateescape") if indent is None else file_form(text)
+        except (ValueError, RecursionError) as error:
+            self.fault(what, where, f"not JSON: {error}")
+            return {}
+        if form != data:
+            at = next(
+                (n for n, (a, b) in enumerate(zip(form, data, strict=False)) if a != b), min(len(form), len(data))
+            )
+            self.fault(what, where, f"its JSON is not in the one form, from byte {at}")
+        return value if isinstance(value, dict) else {}
+
+    def differs(self, expected: Any, found: Any, what: Kind, where: str) -> None:
+        """Tell every field in which two JSON values differ, by its path."""
+        for path, want, have in differences(expected, found):
+            self.fault(what, where, f"field {path or '(whole)'}: expected {_short(want)}, found {_short(have)}")
+
+    # --- notes --------------------------------------------------------------------------------------------------------
+
+    def note(self, name: str, commit: str) -> bytes | None:
+        """The note of a commit under refs/notes/pantheon/NAME; None when there is none, or none that can be read."""
+        found = self.notes(name).get(commit)
+        self.noted.add((name, commit))
+        if found is None:
+            return None
+        try:
+            return self.store.read(found[1], "blob", f"{NOTES}{name} {found[0]}")
+        except Unreadable:
+            return None
+
+    def notes(self, name: str) -> dict[str, tuple[str, str]]:
+        """commit -> (path, blob) of a notes ref as it is now."""
+        if name not in self._notes:
+            self._notes[name] = {}
+            ref = NOTES + name
+            if ref in self.refs:
+                try:
+                    tip = self.signed(self.refs[ref], ref)
+                    self._notes[name] = self._listed(tip.tree, ref)
+                except Unreadable:
+                    pass
+        return self._notes[name]
+
+    def _listed(self, tree: str, ref: str) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
+        for path, blob in self._leaves(tree, "", ref):
+            commit = path.replace("/", "")
+            if not _HEX.fullmatch(commit):
+                self.fault("note", f"{ref} {path}", "its path is not the id of a commit")
+            elif commit in found:
+                self.fault("note", f"{ref} {path}", f"a second note of one commit, beside {found[commit][0]}")
+            else:
+                found[commit] = (path, blob)
+        return found
+
+    def _leaves(self, tree: str, above: str, ref: str) -> Iterator[tuple[str, str]]:
+        try:
+            items = self.store.tree(tree, f"{ref} {above}")
+        except Unreadable:
+            return
+        for name, (mode, oid) in items.items():
+            path = above + name.decode("utf-8", "backslashreplace")
+            if mode == TREE_MODE:
+                yield from self._leaves(oid, path + "/", ref)
+            elif mode == 0o100644:
+                yield path, oid
+            else:
+                self.fault("note", f"{ref} {path}", f"it has mode {mode:o}, a note has 100644")
+
+    def grown(self, name: str, until: str | None = None) -> None:
+        """Walk a notes ref back (to `until`, not included): each commit signed; of append-only notes no line lost."""
+        ref = NOTES + name
+        line = self.line(ref)
+        for newer, older in zip(line, (*line[1:], None), strict=False):
+            if newer == until:
+                return
+            self.step(f"{ref} {newer[:12]}")
+            try:
+                new = self.store.commit(newer, ref).tree
+                old = self.store.commit(older, ref).tree if older else None
+                self._compare(old, new, "", f"{ref} in {newer}", name != "summary")
+            except Unreadable:
+                continue
+
+    def _compare(self, old: str | None, new: str, above: str, where: str, append: bool) -> None:
+        before = self.store.tree(old, where) if old else {}
+        after = self.store.tree(new, where)
+        for key in sorted(before.keys() | after.keys()):
+            was, now = before.get(key), after.get(key)
+            path = above + key.decode("utf-8", "backslashreplace")
+            if was == now:
+                continue
+            if now is None:
+                self.fault("note", f"{where} {path}", "the note was removed")
+            elif now[0] == TREE_MODE:
+                self._compare(was[1] if was and was[0] == TREE_MODE else None, now[1], path + "/", where, append)
+            else:
+                text = self.store.read(now[1], "blob", f"{where} {path}")
+                had = self.store.read(was[1], "blob", f"{where} {path}") if was and was[0] != TREE_MODE else b""
+                if append and not text.startswith(had):
+                    self.fault("note", f"{where} {path}", "lines were changed or taken away; it may only grow")
+
+
+def differences(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, expected, found) of every leaf that differs."""
+    if expected == found and type(expected) is type(found):
+        return
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted(expected.keys() | found.keys(), key=str):
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(expected.get(key, _NOTHING), found.get(key, _NOTHING), below)
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (one, two) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(one, two, f"{path}[{number}]")
+    elif type(expected) is not type(found) or expected != found:
+        yield path, expected, found
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, _Nothing) else json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return text if len(text) <= 200 else f"{text[:150]}... ({len(text)} characters)"
+
+
+def file_form(text: str) -> bytes:
+    """Indented JSON as a stored file has it: what is no UTF-8 stands there as the escape that JSON has for it."""
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def lines_of(data: bytes) -> Sequence[str]:
+    """The lines of a note or a JSON Lines file, kept as they are."""
+    return [line for line in data.decode("utf-8", "surrogateescape").split("\n") if line]

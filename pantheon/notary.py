@@ -1,0 +1,111 @@
+"""The commands `verify` and `keys`. Ring 4: plain values in, text or JSON out, an exit code back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from pantheon import keys as ring
+from pantheon import night as nights
+from pantheon.git import Repo
+from pantheon.plan import printable
+from pantheon.verify import load_trust
+from pantheon.verify import verify as check
+
+
+@contextmanager
+def _steps(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is looked at; nothing where there is no terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("verifying") as status:
+        yield lambda text: status.update(f"verifying {printable(text)}")
+
+
+def verify(repo: Repo, what: str | None, *, signers: Path | None, as_json: bool) -> int:
+    """Recompute everything; 0: it holds, 1: it does not."""
+    trust = load_trust(repo.common_dir, signers)
+    with _steps(as_json) as step:
+        found = check(repo.common_dir, trust, what, step)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1))
+        return 1 if found.faults else 0
+    for fault in found.faults:
+        print(f"{fault.kind}: {printable(fault.where)}: {printable(fault.why)}")
+    for text in found.said:
+        print(f"note: {printable(text)}")
+    print(found.summary)
+    published = {key.fingerprint for key in ring.listed(repo) if key.published and not key.trusted and not key.revoked}
+    if any(fault.kind == "key" and name in fault.why for fault in found.faults for name in published):
+        print("next: git pantheon keys accept   (it shows the published keys; accept one that you know)")
+    return 1 if found.faults else 0
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def keys(repo: Repo, *, as_json: bool) -> int:
+    found = ring.listed(repo)
+    if as_json:
+        print(json.dumps([key.model_dump(mode="json") for key in found], sort_keys=True, indent=1))
+        return 0
+    for key in found:
+        print(_line(key))
+    if not found:
+        print("no key yet: the first night makes one")
+    return 0
+
+
+def _line(key: ring.KeyInfo) -> str:
+    marks = [
+        "revoked" if key.revoked else "",
+        "in use" if key.in_use else "",
+        "" if key.trusted else "published, not trusted here",
+    ]
+    span = f"{key.since or 'the beginning'} to {key.until or 'now'}"
+    return ", ".join([f"{key.fingerprint}  {span}", *(mark for mark in marks if mark)])
+
+
+def rotate(repo: Repo, when: datetime) -> int:
+    with nights.alone(repo):
+        signer = ring.rotate(repo, when)
+    print(f"a new key signs from now on: {signer.fingerprint}")
+    print("what the old one signed still verifies; its private half is gone")
+    return 0
+
+
+def revoke(repo: Repo, fingerprint: str, when: datetime) -> int:
+    with nights.alone(repo):
+        signer = ring.revoke(repo, fingerprint, when)
+    print(f"revoked: {fingerprint}; nothing that it ever signed verifies now")
+    print(f"in use: {signer.fingerprint}")
+    return 0
+
+
+def accept(repo: Repo, fingerprint: str | None) -> int:
+    """Show the published keys, then copy into the trust root the one that is named, or all if a person says so."""
+    shown = [key for key in ring.listed(repo) if key.published]
+    for key in shown:
+        print(_line(key))
+    if not shown:
+        print("nothing is published here; next: git fetch <remote> '+refs/pantheon/*:refs/pantheon/*'")
+        return 1
+    chosen = [fingerprint] if fingerprint else [key.fingerprint for key in shown if not key.revoked]
+    if not fingerprint:
+        if not sys.stdin.isatty():
+            print("next: git pantheon keys accept SHA256:...   (ask the person who runs the bot which key is theirs)")
+            return 1
+        if input("trust what these keys sign? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was accepted")
+            return 1
+    ring.accept(repo, chosen)
+    print(f"accepted: {', '.join(chosen)}")
+    return 0

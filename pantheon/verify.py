@@ -1,0 +1,520 @@
+"""`git pantheon verify`: everything recomputed, by code that did not write it, for someone who trusts neither the
+machine nor the bot. The trust root is an argument; nothing in the repository can add to it.
+
+Owns what must be true of nights, seals, PRs and the set of refs; evidence.py has the runs, ledger.py what all share,
+reader.py the bytes. It imports none of the writers. It answers with a list of faults and never raises for the bytes it
+meets. It stops at a night's base: what lies below is the user's history and no matter of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pantheon.errors import RepositoryError
+from pantheon.evidence import (
+    RUNS,
+    NightFacts,
+    Proof,
+    check_change,
+    check_decisions,
+    check_run,
+    read_run,
+)
+from pantheon.ledger import NOTES, Ledger, lines_of
+from pantheon.reader import Commit, Fault, Unreadable
+from pantheon.records import Night, PullRequest, PullState, Record
+from pantheon.signers import SignatureFault, Trust, open_envelope, parse_allowed, parse_revoked
+
+NIGHTS, PRS, KEYS, BRANCHES = (
+    "refs/pantheon/nights/",
+    "refs/pantheon/prs/",
+    "refs/pantheon/keys",
+    "refs/heads/pantheon/",
+)
+SEAL = "application/vnd.git-pantheon.seal+json"
+SEAL_FILES = ("seal.json", "seal.dsse.json")
+GROWING = ("artifacts", "attestations", "decisions", "summary")
+_KNOWN = re.compile(
+    r"refs/pantheon/(nights/\d{4}-\d\d-\d\d-[1-9]\d*|runs/([0-9a-f]{2})/\2[0-9a-f]{6,62}|prs/[1-9]\d*/(meta|r[1-9]\d*)|keys)"
+    rf"|{NOTES}({'|'.join(GROWING)})|{BRANCHES}.+"
+)
+_NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[1-9]\d*", re.ASCII)
+
+
+class Verdict(Record):
+    """What a verification found. `said` is what a person should know that is no fault."""
+
+    faults: tuple[Fault, ...]
+    said: tuple[str, ...]
+    nights: int
+    runs: int
+    prs: int
+    commits: int  # with a signature that holds
+    notes: int
+    objects: int  # read and hashed
+    signers: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        counts = f"{self.nights} nights, {self.runs} runs, {self.prs} PRs, {self.commits} commits, {self.notes} notes"
+        signed = f"signed by {', '.join(self.signers)}" if self.signers else "nothing signed"
+        head = f"{len(self.faults)} faults in" if self.faults else "verified"
+        return f"{head} {counts}, {self.objects} objects; {signed}"
+
+
+def load_trust(common_dir: Path, signers: Path | None = None) -> Trust:
+    """The trust root of this repository, or that of a third party (`signers`). Raises RepositoryError without one."""
+    allowed = signers or common_dir / "pantheon" / "allowed_signers"
+    revoked = common_dir / "pantheon" / "revoked_keys"
+    hint = "git pantheon keys accept"
+    try:
+        keys = parse_allowed(allowed.read_bytes(), str(allowed))
+        gone = parse_revoked(revoked.read_bytes(), str(revoked)) if revoked.exists() else frozenset[bytes]()
+    except FileNotFoundError as error:
+        why = "there is no trust root here: accept the bot's published keys once, by hand, or bring your own file"
+        raise RepositoryError("cannot verify", str(allowed), why, hint) from error
+    except (OSError, ValueError) as error:
+        raise RepositoryError("cannot read the trust root", str(allowed), str(error), hint) from error
+    if not keys:
+        raise RepositoryError("cannot verify", str(allowed), "it names no key", hint)
+    return Trust(keys, gone)
+
+
+def verify(
+    common_dir: Path, trust: Trust, what: str | None = None, step: Callable[[str], None] = lambda _: None
+) -> Verdict:
+    """Verify a PR (its number), a night (its id), `all`, or with None the latest night and the open PRs.
+
+    Raises RepositoryError when there is no such thing; whatever is wrong with it is a fault of the verdict.
+    """
+    hall = _Hall(Ledger(common_dir, trust, step))
+    try:
+        hall.hear(what)
+        return hall.verdict()
+    finally:
+        hall.ledger.store.close()
+
+
+@dataclass
+class _Operation:
+    """One commit of a PR's record."""
+
+    commit: Commit
+    pull: PullRequest
+
+
+@dataclass
+class _Hall:
+    """One verification: what was read so far, by name."""
+
+    ledger: Ledger
+    nights: dict[str, NightFacts | None] = field(default_factory=dict)
+    pulls: dict[int, list[_Operation]] = field(default_factory=dict)
+    runs: dict[str, Proof] = field(default_factory=dict)
+
+    def hear(self, what: str | None) -> None:
+        ledger = self.ledger
+        night_ids = sorted((n.removeprefix(NIGHTS) for n in ledger.refs if n.startswith(NIGHTS)), key=_order)
+        numbers = sorted({int(m[1]) for n in ledger.refs if (m := re.match(rf"{PRS}([1-9]\d*)/meta\Z", n))})
+        if what == "all":
+            chosen_nights, chosen_pulls = night_ids, numbers
+        elif what is None:
+            chosen_nights = night_ids[-1:]
+            chosen_pulls = [n for n in numbers if self._open(n)]
+        elif what.isdigit():
+            chosen_nights, chosen_pulls = [], [int(what)]
+            if f"{PRS}{what}/meta" not in ledger.refs:
+                raise RepositoryError("no such PR", what, hint="git pantheon pr --all")
+        else:
+            chosen_nights, chosen_pulls = [what], []
+            if NIGHTS + what not in ledger.refs:
+                raise RepositoryError("no such night", what, hint="git pantheon report")
+        for number in chosen_pulls:
+            self.read_pull(number)
+        for night in chosen_nights:
+            facts = self.night(night)
+            if facts is not None:
+                self._runs_of(facts)
+                for number in numbers:
+                    if self.read_pull(number) and self.pulls[number][0].pull.night != night and what != "all":
+                        del self.pulls[number]
+        if what == "all":
+            for name in ledger.refs:
+                if name.startswith(RUNS):
+                    self.run(name.rpartition("/")[2])
+        self._judge(set(chosen_nights), everything=what == "all")
+
+    def _open(self, number: int) -> bool:
+        operations = self.read_pull(number)
+        if operations and operations[0].pull.state is PullState.OPEN:
+            return True
+        self.pulls.pop(number, None)
+        return not operations
+
+    def _judge(self, chosen: set[str], everything: bool) -> None:
+        """Everything that was chosen was read; hold it together."""
+        said: dict[str, set[tuple[int, str, str]]] = {}
+        for number, operations in self.pulls.items():
+            for operation in operations:
+                for item in operation.pull.items:
+                    if item.run:
+                        proof = self.run(item.run)
+                        if proof is not None:
+                            proof.homes.setdefault(item.commit)
+                        said.setdefault(item.commit, set()).add((number, item.item, item.run))
+        for proof in self.runs.values():
+            check_run(self.ledger, proof, self.night(proof.run.night))
+        for number, operations in self.pulls.items():
+            self._check_pull(number, operations)
+        for commit, items in said.items():
+            check_decisions(self.ledger, commit, items)
+        for night in list(self.nights):
+            self._check_seal(night)
+        if everything or chosen:
+            self._check_keys()
+            for name in GROWING:
+                self.ledger.grown(name, None if everything else self._sealed_before(chosen, NOTES + name))
+        if everything:
+            self._check_notes()
+        self._check_refs()
+        odd, of = self.ledger.store.odd_files()
+        if odd:
+            self.ledger.said.append(
+                f"{odd} of {of} loose objects were compressed by another zlib or at another level: bytes of their "
+                "files that leave the content equal cannot be judged"
+            )
+
+    def verdict(self) -> Verdict:
+        ledger = self.ledger
+        return Verdict(
+            faults=tuple(ledger.faults),
+            said=tuple(ledger.said),
+            nights=sum(1 for facts in self.nights.values() if facts),
+            runs=len(self.runs),
+            prs=len(self.pulls),
+            commits=ledger.commits,
+            notes=len([1 for name, commit in ledger.noted if commit in ledger.notes(name)]),
+            objects=ledger.store.objects,
+            signers=tuple(sorted(ledger.signers)),
+        )
+
+    # --- nights -------------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Proof | None:
+        if run_id not in self.runs:
+            proof = read_run(self.ledger, run_id)
+            if proof is None:
+                return None
+            self.runs[run_id] = proof
+        return self.runs[run_id]
+
+    def _runs_of(self, facts: NightFacts) -> None:
+        """Read the runs of a night: those its journal names and those its queue can have made."""
+        for item in facts.items:
+            name = hashlib.sha256(f"{facts.night.id}\0{item}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+            if f"{RUNS}{name[:2]}/{name}" in self.ledger.refs or name in facts.journal:
+                self.run(name)
+
+    def night(self, night_id: str) -> NightFacts | None:
+        """A night's record from its ref, its line of checkpoints checked; None, told, when it cannot be read."""
+        if night_id not in self.nights:
+            self.nights[night_id] = None
+            self.ledger.step(f"night {night_id}")
+            if NIGHTS + night_id not in self.ledger.refs:
+                self.ledger.fault("ref", NIGHTS + night_id, "is missing")
+            else:
+                self.nights[night_id] = self._read_night(night_id)
+        return self.nights[night_id]
+
+    def _read_night(self, night_id: str) -> NightFacts | None:
+        ledger, ref, where = self.ledger, NIGHTS + night_id, f"night {night_id}"
+        facts: NightFacts | None = None
+        frozen: dict[str, Any] = {}
+        egress: dict[str, bool] = {}
+        line = ledger.line(ref)
+        for oid in line:
+            try:
+                files = ledger.store.files(ledger.store.commit(oid, ref).tree, where)
+                data = {path: ledger.store.read(blob, "blob", f"{where}, {path}") for path, blob in files.items()}
+            except Unreadable:
+                continue
+            raw = ledger.one_file(data.get("night.json", b""), "night", f"{where}, night.json")
+            same = {k: v for k, v in raw.items() if k != "budget_s"}  # a resumed night may get another budget
+            same |= {path: files.get(path) for path in ("queue.jsonl", "tasks.jsonl", "notes.json")}
+            if facts is None:
+                facts = self._facts(night_id, data)
+                frozen = same
+            ledger.differs(frozen, same, "night", f"{where}, checkpoint {oid}")
+            if "egress.json" in data:
+                proof = ledger.one_file(data["egress.json"], "night", f"{where}, egress.json")
+                egress[hashlib.sha256(data["egress.json"]).hexdigest()] = proof.get("closed") is True
+                if proof.get("closed") is not True:
+                    ledger.fault("night", f"{where}, egress.json", f"field closed: found {proof.get('closed')!r}")
+        if facts is None:
+            return None
+        facts.egress = egress
+        self._check_start(facts, line)
+        return facts
+
+    def _facts(self, night_id: str, data: dict[str, bytes]) -> NightFacts | None:
+        ledger, where = self.ledger, f"night {night_id}"
+        night = ledger.record(Night, data.get("night.json", b""), "night", f"{where}, night.json")
+        if night is None:
+            return None
+        facts = NightFacts(night, sealed=SEAL_FILES[0] in data)
+        for name, into in (("queue.jsonl", facts.items), ("journal.jsonl", facts.journal)):
+            for number, line in enumerate(lines_of(data.get(name, b"")), 1):
+                place = f"{where}, {name}, line {number}"
+                raw = ledger.one_line(line.encode("utf-8", "surrogateescape"), "night", place)
+                if str(raw.get("id")) in into:
+                    ledger.fault("night", place, f"{raw.get('id')} stands there twice")
+                into[str(raw.get("id"))] = raw
+        if night.id != night_id:
+            ledger.fault("night", f"{where}, night.json", f"field id: expected {night_id}, found {night.id}")
+        if night.items != len(facts.items):
+            why = f"field items: expected {len(facts.items)}, the length of the queue, found {night.items}"
+            ledger.fault("night", f"{where}, night.json", why)
+        return facts
+
+    def _check_start(self, facts: NightFacts, line: tuple[str, ...]) -> None:
+        """The oldest commit of a night freezes it, and stands on its base."""
+        where = f"night {facts.night.id}"
+        with suppress(Unreadable, IndexError):
+            first = self.ledger.store.commit(line[-1], where)
+            if first.message != f"{where}: freeze\n" or first.parents != (facts.night.base,):
+                why = f"its line ends in {first.oid} ({first.message.strip()[:60]!r}) on {', '.join(first.parents)}"
+                self.ledger.fault("night", where, f"{why}, not in its freeze on base {facts.night.base}")
+        with suppress(Unreadable):
+            self.ledger.store.commit(facts.night.base, f"{where}, its base")
+
+    # --- seals --------------------------------------------------------------------------------------------------------
+
+    def _check_seal(self, night_id: str) -> None:
+        """The seal of a night, if it has one: its envelope, its files, the refs it lists, the seal before it."""
+        ledger, where = self.ledger, f"seal of night {night_id}"
+        seal = self._seal(night_id)
+        if seal is None:
+            return
+        for name, oid in seal["refs"].items():
+            self._check_sealed_ref(name, str(oid), where)
+        earlier = [n for n in self.ledger.refs if n.startswith(NIGHTS) and _order(n[len(NIGHTS) :]) < _order(night_id)]
+        before = max(earlier, key=lambda n: _order(n[len(NIGHTS) :]), default=None)
+        if seal["previous"] is None:
+            sealed_others = [name for name in seal["refs"] if name.startswith(NIGHTS) and name != NIGHTS + night_id]
+            if sealed_others:
+                ledger.fault("seal", where, f"field previous: nothing, but it lists {', '.join(sealed_others)}")
+        elif before is None or not ledger.reaches(ledger.refs[before], str(seal["previous"])):
+            why = f"field previous: {seal['previous']} is not of the night before ({before or 'there is none'})"
+            ledger.fault("seal", where, why)
+
+    def _seal(self, night_id: str) -> dict[str, Any] | None:
+        """The seal of a night whose envelope and files hold; None when it has none, or when that was told."""
+        ledger, where, ref = self.ledger, f"seal of night {night_id}", NIGHTS + night_id
+        if self.nights.get(night_id) is None:
+            return None
+        try:
+            tip = ledger.signed(ledger.refs[ref], ref)
+            files = ledger.store.files(tip.tree, f"night {night_id}")
+            data = {path: ledger.store.read(blob, "blob", f"night {night_id}, {path}") for path, blob in files.items()}
+        except Unreadable:
+            return None
+        if SEAL_FILES[0] not in data:
+            latest = max((n[len(NIGHTS) :] for n in ledger.refs if n.startswith(NIGHTS)), key=_order)
+            if night_id == latest:
+                ledger.said.append(f"night {night_id} has no seal yet: it runs, or was interrupted and will be resumed")
+            else:
+                ledger.fault("seal", where, "it is missing, and the night is not the latest")
+            return None
+        envelope = data.get(SEAL_FILES[1], b"")
+        opened = ledger.envelope(envelope.decode("utf-8", "replace").removesuffix("\n"), SEAL, where)
+        seal = ledger.one_file(data[SEAL_FILES[0]], "seal", f"{where}, {SEAL_FILES[0]}")
+        if opened is not None and (opened[0] != data[SEAL_FILES[0]] or not envelope.endswith(b"}\n")):
+            ledger.fault("seal", where, f"{SEAL_FILES[0]} is not what was signed in {SEAL_FILES[1]}")
+        try:
+            when = datetime.strptime(seal["sealed_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            shape = (dict(seal["refs"]), dict(seal["files"]), seal["previous"], seal["night"])
+        except (KeyError, TypeError, ValueError) as error:
+            ledger.fault("seal", where, f"not a seal: {type(error).__name__}: {error}")
+            return None
+        if opened is not None:
+            ledger.in_time(opened[1], int(when.timestamp()), where)
+        if shape[3] != night_id:
+            ledger.fault("seal", where, f"field night: expected {night_id}, found {shape[3]!r}")
+        digests = {path: hashlib.sha256(d).hexdigest() for path, d in data.items() if path not in SEAL_FILES}
+        ledger.differs(digests, shape[1], "seal", f"{where}, files")
+        return seal
+
+    def _check_sealed_ref(self, name: str, sealed: str, where: str) -> None:
+        """A sealed ref is where it was or further on. Revisions never move; the branch of a closed PR may be gone."""
+        present = self.ledger.refs.get(name)
+        if name.startswith(BRANCHES):
+            return  # held against the PR's record, which only grows
+        if present == sealed:
+            return
+        if present is None:
+            self.ledger.fault("ref", name, f"is missing; the {where} has it at {sealed}")
+        elif re.fullmatch(rf"{PRS}\d+/r\d+", name):
+            self.ledger.fault("ref", name, f"a revision never moves: sealed at {sealed}, found at {present}")
+        elif not self.ledger.reaches(present, sealed):
+            self.ledger.fault("ref", name, f"is at {present}, which does not descend from {sealed} of the {where}")
+
+    def _sealed_before(self, chosen: set[str], ref: str) -> str | None:
+        """Where a notes ref was when the night before the chosen one was sealed: what is older was checked with it."""
+        earlier = [n[len(NIGHTS) :] for n in self.ledger.refs if n.startswith(NIGHTS)]
+        for night in sorted((n for n in earlier if _order(n) < min(map(_order, chosen))), key=_order, reverse=True):
+            with suppress(Unreadable, KeyError, SignatureFault):
+                tip = self.ledger.store.commit(self.ledger.refs[NIGHTS + night], night)
+                blob = self.ledger.store.files(tip.tree, night)[SEAL_FILES[1]]
+                text = self.ledger.store.read(blob, "blob", f"night {night}").decode("utf-8", "replace")
+                payload, _ = open_envelope(text.removesuffix("\n"), SEAL, self.ledger.trust)
+                sealed = self.ledger.one_file(payload, "seal", f"seal of night {night}")["refs"].get(ref)
+                return str(sealed) if sealed else None
+        return None
+
+    # --- PRs ----------------------------------------------------------------------------------------------------------
+
+    def read_pull(self, number: int) -> list[_Operation]:
+        """The operations of a PR, newest first."""
+        if number not in self.pulls:
+            ledger, ref = self.ledger, f"{PRS}{number}/meta"
+            self.pulls[number] = []
+            for oid in ledger.line(ref):
+                with suppress(Unreadable):
+                    commit = ledger.store.commit(oid, ref)
+                    files = ledger.store.files(commit.tree, f"PR {number}")
+                    if list(files) != ["pr.json"]:
+                        ledger.fault("pr", f"PR {number}, commit {oid}", f"its files are {', '.join(files)[:120]}")
+                    data = ledger.store.read(files.get("pr.json", ""), "blob", f"PR {number}, pr.json")
+                    pull = ledger.record(PullRequest, data, "pr", f"PR {number}, pr.json")
+                    ledger.one_file(data, "pr", f"PR {number}, pr.json")
+                    if pull is not None:
+                        self.pulls[number].append(_Operation(commit, pull))
+        return self.pulls[number]
+
+    def _check_pull(self, number: int, operations: list[_Operation]) -> None:
+        ledger, where = self.ledger, f"PR {number}"
+        ledger.step(where)
+        if not operations:
+            ledger.fault("pr", where, "its record cannot be read")
+            return
+        now = operations[0].pull
+        fixed = ("id", "task", "title", "night", "branch", "onto", "base", "created_at")
+        revisions: dict[int, PullRequest] = {}
+        for newer, older in pairwise(operations):
+            if older.pull.state is not PullState.OPEN:
+                ledger.fault("pr", where, f"commit {newer.commit.oid} goes on after it was {older.pull.state}")
+            if newer.pull.revision - older.pull.revision not in (0, 1):
+                why = f"field revision: {newer.pull.revision} follows {older.pull.revision}"
+                ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
+            for name in fixed:
+                if getattr(newer.pull, name) != getattr(older.pull, name):
+                    why = f"field {name}: expected {getattr(older.pull, name)!s}, found {getattr(newer.pull, name)!s}"
+                    ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
+        for operation in operations:
+            revisions.setdefault(operation.pull.revision, operation.pull)
+        if now.id != number or operations[-1].pull.revision != 1:
+            why = f"field id: {now.id}, first revision {operations[-1].pull.revision}"
+            ledger.fault("pr", where, f"{why}; expected {number} and 1")
+        facts = self.night(now.night)
+        if facts is not None and now.base != facts.night.base:
+            ledger.fault("pr", where, f"field base: expected {facts.night.base} of its night, found {now.base}")
+        for revision, pull in revisions.items():
+            name = f"{PRS}{number}/r{revision}"
+            if ledger.refs.get(name) != pull.tip:
+                ledger.fault("ref", name, f"expected {pull.tip} of the PR's record, found {ledger.refs.get(name)}")
+            self._check_stack(where, pull)
+        branch = ledger.refs.get(f"refs/heads/{now.branch}")
+        if branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
+            why = f"expected {now.tip}, the tip of {where}, found {branch}"
+            ledger.fault("ref", f"refs/heads/{now.branch}", why)
+
+    def _check_stack(self, where: str, pull: PullRequest) -> None:
+        """The commits from the base to a revision's tip are the items of that revision, in order."""
+        ledger, place = self.ledger, f"{where}, revision {pull.revision}"
+        wanted = [item.commit for item in pull.items if not item.dropped]
+        found: list[str] = []
+        oid = pull.tip
+        while oid != pull.base and len(found) <= len(wanted):
+            found.insert(0, oid)
+            try:
+                commit = ledger.signed(oid, place)
+                if len(commit.parents) != 1:
+                    ledger.fault("pr", place, f"commit {oid} has {len(commit.parents)} parents")
+                    return
+                if oid not in {item.commit for item in pull.items if item.run}:
+                    check_change(ledger, commit)  # the others are looked at with their runs
+            except Unreadable:
+                return
+            oid = commit.parents[0]
+        if found != wanted:
+            why = f"its branch holds {', '.join(c[:12] for c in found)}, its record {', '.join(c[:12] for c in wanted)}"
+            ledger.fault("pr", place, why)
+        for item in pull.items:
+            proof = self.runs.get(item.run)
+            if item.run and proof is None:
+                ledger.fault("pr", place, f"run {item.run} of {item.target} cannot be read")
+            if proof is None:
+                continue
+            if pull.revision == 1 and proof.run.result != item.commit:
+                ledger.fault("pr", place, f"{item.target} is {item.commit}, its run made {proof.run.result}")
+            if proof.run.item.id != item.item or proof.run.night != pull.night:
+                ledger.fault("pr", place, f"run {item.run} is of item {proof.run.item.id}, not of {item.item}")
+
+    # --- keys, notes, refs --------------------------------------------------------------------------------------------
+
+    def _check_keys(self) -> None:
+        """The published keys: signed, readable, and no reason to trust anything."""
+        ledger = self.ledger
+        for oid in ledger.line(KEYS):
+            with suppress(Unreadable):
+                files = ledger.store.files(ledger.store.commit(oid, KEYS).tree, KEYS)
+                for name, parse in (("allowed_signers", parse_allowed), ("revoked_keys", parse_revoked)):
+                    data = ledger.store.read(files.pop(name, ""), "blob", f"{KEYS}, {name}")
+                    try:
+                        parse(data)
+                    except ValueError as error:
+                        ledger.fault("key", f"{KEYS} {oid}", str(error))
+                if files:
+                    ledger.fault("key", f"{KEYS} {oid}", f"unknown files: {', '.join(files)[:120]}")
+
+    def _check_notes(self) -> None:
+        """No note on a commit that no run and no PR of ours made."""
+        for name in GROWING:
+            for commit, (path, _) in self.ledger.notes(name).items():
+                if (name, commit) not in self.ledger.noted:
+                    why = f"{commit} is no commit of a run or a PR of Pantheon's"
+                    self.ledger.fault("note", f"{NOTES}{name} {path}", why)
+
+    def _check_refs(self) -> None:
+        """Every ref in our namespaces is of a kind we know, and none of our objects is shown as another."""
+        ledger = self.ledger
+        branches = {f"refs/heads/{ops[0].pull.branch}": ops[0].pull.tip for ops in self.pulls.values() if ops}
+        for name, oid in ledger.refs.items():
+            ledger.store.require(oid, name)
+            if not _KNOWN.fullmatch(name):
+                ledger.fault("ref", name, "Pantheon knows no such ref")
+            elif (match := re.fullmatch(rf"{PRS}(\d+)/r(\d+)", name)) and int(match[1]) in self.pulls:
+                if all(op.pull.revision != int(match[2]) for op in self.pulls[int(match[1])]):
+                    ledger.said.append(f"{name} is not in the record of its PR: an operation was killed")
+            elif match and f"{PRS}{match[1]}/meta" not in ledger.refs:
+                ledger.said.append(f"{name} has no record: the opening of its PR was killed")
+            elif name.startswith(BRANCHES) and name not in branches and len(self.pulls) and self._all_read():
+                ledger.said.append(f"{name} belongs to no PR")
+        for oid in sorted(ledger.store.replaced()):
+            ledger.fault("ref", f"refs/replace/{oid}", "it shows another object in the place of one of ours")
+
+    def _all_read(self) -> bool:
+        return all(int(m[1]) in self.pulls for n in self.ledger.refs if (m := re.fullmatch(rf"{PRS}(\d+)/meta", n)))
+
+
+def _order(night_id: str) -> tuple[str, int]:
+    date, _, counter = night_id.rpartition("-")
+    return date, int(counter) if _NIGHT.fullmatch(night_id) else 0
