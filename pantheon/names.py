@@ -12,6 +12,7 @@ import unicodedata
 MAX_NAME_BYTES = 255
 _JOINERS = frozenset("\u200c\u200d")  # used inside emoji and several scripts; harmless unless they hide `.git`
 _GIT_SHORT = re.compile(r"git~\d+", re.ASCII)
+_SHORT = re.compile(r"[^.]{1,6}~\d{1,6}(\.[^.]{0,3})?", re.ASCII)
 
 
 def is_git_name(name: str) -> bool:
@@ -36,6 +37,8 @@ def name_fault(name: str) -> str:
         return f"longer than {MAX_NAME_BYTES} bytes"
     if is_git_name(name):
         return "read as .git by some systems"
+    if _SHORT.fullmatch(name):
+        return "read as the short name of another file by Windows"
     if name[-1] in ". ":
         return "ends in a dot or space"
     for char in name:

@@ -16,10 +16,13 @@ from slugify import slugify
 
 from pantheon import frontmatter
 from pantheon.errors import TaskError
+from pantheon.names import name_fault
 from pantheon.records import Flow, Task, TaskSpec
 
 _UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{3,63}\Z")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,99}\Z")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MAX_VALUE = 500  # characters of a title, an id or a status
 PRIORITIES = ("P0", "P1", "P2", "P3", "P4")
 
 
@@ -34,9 +37,15 @@ def parse(raw: bytes, path: str) -> Task | None:
     uuid = _text(fields, "uuid")
     slug = _text(fields, "slug") or slugify(title)[:100]
     if spec is not None:
+        fault = next((why for part in path.split("/") if (why := name_fault(part))), "")
+        if fault:
+            raise TaskError("cannot use the task", path, f"its path is refused: {fault}")
         for key, value in (("title", title), ("uuid", uuid), ("status", _text(fields, "status"))):
             if not value:
                 raise TaskError("cannot use the task", path, f"{key} is missing", _line(doc, key))
+            if _CONTROL.search(value) or len(value) > MAX_VALUE:
+                why = f"{key} holds a control character or more than {MAX_VALUE} characters"
+                raise TaskError("cannot use the task", path, why, _line(doc, key))
         if not _UUID.match(uuid):
             raise TaskError("cannot use the task", path, f"uuid {uuid!r} is not an id", _line(doc, "uuid"))
         if not _SLUG.match(slug):
