@@ -23,6 +23,7 @@ _UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{3,63}\Z")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,99}\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_VALUE = 500  # characters of a title, an id or a status
+MAX_PATTERN, MAX_STARS = 200, 3  # of a scope; the time to match grows with the length of a path to the power of stars
 PRIORITIES = ("P0", "P1", "P2", "P3", "P4")
 
 
@@ -49,7 +50,7 @@ def parse(raw: bytes, path: str) -> Task | None:
         if not _UUID.match(uuid):
             raise TaskError("cannot use the task", path, f"uuid {uuid!r} is not an id", _line(doc, "uuid"))
         if not _SLUG.match(slug):
-            why = f"slug {slug!r} must be lower-case letters, digits and hyphens"
+            why = f"slug {slug[:MAX_PATTERN]!r} must be lower-case letters, digits and hyphens"
             raise TaskError("cannot use the task", path, why, _line(doc, "slug"))
     labels = fields.get("labels", fields.get("tags", []))
     return Task(
@@ -93,7 +94,7 @@ def _spec(doc: frontmatter.Document) -> TaskSpec:
     for pattern in (*spec.scope, *spec.exclude):
         problem = _bad_pattern(pattern)
         if problem:
-            why = f"scope {pattern!r} {problem}"
+            why = f"scope {pattern[:MAX_PATTERN]!r} {problem}"
             raise TaskError("cannot use the task", doc.path, why, _inner_line(doc, field, ["scope"]))
     if not spec.scope:
         raise TaskError("cannot use the task", doc.path, "pantheon.scope is missing or empty", field.line)
@@ -114,6 +115,11 @@ def _inner_line(doc: frontmatter.Document, field: frontmatter.Field, keys: Seque
 def _bad_pattern(pattern: str) -> str:
     if not pattern.strip():
         return "is empty"
+    if len(pattern) > MAX_PATTERN:
+        return f"is longer than {MAX_PATTERN} characters"
+    parts = pattern.split("/")
+    if parts.count("**") > MAX_STARS or any(part != "**" and part.count("*") > MAX_STARS for part in parts):
+        return f"has more than {MAX_STARS} stars in one name, or ** more often: matching it could take hours"
     if pattern.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:", pattern):
         return "leaves the repository: give a pattern relative to its root, such as docs/**/*.md"
     if ".." in pattern.split("/"):
