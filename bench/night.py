@@ -131,7 +131,8 @@ def main() -> int:
     try:
         build(root, options.corpus)
         before = users_state(root)
-        session.night(root, places(os.environ), budget=options.budget, engine=options.engine, quiet=False)
+        where, environ = places(os.environ), dict(os.environ)
+        session.night(root, where, environ, budget=options.budget, engine=options.engine, quiet=False)
         untouched = users_state(root) == before
         repo = Repo.discover(root)
         found = nights.load_report(repo)

@@ -6,6 +6,7 @@ Owns the exports and the number of checks that run at once. The commands and the
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from pantheon.errors import ConfigError
 from pantheon.git import Repo
 from pantheon.process import Limits, run_async
 from pantheon.records import Check, CheckResult
-from pantheon.sandbox import Sandbox
+from pantheon.sandbox import MIB, Sandbox
 
 TREE, BASE, SETTINGS = Path("/check/tree"), Path("/check/base"), Path("/check/config")
 AT_ONCE = 2
@@ -56,15 +57,16 @@ class CheckRoom:
         checks = self.named(names)
         place = self.work / "exports" / label
         sandbox = Sandbox(
-            readable=((place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)), cwd=TREE
+            readable=((place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)),
+            cwd=TREE,
+            tmp_bytes=self.config.limits.check_disk_mib * MIB,
         )
         results, out, err = [], [], []
         async with self.slots:
             self.repo.export(tree, place, self.work / "store")
             try:
                 for check in checks:
-                    limits = Limits(wall_s=check.timeout_s, cpu_s=int(check.timeout_s) + 1)
-                    done = await run_async(_fill(check.run, targets), limits=limits, sandbox=sandbox)
+                    done = await run_async(_fill(check.run, targets), limits=self._limits(check), sandbox=sandbox)
                     self.cpu_s += done.cpu_seconds
                     text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
                     passed = done.returncode == 0 and not done.stopped_for
@@ -77,6 +79,16 @@ class CheckRoom:
             finally:
                 await asyncio.to_thread(shutil.rmtree, place, True)
         return results, b"".join(out), b"".join(err)
+
+    def _limits(self, check: Check) -> Limits:
+        """The user's, and the check's own time; on every core all of it may be spent computing."""
+        most = self.config.limits
+        return Limits(
+            wall_s=check.timeout_s,
+            cpu_s=int(check.timeout_s * (os.cpu_count() or 1)) + 1,
+            memory_bytes=most.check_memory_mib * MIB,
+            processes=most.check_processes,
+        )
 
 
 def _fill(argv: Sequence[str], targets: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _our_bug(where: Places) -> int:
-    log = where.state / "crash.log"
+    log = where.logs / "crash.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"git-pantheon {__version__}\n{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
     sub.add_argument("--engine", choices=("vllm", "scripted"), help="scripted: a dry run without a model")
     sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
     sub = add("report", report, "the morning report", json=True)
     sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
     sub.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -98,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="+", metavar="CHECK")
     sub.add_argument("--rev", default="HEAD", help="the commit to check")
     sub.add_argument("--base", metavar="REV", help="the commit to compare with (default: its first parent)")
+    _add_provenance(add)
+    sub = add("trust", trust, "read what .pantheon/ can run, and trust it", json=True)
+    sub.add_argument("--yes", action="store_true", help="trust it without being asked (read it first)")
     add("doctor", doctor, "prove that a night can run here", json=True)
     sub = add("demo", demo, "build a small repository and run a real night in it")
     sub.add_argument("directory", nargs="?", help="where (default: ~/pantheon-demo)")
@@ -130,13 +134,30 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
             verb.add_argument("pr", type=int)
 
 
+def _add_provenance(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("verify", verify, "recompute what Pantheon claims, and say what is wrong", json=True)
+    sub.add_argument("what", nargs="?", help="a PR, a night's id; the latest night and the open PRs when absent")
+    sub.add_argument("--all", action="store_true", help="everything")
+    sub.add_argument("--signers", metavar="FILE", help="an allowed_signers file of your own in place of the trust root")
+    sub = add("keys", keys, "the bot's keys: list, rotate, revoke, accept", json=True)
+    verbs = sub.add_subparsers(metavar="VERB")
+    verb = verbs.add_parser("rotate", help="sign with a new key from now on")
+    verb.set_defaults(command=keys_rotate)
+    verb = verbs.add_parser("revoke", help="trust nothing that a key ever signed")
+    verb.add_argument("fingerprint", metavar="SHA256:...")
+    verb.set_defaults(command=keys_revoke)
+    verb = verbs.add_parser("accept", help="trust, in this clone, the keys that refs/pantheon/keys shows")
+    verb.add_argument("fingerprint", metavar="SHA256:...", nargs="?")
+    verb.set_defaults(command=keys_accept)
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def status(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.status(desk.here(), as_json=options.json)
+    return desk.status(desk.here(), where, as_json=options.json)
 
 
 def plan(options: argparse.Namespace, where: Places) -> int:
@@ -218,12 +239,15 @@ def uninstall(options: argparse.Namespace, where: Places) -> int:
 
 
 def night(options: argparse.Namespace, where: Places) -> int:
-    if not options.now:
+    if not options.now and options.enclosed is None:
         print(LATER)
         return 2
     from pantheon import session
 
-    return session.night(Path.cwd(), where, budget=options.budget, engine=options.engine, quiet=options.quiet)
+    if options.enclosed is not None:
+        return session.enclosed_night(where, options.enclosed)
+    environ = dict(os.environ)
+    return session.night(Path.cwd(), where, environ, budget=options.budget, engine=options.engine, quiet=options.quiet)
 
 
 def check(options: argparse.Namespace, where: Places) -> int:
@@ -232,23 +256,61 @@ def check(options: argparse.Namespace, where: Places) -> int:
     return session.check(Path.cwd(), where, options.names, rev=options.rev, base=options.base, as_json=options.json)
 
 
+def trust(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.trust(desk.here(), where, yes=options.yes, as_json=options.json)
+
+
+def verify(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    signers = Path(options.signers) if options.signers else None
+    what = "all" if options.all else options.what
+    return notary.verify(desk.here(), what, signers=signers, as_json=options.json)
+
+
+def keys(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    return notary.keys(desk.here(), as_json=options.json)
+
+
+def keys_rotate(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    return notary.rotate(desk.here(), desk.now())
+
+
+def keys_revoke(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    return notary.revoke(desk.here(), options.fingerprint, desk.now())
+
+
+def keys_accept(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    return notary.accept(desk.here(), options.fingerprint)
+
+
 def doctor(options: argparse.Namespace, where: Places) -> int:
     from pantheon import session
 
-    return session.doctor(Path.cwd(), where, as_json=options.json)
+    return session.doctor(Path.cwd(), where, dict(os.environ), as_json=options.json)
 
 
 def demo(options: argparse.Namespace, where: Places) -> int:
     from pantheon import demo as demos
 
     target = Path(options.directory) if options.directory else None
-    return demos.run(where, target, _program(), budget=options.budget, engine=options.engine)
+    return demos.run(where, dict(os.environ), target, _program(), budget=options.budget, engine=options.engine)
 
 
 def hook(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.hook(desk.here(), options.name, dict(os.environ), sys.stdin)
+    return desk.hook(desk.here(), where, options.name, options.rest, dict(os.environ), sys.stdin)
 
 
 def _program() -> str:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from tomlkit.exceptions import ParseError, TOMLKitError
 
 from pantheon.errors import ConfigError
-from pantheon.records import Agent, Check, Flow, FlowNode, Record
+from pantheon.records import Agent, Check, Flow, FlowNode, Record, seconds
 
 DIRECTORY = ".pantheon"
 R = TypeVar("R", bound=Record)
@@ -49,6 +49,30 @@ class AcceptSettings(Record):
     strategy: Literal["merge", "ff", "rebase"] = "merge"
 
 
+class PushSettings(Record):
+    """Branches (gitignore patterns) that are not pushed with work of the bot that nobody accepted."""
+
+    protected: tuple[str, ...] = ("main", "master", "trunk", "develop", "release/**")
+
+
+class UserLimits(Record):
+    """`[limits]` of the user's own config.toml: what no repository can go beyond."""
+
+    budget: str = "24h"
+    max_open_prs: int = Field(default=10_000, ge=1, le=10_000)
+    check_timeout_s: float = Field(default=3600.0, gt=0, le=3600)
+    check_memory_mib: int = Field(default=1024, ge=64)
+    check_processes: int = Field(default=64, ge=1)
+    check_disk_mib: int = Field(default=256, ge=1)  # of each private directory of a check
+
+
+class UserSettings(Record):
+    """`git-pantheon/config.toml` below the user's configuration directory; no repository reads or writes it."""
+
+    schema_version: Literal[1] = 1
+    limits: UserLimits = UserLimits()
+
+
 class Settings(Record):
     """`.pantheon/pantheon.toml`."""
 
@@ -57,10 +81,12 @@ class Settings(Record):
     night: NightSettings = NightSettings()
     engine: EngineSettings = EngineSettings()
     accept: AcceptSettings = AcceptSettings()
+    push: PushSettings = PushSettings()
 
 
 class Config(Record):
-    """What one commit says. `prompts` and `rules` are raw; `digest` covers every file that was read."""
+    """What one commit says. `prompts` and `rules` are raw; `digest` covers every file that was read; `ignored` says
+    what it tried to set that is not a repository's to set, or set beyond the user's limits."""
 
     settings: Settings
     agents: dict[str, Agent]
@@ -69,6 +95,17 @@ class Config(Record):
     prompts: dict[str, str]
     rules: dict[str, bytes]
     digest: str
+    ignored: tuple[str, ...] = ()
+    limits: UserLimits = UserLimits()
+
+
+# What decides how safe a night is comes from the user, never from a repository: such keys are left out, and said.
+NOT_A_REPOSITORYS = frozenset(
+    {
+        *("trust", "sandbox", "network", "keys", "signing", "signers", "limits", "privileged", "env", "environment"),
+        *("endpoint", "url", "base_url", "host", "port", "socket", "uds", "api_key", "token"),
+    }
+)
 
 
 def packaged(*parts: str) -> Path:
@@ -94,19 +131,65 @@ def load(read: Reader, names: tuple[str, ...]) -> Config:
     digest = hashlib.sha256()
     for inside, (_, data) in sorted(files.items()):
         digest.update(f"{inside}\0{len(data)}\0".encode() + data)
-    agents = [_agent(*files[name]) for name in sorted(files) if name.startswith("agents/")]
+    ignored: list[str] = []
+    agents = [_agent(*files[name], ignored) for name in sorted(files) if name.startswith("agents/")]
     flows = [_flow(*files[name]) for name in sorted(files) if name.startswith("flows/")]
     return Config(
-        settings=_record(Settings, *files["pantheon.toml"]),
+        settings=_record(Settings, *files["pantheon.toml"], ignored),
         agents={agent.name: agent for agent in agents},
         flows={flow.name: flow for flow in flows},
-        checks=_checks(*files["checks.toml"]),
+        checks=_checks(*files["checks.toml"], ignored),
         prompts={
             name.removeprefix("prompts/"): _text(*files[name]) for name in sorted(files) if name.startswith("prompts/")
         },
         rules={name.removeprefix("rules/"): files[name][1] for name in sorted(files) if name.startswith("rules/")},
         digest=digest.hexdigest(),
+        ignored=tuple(ignored),
     )
+
+
+def load_user(directory: Path) -> UserSettings:
+    """The user's own settings; the defaults where there is no file. Raises ConfigError."""
+    path = directory / "config.toml"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return UserSettings()
+    except OSError as error:
+        raise ConfigError("cannot read", str(path), str(error.strerror)) from error
+    return _record(UserSettings, str(path), data)
+
+
+def within(found: Config, limits: UserLimits, protected: tuple[str, ...] = ()) -> Config:
+    """The configuration with nothing beyond the user's limits, and with further paths protected; what was cut is said
+    in `ignored`."""
+    said = list(found.ignored)
+    night = found.settings.night
+    night = night.model_copy(update={"protected": (*night.protected, *protected)})
+    if night.max_open_prs > limits.max_open_prs:
+        said.append(f"night.max_open_prs {night.max_open_prs} is beyond your limit: {limits.max_open_prs} is used")
+        night = night.model_copy(update={"max_open_prs": limits.max_open_prs})
+    if seconds(night.budget) > seconds(limits.budget):
+        said.append(f"night.budget {night.budget} is beyond your limit: {limits.budget} is used")
+        night = night.model_copy(update={"budget": limits.budget})
+    checks = dict(found.checks)
+    for name, check in checks.items():
+        if check.timeout_s > limits.check_timeout_s:
+            said.append(
+                f"check {name}: {check.timeout_s:g} s is beyond your limit: {limits.check_timeout_s:g} s is used"
+            )
+            checks[name] = check.model_copy(update={"timeout_s": limits.check_timeout_s})
+    settings = found.settings.model_copy(update={"night": night})
+    update = {"settings": settings, "checks": checks, "ignored": tuple(said), "limits": limits}
+    return found.model_copy(update=update)
+
+
+def _leave_out(path: str, where: str, table: dict[str, Any], ignored: list[str]) -> None:
+    """Take out of a table what is not a repository's to set."""
+    for key in sorted(table.keys() & NOT_A_REPOSITORYS):
+        del table[key]
+        name = f"{where}.{key}" if where else key
+        ignored.append(f"{path}: {name} is ignored: it is yours to set, not a repository's")
 
 
 def _defaults() -> dict[str, tuple[str, bytes]]:
@@ -144,8 +227,13 @@ def _document(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
         raise ConfigError("cannot read", path, str(error)) from error
 
 
-def _record(kind: type[R], path: str, data: bytes) -> R:
+def _record(kind: type[R], path: str, data: bytes, ignored: list[str] | None = None) -> R:
     text, values = _document(path, data)
+    if ignored is not None:
+        _leave_out(path, "", values, ignored)
+        for name, table in values.items():
+            if isinstance(table, dict):
+                _leave_out(path, name, table, ignored)
     return _validated(kind, path, text, values)
 
 
@@ -182,9 +270,13 @@ def _line_of(text: str, keys: list[str]) -> int:
     return 0
 
 
-def _agent(path: str, data: bytes) -> Agent:
+def _agent(path: str, data: bytes, ignored: list[str]) -> Agent:
     text, values = _document(path, data)
-    return _validated(Agent, path, text, _table(path, values, "agent"))
+    table = _table(path, values, "agent")
+    runtime = table.get("runtime")
+    if isinstance(runtime, dict):
+        _leave_out(path, "agent.runtime", runtime, ignored)
+    return _validated(Agent, path, text, table)
 
 
 def _table(path: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -192,6 +284,8 @@ def _table(path: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
     if name not in values or extra:
         why = f"unknown table {extra[0]!r}" if extra else "is missing"
         raise ConfigError("cannot use", path, f"the file has one table [{name}]; {why}")
+    if not isinstance(values[name], dict):
+        raise ConfigError("cannot use", path, f"{name} is not a table")
     return dict(values[name])
 
 
@@ -204,10 +298,15 @@ def _flow(path: str, data: bytes) -> Flow:
     return flow
 
 
-def _checks(path: str, data: bytes) -> dict[str, Check]:
+def _checks(path: str, data: bytes, ignored: list[str]) -> dict[str, Check]:
     text, values = _document(path, data)
-    table = _table(path, values, "check")
-    return {name: _validated(Check, path, text, {"name": name, **value}) for name, value in table.items()}
+    found: dict[str, Check] = {}
+    for name, value in _table(path, values, "check").items():
+        if not isinstance(value, dict):
+            raise ConfigError("cannot use", path, f"check.{name} is not a table", _line_of(text, ["check", name]))
+        _leave_out(path, f"check.{name}", value, ignored)
+        found[name] = _validated(Check, path, text, {**value, "name": name})
+    return found
 
 
 def refuse_remote(config: Config) -> None:

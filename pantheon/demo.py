@@ -7,6 +7,7 @@ directory it names; it never touches another repository.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +34,9 @@ def content() -> Path:
     )
 
 
-def run(where: Places, target: Path | None, program: str, *, budget: str, engine: str) -> int:
+def run(
+    where: Places, environ: Mapping[str, str], target: Path | None, program: str, *, budget: str, engine: str
+) -> int:
     """Build the repository, initialise it, commit a task, run the night, say what to do next."""
     place = _free(where, target)
     build(place)
@@ -47,9 +50,9 @@ def run(where: Places, target: Path | None, program: str, *, budget: str, engine
     _git(place, program, "add", TASK)
     _git(place, program, "commit", "-q", "-m", "Ask for the notes to be normalised")
     _typed("git pantheon status")
-    desk.status(Repo.discover(place), as_json=False)
+    desk.status(Repo.discover(place), where, as_json=False)
     _typed(f"git pantheon night --now --budget {budget}")
-    code = session.night(place, where, budget=budget, engine=engine, quiet=False)
+    code = session.night(place, where, environ, budget=budget, engine=engine, quiet=False)
     print(f"\nnow you: cd {shlex.quote(str(place))}")
     print("  git pantheon pr show 1; git pantheon pr diff 1; git pantheon accept 1")
     return code

@@ -6,18 +6,21 @@ Ring 4: takes plain values, calls the rings below, prints text or JSON, returns 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pantheon import artifacts, children, config, hooks, prs, review, screen, tasks
+from pantheon import artifacts, children, config, hooks, prs, publish, review, screen, tasks
 from pantheon import night as nights
 from pantheon import plan as plans
 from pantheon import report as reports
-from pantheon.errors import InputError, RepositoryError
+from pantheon import trust as trusts
+from pantheon.errors import InputError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
+from pantheon.places import Places
 from pantheon.records import NodeState, Outcome, PullState
 from pantheon.survey import Survey, read_config, survey
 
@@ -47,22 +50,24 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
         prs=pulls,
         rejected=nights.rejected_blobs(repo, pulls),
     )
-    return plans.Plan(planned.items, planned.tasks, (*found.problems, *planned.notes))
+    notes = (*found.problems, *found.config.ignored, *planned.notes)
+    return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
 
 
 def _print_json(value: object) -> int:
-    print(json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1))
+    print(json.dumps(value, sort_keys=True, indent=1))  # in ASCII: names may drive a terminal or be no text
     return 0
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-def status(repo: Repo, *, as_json: bool) -> int:
+def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     """What needs me? Then queue, last night, open PRs."""
     pulls = [pull for pull in prs.load_all(repo) if pull.state is PullState.OPEN]
-    found = survey(repo, repo.head().commit)
+    found = survey(repo, repo.head().commit, config.load_user(where.config).limits)
     planned = make_plan(repo, found)
+    trusted = trusts.look(repo, found.entries, where.state).trusted
     try:
         last = nights.load_report(repo)
     except RepositoryError:
@@ -72,7 +77,8 @@ def status(repo: Repo, *, as_json: bool) -> int:
     if as_json:
         return _print_json(
             {
-                "needs_you": reports.needs_you(pulls, failed, len(found.problems)),
+                "needs_you": reports.needs_you(pulls, failed, len(found.problems), trusted),
+                "trusted": trusted,
                 "queued_items": len(planned.items),
                 "queued_tasks": len(planned.tasks),
                 "open_prs": [pull.model_dump(mode="json") for pull in pulls],
@@ -83,8 +89,9 @@ def status(repo: Repo, *, as_json: bool) -> int:
                 "notes": list(planned.notes),
             }
         )
-    print(reports.needs_you(pulls, failed, len(found.problems)))
-    print(f"queue: {_queued(planned)}")
+    print(reports.needs_you(pulls, failed, len(found.problems), trusted))
+    parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"
+    print(f"queue: {_queued(planned)}{parked}")
     if open_night:
         print(f"night {open_night} was interrupted; git pantheon night --now resumes it")
     if last:
@@ -216,7 +223,7 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
         print(f"  {node:14} {state}{'  <- ' + plans.printable(found.reason) if state == NodeState.FAILED else ''}")
     at = repo.refs(artifacts.RUNS)[artifacts.run_ref(found.id)]
     for path in sorted(repo.entries(at)):
-        print(f"  artifact {path}")
+        print(f"  artifact {plans.printable(path)}")
     print(f"look: git pantheon run {found.id[:12]} NODE/NAME")
     return 0
 
@@ -263,31 +270,78 @@ def uninstall(repo: Repo, *, purge: bool) -> int:
     return 0
 
 
-def hook(repo: Repo, name: str, environ: Mapping[str, str], stdin: TextIO) -> int:
+def trust(repo: Repo, where: Places, *, yes: bool, as_json: bool) -> int:
+    """Show what `.pantheon/` of HEAD can run and what changed since it was trusted, then ask."""
+    commit = repo.head().commit
+    entries = repo.entries(commit)
+    found = trusts.look(repo, entries, where.state)
+    if as_json:
+        return _print_json(
+            {"trusted": found.trusted, "digest": found.digest, "foreign": list(found.foreign), "commit": commit}
+        )
+    if not found.foreign:
+        print(f"{config.DIRECTORY}/ holds only what Pantheon packages: there is nothing to trust")
+        return 0
+    settings = read_config(repo, commit, entries)
+    print(f"{config.DIRECTORY}/ of {plans.printable(str(repo.root))} at {commit[:12]}")
+    print("can run, each in a sandbox without network:")
+    for check in settings.checks.values():
+        print(f"  {plans.printable(check.name):14} {plans.printable(shlex.join(check.run))}")
+    print(f"with the model {plans.printable(settings.settings.engine.model)}")
+    for said in settings.ignored:
+        print(f"note: {plans.printable(said)}")
+    if found.trusted:
+        print("you trust it already")
+        return 0
+    since = f"you trusted it on {found.before.when:%Y-%m-%d}" if found.before else "the packaged defaults"
+    print(f"changes since {since}:")
+    for line in trusts.changes(found):
+        print(f"  {line}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise TrustError("not trusted", str(repo.root), "there is no terminal to ask on", f"{trusts.HINT} --yes")
+        if input("trust it? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("not trusted; nothing of it runs")
+            return 1
+    trusts.record(found, where.state, now())
+    print("trusted; a change to it asks again")
+    return 0
+
+
+def hook(repo: Repo, where: Places, name: str, rest: Sequence[str], environ: Mapping[str, str], stdin: TextIO) -> int:
     """What the hook stubs call. Only pre-commit and pre-push may refuse."""
     match name:
         case "pre-push":
-            code, lines = hooks.pre_push_verdict(stdin.read().splitlines(), environ.get("PANTHEON_PUSH") == "1")
-            for line in lines:
-                print(line, file=sys.stderr)
-            return code
+            return _pre_push(repo, stdin.read().splitlines(), rest, environ.get("PANTHEON_PUSH") == "1")
         case "pre-commit":
             index = environ.get("GIT_INDEX_FILE")
             return _pre_commit(repo, Path(index).absolute() if index else None)
         case "post-commit":
-            return _post_commit(repo)
+            return _post_commit(repo, where)
         case _:
             return 0
 
 
-def _post_commit(repo: Repo) -> int:
+def _post_commit(repo: Repo, where: Places) -> int:
     found = survey(repo, repo.head().commit)
     planned = make_plan(repo, found)
-    for problem in found.problems:
+    for problem in (*found.problems, *found.config.ignored):
         print(f"pantheon: {plans.printable(problem)}")
+    if not trusts.look(repo, found.entries, where.state).trusted:
+        print(f"pantheon: {config.DIRECTORY}/ changed; nothing runs until you read and trust it: {trusts.HINT}")
     if planned.items:
         print(f"pantheon: {_queued(planned)}")
     return 0
+
+
+def _pre_push(repo: Repo, lines: Sequence[str], rest: Sequence[str], allow: bool) -> int:
+    head = repo.head().commit
+    protected = read_config(repo, head, repo.entries(head)).settings.push.protected
+    remote = rest[0] if rest else ""
+    code, said = publish.answer(repo, lines, remote=remote, protected=protected, allow=allow)
+    for line in said:
+        print(f"pantheon: {line}", file=sys.stderr)
+    return code
 
 
 def _pre_commit(repo: Repo, index_file: Path | None) -> int:

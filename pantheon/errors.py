@@ -7,6 +7,7 @@ PantheonError                 what could not be done, to which thing, why, and t
 ├── RepositoryError           the repository is not in a state we can work on
 │   ├── RefMoved              a compare-and-swap on a ref lost the race
 │   └── MergeConflict         a three-way merge of trees left conflicts (paths)
+├── TrustError                nobody trusted what a repository's .pantheon/ says
 ├── SandboxError              no sandbox, or it could not start: no sandbox, no night
 ├── EngineError               the model server is missing, did not start, or answered badly
 │   └── ContextOverflow       the prompt and its answer do not fit the model's context
@@ -37,8 +38,10 @@ class PantheonError(Exception):
         return f"{head}: {self.why}" if self.why else head
 
     def render(self) -> str:
-        """The message for a terminal: one or two lines and, where there is one, the next command."""
-        return f"{self}\n  next: {self.hint}" if self.hint else str(self)
+        """The message for a terminal: one or two lines and, where there is one, the next command. What could drive the
+        terminal is escaped: a path or a program's words may hold anything."""
+        text = f"{self}\n  next: {self.hint}" if self.hint else str(self)
+        return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class InputError(PantheonError):
@@ -71,6 +74,10 @@ class MergeConflict(RepositoryError):
     def __init__(self, what: str, paths: tuple[str, ...]) -> None:
         self.paths = paths
         super().__init__(what, ", ".join(paths), "both sides changed the same lines")
+
+
+class TrustError(PantheonError):
+    """What a repository's `.pantheon/` says is not trusted, or the trust cannot be kept."""
 
 
 class SandboxError(PantheonError):

@@ -16,34 +16,43 @@ from pantheon.records import CheckResult, Decision, Verdict
 
 REVIEWERS = 2
 
-PROTECTED = (
-    ".git*",
-    ".pantheon/",
-    "hooks/**",
-    ".husky/",
-    ".gitlab-ci.yml",
-    ".circleci/",
-    ".ci/",
-    ".envrc",
-    ".vscode/",
-    ".idea/",
-    "AGENTS.md",
-    "CLAUDE.md",
-    "Makefile",
-    "Jenkinsfile",
-    "azure-pipelines.yml",
+# What runs on a person's machine or a server, or tells other agents what to do: held until a task names the very path.
+HELD = (
+    *(".github/", ".gitlab-ci.yml", ".gitlab/", ".circleci/", ".ci/", ".travis.yml", "azure-pipelines.yml"),
+    *("Jenkinsfile", ".woodpecker*", ".drone.yml", ".buildkite/", ".pre-commit-config.yaml", "lefthook.y*ml"),
+    *("Makefile", "justfile", "Taskfile.y*ml", ".envrc", ".env", ".direnv/", ".devcontainer/", ".vscode/", ".idea/"),
+    *("*.code-workspace", ".editorconfig", ".vimrc", ".exrc", ".nvim.lua", ".dir-locals.el"),
+    *("AGENTS.md", "CLAUDE.md", "GEMINI.md", ".cursorrules", ".cursor/", ".windsurfrules", ".claude/", ".aider*"),
     *testpaths.PATTERNS,
 )
+# What git, Pantheon or a hook obeys: no task can name it.
+PROTECTED = (".git*", ".pantheon/", "hooks/**", ".husky/")
+
+
+def held_paths(paths: Sequence[str], confirmed: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those of `paths` that wait for a person's word, given by naming the path. Case and Unicode variants count as the
+    name they look like, and only an exact path confirms."""
+    spec = _spec(HELD)
+    return tuple(path for path in paths if spec.match_file(testpaths.folded(path)) and path not in confirmed)
 
 
 def protected_paths(
     paths: Sequence[str], extra: Sequence[str] = (), allowed_tests: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Those of `paths` that need a human: the lists, and tests that are not allowed. Case and Unicode variants count
-    as the name they look like."""
-    folded = testpaths.folded
-    spec = pathspec.GitIgnoreSpec.from_lines([folded(p) for p in (*PROTECTED, *extra)])
-    return tuple(p for p in paths if spec.match_file(folded(p)) or (testpaths.is_test(p) and p not in allowed_tests))
+    """Those of `paths` that no item may change: git's and Pantheon's own, `extra`, and tests that are not allowed."""
+    ours, held, more = _spec(PROTECTED), _spec(HELD), _spec(extra)
+
+    def protected(path: str) -> bool:
+        name = testpaths.folded(path)
+        if more.match_file(name) or (testpaths.is_test(path) and path not in allowed_tests):
+            return True
+        return ours.match_file(name) and not held.match_file(name)
+
+    return tuple(path for path in paths if protected(path))
+
+
+def _spec(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec:
+    return pathspec.GitIgnoreSpec.from_lines([testpaths.folded(pattern) for pattern in patterns])
 
 
 _INVISIBLE = re.compile(
@@ -74,9 +83,11 @@ def decide(
     weakened: Sequence[str] = (),
     secrets: Sequence[str] = (),
     allowed_tests: Sequence[str] = (),
+    confirmed: Sequence[str] = (),
 ) -> Decision:
     """The decision on one item, with every reason against it. `outside`: changed paths that are none of its business;
-    `weakened` and `allowed_tests` are testguard's words."""
+    `weakened` and `allowed_tests` are testguard's words; `confirmed`: the paths that the task names. `held` in the
+    answer: these paths are all that is against it, and a person's word would lift it."""
     reasons: list[str] = []
     if not changed:
         reasons.append("nothing changed")
@@ -99,4 +110,6 @@ def decide(
     reasons.extend(f"{v.agent} says {v.verdict}: {v.reason}" for v in verdicts if v.verdict != "pass")
     if len({v.node for v in verdicts}) < REVIEWERS:
         reasons.append(f"{len(verdicts)} of {REVIEWERS} reviewers spoke")
-    return Decision(accepted=not reasons, reasons=tuple(reasons))
+    held = held_paths(changed, confirmed)
+    words = [f"held: {', '.join(held)}; to allow it, name the path in the task: pantheon.confirm"] if held else []
+    return Decision(accepted=not reasons and not held, reasons=(*reasons, *words), held=() if reasons else held)

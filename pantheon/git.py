@@ -1,6 +1,7 @@
 """The door to git: objects, refs, notes, worktrees and the few git children.
 
-Owns every use of pygit2 (writes) and dulwich (the independent second reader). Objects and refs are handled through the
+Owns every use of pygit2, which writes; `dulwich_note` reads one note with other code (reader.py is the door of
+`verify`, all dulwich). Objects and refs are handled through the
 common git dir opened as bare, so that no attribute file, filter, hook or index of a worktree has a say. Refs are moved
 by compare-and-swap and only in our namespaces. The user's branch, index and worktree are touched by `user_merge` alone.
 It decides nothing: what to build, when to move a ref and what to merge is told to it.
@@ -26,14 +27,14 @@ from dulwich.notes import Notes
 from dulwich.objects import ObjectID
 from dulwich.refs import Ref
 from dulwich.repo import Repo as DulwichRepo
-from pygit2.enums import DeltaStatus, DiffOption, ObjectType, ReferenceType, RepositoryOpenFlag
+from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
 from pantheon import children, worktrees
 from pantheon.errors import MergeConflict, RefMoved, RepositoryError
 from pantheon.names import valid_name
 from pantheon.records import Record
 from pantheon.signing import Signer
-from pantheon.trees import DIRECTORY, Items, edit_tree, find_note, parse_tree, render_tree
+from pantheon.trees import DIRECTORY, Items, diff_trees, edit_tree, find_note, parse_tree, render_tree
 
 __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer", "valid_name"]
 
@@ -242,6 +243,19 @@ class Repo:
             step = info.parents[0] if info.parents else None
         return lines
 
+    def trailers(self, key: str, tip: str, excluded: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+        """(commit, values) of the commits with this trailer that `tip` reaches and `excluded` (revisions or options of
+        `git log` that name such) do not, newest first."""
+        pretty = f"--format=%H %(trailers:key={key},valueonly,separator=%x20)"
+        log = children.quiet(self.root, "log", pretty, f"--grep=^{key}:", tip, "--not", *excluded, "--")
+        lines = (os.fsdecode(line).split() for line in log.stdout.splitlines())
+        return [(words[0], tuple(words[1:])) for words in lines if len(words) > 1]
+
+    def knows(self, oid: str) -> bool:
+        """Whether this object is here."""
+        with _door("cannot look for an object", oid):
+            return pygit2.Oid(hex=oid) in self._repo
+
     def first_commit_dates(self, commit: str) -> dict[str, datetime]:
         """path -> author date of the oldest commit that added it, for every path ever added before `commit`."""
         log = children.quiet(
@@ -310,9 +324,7 @@ class Repo:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""
         with _door("cannot compare trees", f"{old_tree} and {new_tree}", "git fsck"):
             old, new = self._tree(old_tree), self._tree(new_tree)
-            found = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE)
-            found.find_similar()
-            patches = [patch for patch in found if patch is not None]
+            patches = diff_trees(old, new, self._repo)
             files = tuple(_change(patch) for patch in patches)
             return Diff(
                 patch=b"".join(patch.data for patch in patches),
@@ -409,7 +421,14 @@ class Repo:
 
     # --- notes --------------------------------------------------------------------------------------------------------
 
-    def append_notes(self, ref: str, lines: Mapping[str, Sequence[str]], message: str, when: datetime) -> str:
+    def append_notes(
+        self,
+        ref: str,
+        lines: Mapping[str, Sequence[str]],
+        message: str,
+        when: datetime,
+        signer: Signer | None = None,
+    ) -> str:
         """Add lines to the notes of commits, those already there left out, in one notes commit; the ref's new value.
 
         Nothing is written when every line is there. Writers take turns under a lock; a foreign writer costs a retry.
@@ -421,14 +440,22 @@ class Repo:
             text = old if not old or old.endswith(b"\n") else old + b"\n"
             return text + b"".join(line + b"\n" for line in new) if new else old
 
-        return self._rewrite_notes(ref, list(lines), grown, message, when)
+        return self._rewrite_notes(ref, list(lines), grown, message, when, signer)
 
-    def set_notes(self, ref: str, texts: Mapping[str, bytes], message: str, when: datetime) -> str:
+    def set_notes(
+        self, ref: str, texts: Mapping[str, bytes], message: str, when: datetime, signer: Signer | None = None
+    ) -> str:
         """Replace the notes of commits, in one notes commit; the ref's new value."""
-        return self._rewrite_notes(ref, list(texts), lambda commit, old: texts[commit], message, when)
+        return self._rewrite_notes(ref, list(texts), lambda commit, old: texts[commit], message, when, signer)
 
     def _rewrite_notes(
-        self, ref: str, commits: Sequence[str], edit: Callable[[str, bytes], bytes], message: str, when: datetime
+        self,
+        ref: str,
+        commits: Sequence[str],
+        edit: Callable[[str, bytes], bytes],
+        message: str,
+        when: datetime,
+        signer: Signer | None,
     ) -> str:
         for _ in range(20):
             with _door("cannot write notes", ref), _flock(self.common_dir / "pantheon" / "notes.lock"):
@@ -444,7 +471,8 @@ class Repo:
                         changes[slot] = (0o100644, self.write_blob(new))
                 if not changes:
                     return tip or ""
-                new_tip = self.commit(self.write_tree(tree, changes), [tip] if tip else [], message, when)
+                parents = [tip] if tip else []
+                new_tip = self.commit(self.write_tree(tree, changes), parents, message, when, signer)
                 try:
                     self.move_ref(ref, new_tip, tip, message)
                 except RefMoved:

@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
 from pantheon.process import Limits, base_env, run
 from pantheon.records import SCHEMA_VERSION, Record
-from pantheon.signing import ALLOWED_SIGNERS
+from pantheon.signing import ALLOWED_SIGNERS, REVOKED_KEYS
 
 DIRECTORY = ".pantheon"  # in the worktree
 STATE = "pantheon"  # in the common git dir
@@ -127,23 +127,6 @@ class Journal(Record):
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
-
-
-def pre_push_verdict(lines: Iterable[str], allow: bool) -> tuple[int, list[str]]:
-    """The exit status of the pre-push hook and what it says, for git's lines `local-ref oid remote-ref oid`.
-
-    What the bot made stays on this machine unless a person says otherwise; deleting such a ref elsewhere is fine.
-    """
-    published: list[str] = []
-    for line in lines:
-        words = line.split(" ")
-        if len(words) != 4 or not words[1].strip("0"):
-            continue
-        published += dict.fromkeys(name for name in (words[0], words[2]) if name.startswith(NAMESPACES))
-    if allow or not published:
-        return 0, []
-    said = [f"pantheon: not pushed: {_show(name)} is the bot's and stays local" for name in dict.fromkeys(published)]
-    return 1, [*said, "pantheon: to publish it all the same: PANTHEON_PUSH=1 git push ..."]
 
 
 def strip_config(data: bytes, blocks: Sequence[bytes]) -> bytes:
@@ -379,12 +362,13 @@ def _judge_hook(path: Path, stub: bytes, entry: HookEntry | None) -> tuple[str, 
 
 def _plan_config(repo: Repo, now: bytes) -> tuple[list[Write], bytes]:
     """The settings and the block that is appended to the configuration file for those that are missing."""
-    signers = str(repo.common_dir.resolve() / STATE / ALLOWED_SIGNERS)
+    root = repo.common_dir.resolve() / STATE
     wanted = (
         ("notes", "displayRef", SUMMARY, True),
         ("notes", "rewriteRef", "refs/notes/pantheon/*", True),
         ("notes", "rewriteMode", "cat_sort_uniq", False),
-        ('gpg "ssh"', "allowedSignersFile", signers, False),
+        ('gpg "ssh"', "allowedSignersFile", str(root / ALLOWED_SIGNERS), False),
+        ('gpg "ssh"', "revocationFile", str(root / REVOKED_KEYS), False),
     )
     writes: list[Write] = []
     sections: dict[str, str] = {}

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pantheon import flow, gate, hooks, redact, tasks, testguard
+from pantheon import flow, gate, redact, tasks, testguard
 from pantheon.agent import Seat, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -41,6 +41,7 @@ class Shop:
     facts: Facts
     seats: Mapping[str, Seat]
     room: CheckRoom
+    protected: tuple[str, ...] = ()  # patterns of paths that no item may change, besides the gate's own
 
     def read_base(self, path: str) -> bytes | None:
         """A regular file of the base commit."""
@@ -198,7 +199,7 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
     ]
     wanted = wanted_checks([name for each in graph.nodes for name in each.checks], trip.task)
     edited = edits(shop.repo, shop.base, trip.tree, trip.diff)
-    named = getattr(trip.task.spec, "confirm", ())
+    named = trip.task.spec.confirm if trip.task.spec else ()
     changed = sorted({p for c in trip.diff.files for p in (c.path, c.old_path) if p is not None})
     trip.decision = gate.decide(
         changed=changed,
@@ -209,11 +210,12 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         checks=trip.checks,
         wanted_checks=wanted,
         verdicts=verdicts,
-        protected=(*shop.config.settings.night.protected, *hooks.inside(shop.repo)),
+        protected=shop.protected,
         outside=_outside(shop, trip, changed),
         weakened=testguard.findings(edited, named),
         secrets=secret_reasons(edited),
         allowed_tests=testguard.allowed(edited, named),
+        confirmed=named,
     )
     output = {**trip.decision.model_dump(mode="json"), "verdicts": [v.model_dump(mode="json") for v in verdicts]}
     return NodeResult(

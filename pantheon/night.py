@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from pantheon import artifacts, flow, plan, prompt, prs, report, tasks
+from pantheon import artifacts, attest, flow, hooks, keys, plan, prompt, prs, redact, report, tasks
 from pantheon.agent import Seat
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -31,6 +31,7 @@ from pantheon.errors import ConfigError, EngineError, RefMoved, RepositoryError,
 from pantheon.git import Repo, Signer
 from pantheon.item import FILE, Shop, Trip, kept_paths, run_item, wanted_checks
 from pantheon.records import (
+    Decision,
     EngineMetrics,
     Item,
     Night,
@@ -48,6 +49,7 @@ from pantheon.survey import Survey
 from pantheon.tools.registry import TOOLS
 
 NIGHTS = "refs/pantheon/nights/"
+EGRESS = "egress.json"
 CHECKPOINT_S = 10.0
 GRACE_S = 30.0  # how long running items may finish once the budget is spent
 Now = Callable[[], datetime]
@@ -82,7 +84,8 @@ class Progress:
 
 @dataclass
 class Frozen:
-    """A night that can run: the record, the queue, and what was read from the base commit."""
+    """A night that can run: the record, the queue, and what was read from the base commit. Holds no secret in a text,
+    so that nothing written from it does; ids and paths are exact."""
 
     night: Night
     items: tuple[Item, ...]
@@ -92,13 +95,19 @@ class Frozen:
     runs: list[Run] = field(default_factory=list)  # of an earlier, interrupted part
     ref_at: str | None = None
 
+    def __post_init__(self) -> None:
+        self.items = tuple(redact.clean_item(item) for item in self.items)
+        self.tasks = {uuid: redact.clean_task(task) for uuid, task in self.tasks.items()}
+        self.notes = tuple(redact.scrub_text(note) for note in self.notes)
+        self.runs = [redact.clean_run(run) for run in self.runs]
+
 
 # --- freeze ----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def alone(repo: Repo) -> Iterator[None]:
-    """Hold the repository's night lock. Raises RepositoryError when another night runs."""
+def alone(repo: Repo) -> Iterator[int]:
+    """Hold the repository's night lock; its descriptor. Raises RepositoryError when another night runs."""
     path = repo.common_dir / "pantheon" / "night.lock"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with path.open("w") as handle:
@@ -108,7 +117,12 @@ def alone(repo: Repo) -> Iterator[None]:
             raise RepositoryError(
                 "cannot start a night", str(repo.root), "another one is running here", "git pantheon status"
             ) from error
-        yield
+        yield handle.fileno()
+
+
+def base_of(repo: Repo, night_id: str) -> str:
+    """The base commit of a frozen night."""
+    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"").base
 
 
 def unfinished(repo: Repo) -> str | None:
@@ -136,6 +150,7 @@ def freeze(
     window: int,
     now: datetime,
     signer: Signer,
+    model_sha256: Mapping[str, str] | None = None,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run."""
     head = repo.head()
@@ -143,6 +158,7 @@ def freeze(
         raise RepositoryError(
             "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
         )
+    keys.publish(repo, signer, now)
     for _ in range(100):
         night = Night(
             id=_free_id(repo, now),
@@ -156,6 +172,10 @@ def freeze(
             agents=tuple(sorted(agent.label for agent in survey.config.agents.values())),
             tasks=tuple(task.uuid for task in planned.tasks),
             items=len(planned.items),
+            config_sha256=survey.config.digest,
+            model_sha256=dict(model_sha256 or {}),
+            templates=template_digests(survey.config),
+            adapters={a.label: a.runtime.adapter for a in survey.config.agents.values() if a.runtime.adapter},
         )
         frozen = Frozen(night, planned.items, {task.uuid: task for task in planned.tasks}, survey, planned.notes)
         try:
@@ -187,18 +207,22 @@ def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Froze
     return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
 
 
-def _checkpoint(
-    repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
-) -> None:
-    """One commit on the night's ref: objects first, ref last, on the value we left there."""
-    content = {
+def _content(frozen: Frozen) -> dict[str, bytes]:
+    """The files of a night that say what it is and how far it came."""
+    return {
         "night.json": pretty(frozen.night.model_dump(mode="json")),
         "queue.jsonl": "".join(item.to_json() + "\n" for item in frozen.items).encode(),
         "tasks.jsonl": "".join(task.to_json() + "\n" for task in frozen.tasks.values()).encode(),
         "notes.json": pretty(list(frozen.notes)),
         "journal.jsonl": "".join(run.to_json() + "\n" for run in frozen.runs).encode(),
-        **files,
     }
+
+
+def _checkpoint(
+    repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
+) -> None:
+    """One commit on the night's ref: objects first, ref last, on the value we left there."""
+    content = {**_content(frozen), **files}
     name = NIGHTS + frozen.night.id
     before = frozen.ref_at
     tree = repo.write_tree(
@@ -237,6 +261,8 @@ class _Runner:
             progress,
         )
         self.shop = _open_shop(repo, frozen, engine, work)
+        data = repo.read_path(frozen.ref_at or "", EGRESS) or b""
+        self.egress = attest.Egress(sha256=hashlib.sha256(data).hexdigest(), closed=True)
         self.stacks: dict[str, list[Stack]] = {}
         self.ended: Literal["finished", "budget", "interrupted", "engine"] = "finished"
         self._restack()
@@ -298,7 +324,7 @@ class _Runner:
             night=self.frozen.night.id,
             item=trip.item,
             base=self.frozen.night.base,
-            outcome=Outcome.ACCEPTED if trip.decision.accepted else Outcome.FAILED,
+            outcome=_outcome(trip.decision),
             node=broken.node if broken else "",
             reason=broken.reason if broken else "",
             nodes={name: result.state.value for name, result in trip.done.items()},
@@ -311,17 +337,31 @@ class _Runner:
             run = self._stack(run, trip)
         files = {name: result.files for name, result in trip.done.items() if result.files}
         run, listed = artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
-        where = run.result or run.run_commit
-        if where is not None:
-            artifacts.note_runs(self.repo, {where: listed}, self.now())
+        artifacts.note_runs(self.repo, {run.result or run.run_commit or "": listed}, self.now(), self.signer)
+        self._attest(run)
         return run
+
+    def mend(self) -> None:
+        """The notes of runs of an earlier part, where a kill came between a run's ref and its notes."""
+        for run in self.frozen.runs:
+            home = run.result or run.run_commit or ""
+            if self.repo.read_note(artifacts.NOTES, home) is None:
+                listed = artifacts.describe_stored(self.repo, run)
+                artifacts.note_runs(self.repo, {home: listed}, self.now(), self.signer)
+            if not attest.covers(self.repo, home, run.run_commit or ""):
+                self._attest(run)
+
+    def _attest(self, run: Run) -> None:
+        """A signed statement over a stored run, on the commit that carries its artifact note."""
+        said = attest.state(self.repo, run, self.frozen.night, self.egress, self.now())
+        attest.attest(self.repo, {run.result or run.run_commit or "": [said]}, self.now(), self.signer)
 
     def _stack(self, run: Run, trip: Trip) -> Run:
         assert trip.tree is not None
         stacks = self.stacks.setdefault(run.item.task, [])
         limit = self.frozen.survey.config.settings.night.max_items_per_pr
         tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.frozen.night.base)
-        message = report.commit_message(run, trip.target, trip.task.uuid)
+        message = redact.scrub_text(report.commit_message(run, trip.target, trip.task.uuid))
         try:
             commit = put(self.repo, self.frozen.night.base, tip, trip.tree, message, self.now(), self.signer)
         except RepositoryError as error:
@@ -423,7 +463,7 @@ class _Runner:
                 reason = f"builds on a dropped item: {error}"
                 self._replace(run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": reason}))
                 continue
-            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now())
+            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
             moved = run.model_copy(update={"result": tip})
             self._replace(moved)
             kept.append(moved)
@@ -432,6 +472,7 @@ class _Runner:
     def _replace(self, run: Run) -> None:
         """A run's record again, with another outcome or result."""
         stored = artifacts.restore_run(self.repo, run, self.now(), self.signer)
+        self._attest(stored)
         self.frozen.runs[:] = [stored if r.id == run.id else r for r in self.frozen.runs]
 
     def _complete(self, task: Task) -> bool:
@@ -450,6 +491,12 @@ class _Runner:
         message = f"tasks: {task.slug} is done\n\nPantheon-Task: {task.uuid}\n"
         stack.tip = self.repo.commit(tree, [stack.tip], message, self.now(), self.signer)
         return PullItem(item="", run="", target=task.path, commit=stack.tip, summary="status: done")
+
+
+def _outcome(decision: Decision) -> Outcome:
+    if decision.accepted:
+        return Outcome.ACCEPTED
+    return Outcome.PARKED if decision.held else Outcome.FAILED
 
 
 def pull_item(repo: Repo, run: Run) -> PullItem:
@@ -475,8 +522,18 @@ def _open_shop(repo: Repo, frozen: Frozen, engine: Engine, work: Path) -> Shop:
         rules=survey.rules,
         facts=survey.facts,
         seats=seats(config, engine, survey),
+        protected=(*config.settings.night.protected, *hooks.inside(repo)),
         room=CheckRoom.open(repo, config, frozen.night.base, work),
     )
+
+
+def template_digests(config: Config) -> dict[str, str]:
+    """agent@version -> the digest of its prompt's source; an agent without a prompt is left out."""
+    return {
+        agent.label: hashlib.sha256(config.prompts[agent.prompt].encode()).hexdigest()
+        for agent in config.agents.values()
+        if agent.prompt in config.prompts
+    }
 
 
 def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
@@ -517,11 +574,12 @@ async def run(
         raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
     started = time.monotonic()
     progress.total = len(frozen.items)
-    _checkpoint(repo, frozen, {"egress.json": pretty(proof.model_dump(mode="json"))}, "probe", now(), signer)
+    _checkpoint(repo, frozen, {EGRESS: pretty(proof.model_dump(mode="json"))}, "probe", now(), signer)
     progress.say("reading the base")
     before = await engine.metrics()
     cpu = _host_cpu()
     runner = _Runner(repo, frozen, engine, work, signer, now, progress)
+    runner.mend()
     progress.say("running")
     try:
         await runner.run_window(started + frozen.night.budget_s)
@@ -534,7 +592,7 @@ async def run(
     progress.say("opening PRs")
     pulls = await runner.open_pulls()
     noted = {run.result or run.run_commit or "": report.summary_note(run) for run in frozen.runs}
-    artifacts.summarise(repo, noted, now())
+    artifacts.summarise(repo, noted, now(), signer)
     finished = NightReport(
         night=frozen.night,
         finished_at=now(),
@@ -548,10 +606,19 @@ async def run(
         **_rates(before, after, working),
     )
     files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
-    seal = {name: oid for name, oid in repo.refs("refs/pantheon/").items() if name != NIGHTS + frozen.night.id}
-    files["seal.json"] = pretty({**seal, **repo.refs("refs/notes/pantheon/")})
-    _checkpoint(repo, frozen, files, "seal", now(), signer)
+    _seal(repo, frozen, files, now(), signer)
     return finished
+
+
+def _seal(repo: Repo, frozen: Frozen, files: Mapping[str, bytes], now: datetime, signer: Signer) -> None:
+    """The last commit of the night, and the last thing that the night writes."""
+    left = {path: entry.oid for path, entry in repo.entries(frozen.ref_at or "").items()}
+    content = {**{path: repo.read_blob(oid) for path, oid in left.items()}, **_content(frozen), **files}
+    others = [name for name in repo.refs(NIGHTS) if name != NIGHTS + frozen.night.id]
+    before = max(others, key=lambda name: _night_order(name.removeprefix(NIGHTS)), default=None)
+    previous = repo.ref(before) if before else None
+    sealed = attest.seal(repo, frozen.night.id, content, previous, now, signer)
+    _checkpoint(repo, frozen, {**files, **sealed}, "seal", now, signer)
 
 
 def _rates(before: EngineMetrics, after: EngineMetrics, seconds: float) -> dict[str, Any]:

@@ -14,13 +14,19 @@ NAME = "git-pantheon"
 
 
 class Places(Record):
-    """`data` holds models, `cache` worktrees and compiled kernels (can be deleted), `runtime` sockets (mode 0700)."""
+    """`data` holds models, `cache` worktrees and compiled kernels (can be deleted), `state` what was trusted and logs,
+    `config` the user's own limits, `runtime` sockets (mode 0700). The night writes to `cache` and `logs` only."""
 
     home: Path
+    config: Path
     data: Path
     cache: Path
     state: Path
     runtime: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "log"
 
     @property
     def models(self) -> Path:
@@ -38,6 +44,7 @@ def places(environ: Mapping[str, str]) -> Places:
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     return Places(
         home=home,
+        config=base("XDG_CONFIG_HOME", ".config"),
         data=base("XDG_DATA_HOME", ".local/share"),
         cache=base("XDG_CACHE_HOME", ".cache"),
         state=base("XDG_STATE_HOME", ".local/state"),

@@ -7,13 +7,11 @@ order is the tasks' priority, then their path, then the target's path.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pantheon import tasks
-from pantheon.errors import ConfigError
 from pantheon.names import name_fault
 from pantheon.records import Finding, Flow, Item, PullRequest, PullState, Repair, Task
 
@@ -135,24 +133,8 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
 
 
 def printable(path: str) -> str:
-    """A path for people: control characters, bidirectional overrides and undecodable bytes escaped."""
-    return re.sub("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\udc80-\udcff]", _escaped, path)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape", "surrogatepass").decode()
-
-
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def seconds(text: str) -> float:
-    """`90s`, `10m`, `6h`, `1d` in seconds. Raises ConfigError."""
-    match = _DURATION.match(text)
-    if not match or float(match[1]) <= 0:
-        raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
-    return float(match[1]) * _UNITS[match[2]]
+    """A text for people: control, invisible, bidirectional and unassigned characters and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)
 
 
 def forecast(count: int, seconds_per_item: Sequence[float]) -> tuple[float, float] | None:

@@ -40,6 +40,7 @@ from pantheon.sandbox import (
     SHM_INSIDE,
     TMP_INSIDE,
     Sandbox,
+    kernel_files,
     sandbox_env,
     seccomp,
     system_paths,
@@ -81,6 +82,8 @@ def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[
         argv += [option, str(host), str(inside)]
     for device in sandbox.devices:
         argv += ["--dev-bind", str(device), str(device)]
+    if sandbox.nests:  # what it may keep is bound there; nothing else shall look kept
+        argv += ["--remount-ro", str(sandbox.home)]
     argv += ["--remount-ro", "/", "--remount-ro", "/dev", "--chdir", str(sandbox.cwd)]
     for name, value in env.items():
         argv += ["--setenv", name, value]
@@ -97,7 +100,8 @@ def _namespaces(bwrap: str, nests: bool) -> tuple[list[str], list[str]]:
     """
     if not nests:
         lock = ["--disable-userns"] if "--disable-userns" in _options(bwrap) else []
-        return [bwrap, "--unshare-user", "--unshare-all", *lock], ["--proc", "/proc", "--remount-ro", "/proc"]
+        hidden = [word for path in kernel_files() for word in ("--ro-bind", "/dev/null", path)]
+        return [bwrap, "--unshare-user", "--unshare-all", *lock], ["--proc", "/proc", *hidden, "--remount-ro", "/proc"]
     shared = ["--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-uts"]  # the cgroup namespace stays
     if os.geteuid() != 0:
         return [bwrap, *shared, "--unshare-pid"], ["--proc", "/proc"]
@@ -130,7 +134,8 @@ def _limit_argv(limits: Limits | None, sandboxed: bool, grouped: bool) -> list[s
 
 def _no_core() -> list[str]:
     """A prefix for a sandboxed child: no core file, and no core handler of the host, which would run as root outside
-    and write to its disk. A limit of 0 does not hold for a handler; 1 does, and the system-call filter keeps it so."""
+    and write to its disk. A limit of 0 does not hold for a handler; 1 does, and the system-call filter keeps it so. A
+    hard limit that is 0 already cannot be raised: a handler still runs there."""
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 or not os.access("/usr/bin/prlimit", os.X_OK):
         return []
     return ["/usr/bin/prlimit", "--core=1:1", "--"]

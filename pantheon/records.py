@@ -8,11 +8,14 @@ Every stored record carries `schema_version`, so that old ones still load.
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pantheon.errors import ConfigError
 
 SCHEMA_VERSION = 1
 
@@ -26,9 +29,23 @@ class Record(BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """`90s`, `10m`, `6h`, `1d` in seconds. Raises ConfigError."""
+    match = _DURATION.match(text)
+    if not match or float(match[1]) <= 0:
+        raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 def pretty(value: object) -> bytes:
-    """A value as the JSON of a stored file: sorted keys, one line per entry, readable in a pager."""
-    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+    """A value as the JSON of a stored file: sorted keys, one line per entry, readable in a pager. What is no text (a
+    lone surrogate) stays as the escape that JSON has for it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 # --- tasks and items -------------------------------------------------------------------------------------------------
@@ -49,6 +66,7 @@ class TaskSpec(Record):
     depends_on: tuple[str, ...] = ()
     max_diff_lines: int = Field(default=200, ge=1, le=100_000)
     standing: bool = False
+    confirm: tuple[str, ...] = ()  # exact paths that may change although a change there needs a person's word
     acceptance: tuple[Acceptance, ...] = ()
 
 
@@ -236,6 +254,7 @@ class Artifact(Record):
     sha256: str
     oid: str
     content: str | None = None
+    redacted: tuple[str, ...] = ()  # the kinds of secrets that were hidden in it, before anything was stored
 
 
 class NodeState(StrEnum):
@@ -275,16 +294,18 @@ class Verdict(Record):
 
 
 class Decision(Record):
-    """The gate's word on one item: accepted only when `reasons` is empty."""
+    """The gate's word on one item: accepted only when `reasons` is empty. `held`: paths that a person may confirm, and
+    nothing else is against it."""
 
     accepted: bool
     reasons: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 class Outcome(StrEnum):
     ACCEPTED = "accepted"
     FAILED = "failed"
-    PARKED = "parked"  # sound, but conflicts with an earlier item of the stack: next night
+    PARKED = "parked"  # sound, but it conflicts with an earlier item of the stack or waits for a person's word
 
 
 class Run(Record):
@@ -308,7 +329,7 @@ class Run(Record):
 
 
 class Night(Record):
-    """The frozen night: everything that decides what will run, before anything runs."""
+    """The frozen night: everything that decides what will run, before anything runs. Digests are sha256 in hex."""
 
     schema_version: int = SCHEMA_VERSION
     id: str
@@ -322,6 +343,10 @@ class Night(Record):
     agents: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     items: int = 0
+    config_sha256: str = ""  # of everything under .pantheon/, with the packaged defaults
+    model_sha256: dict[str, str] = {}  # weight file -> digest; none for an engine without a model
+    templates: dict[str, str] = {}  # agent@version -> digest of its prompt template
+    adapters: dict[str, str] = {}  # agent@version -> its adapter
 
 
 class PullState(StrEnum):

@@ -65,9 +65,9 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def needs_you(pulls: Sequence[PullRequest], broken: int, problems: int) -> str:
+def needs_you(pulls: Sequence[PullRequest], broken: int, problems: int, trusted: bool = True) -> str:
     """The first line of `status`: what needs a person now."""
-    parts = []
+    parts = [] if trusted else [".pantheon/ is not trusted, nothing of it runs: git pantheon trust"]
     if pulls:
         items = sum(len(pull.live) for pull in pulls)
         parts.append(f"{_many(len(pulls), 'PR')} with {_many(items, 'item')} to review: git pantheon pr")

@@ -71,6 +71,18 @@ def system_paths() -> tuple[list[str], list[Path]]:
     return args, pythons
 
 
+_KERNEL_FILES = (
+    *("kcore", "keys", "key-users", "kmsg", "kallsyms", "iomem", "ioports", "modules", "slabinfo", "vmallocinfo"),
+    *("kpagecount", "kpageflags", "kpagecgroup", "timer_list", "sched_debug", "latency_stats", "config.gz"),
+)
+
+
+def kernel_files() -> list[str]:
+    """Files of the whole machine in /proc, which root's sandboxes could read; a device that may not be opened hides
+    them."""
+    return [f"/proc/{name}" for name in _KERNEL_FILES if os.path.exists(f"/proc/{name}")]
+
+
 def sandbox_env(sandbox: Sandbox, extra: Mapping[str, str] | None) -> dict[str, str]:
     """PYTHONSAFEPATH: `python -m` must not import modules that an agent left in its working directory."""
     env = {

@@ -6,47 +6,130 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
+import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pantheon import desk, egress, plan, process, prs, screen
+from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, screen, trust
 from pantheon import night as nights
 from pantheon.checks import CheckRoom
-from pantheon.egress import EgressProof
+from pantheon.config import UserLimits
+from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window, find_model
-from pantheon.errors import PantheonError, RepositoryError
+from pantheon.errors import EngineError, PantheonError, RepositoryError, SandboxError, TrustError
 from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.places import Places
-from pantheon.records import NightReport
+from pantheon.records import NightReport, Record, seconds
 from pantheon.survey import Survey, open_count, read_config, survey
 
 MIN_FREE = 512 << 20  # bytes of disk a night wants to begin with
 
 
-def night(start: Path, where: Places, *, budget: str | None, engine: str | None, quiet: bool) -> int:
-    """Run a night, or resume the one that was interrupted."""
+class Order(Record):
+    """What the night is told from outside: it sees neither the user's environment nor what was trusted."""
+
+    start: str
+    budget: str | None
+    engine: str | None
+    quiet: bool
+    trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
+    limits: UserLimits
+    protected: tuple[str, ...]  # where the user's configuration lets hooks run from
+    targets: Targets
+    controls: tuple[Attempt, ...]
+    stripped: tuple[str, ...]
+
+
+def night(
+    start: Path, where: Places, environ: Mapping[str, str], *, budget: str | None, engine: str | None, quiet: bool
+) -> int:
+    """Run a night, or resume the one that was interrupted, in an enclosure that has no network."""
     repo = Repo.discover(start)
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
         require_space(directory)
-    with nights.alone(repo):
-        frozen = _frozen(repo, where, budget, engine, quiet)
-        if frozen is None:
-            return 0
-        work = where.cache / "nights" / hashlib.sha256(bytes(repo.common_dir)).hexdigest()[:12] / frozen.night.id
+    with nights.alone(repo) as lock:
+        interrupted = nights.unfinished(repo)
+        base = nights.base_of(repo, interrupted) if interrupted else repo.head().commit
+        entries = repo.entries(base)
+        settings = read_config(repo, base, entries).settings  # first: it names what is wrong, and runs nothing
+        found = trust.look(repo, entries, where.state)
+        trust.require(found)
+        user = config.load_user(where.config)
+        kind = engine or settings.engine.kind
+        model = find_model(settings.engine.model, where.models) if kind != "scripted" else None
+        desk.signer(repo)  # made here: the night cannot write it
+        sandbox = enclosure.night_sandbox(repo, where, model, environ)
+        with contextlib.ExitStack() as listening:
+            targets = listening.enter_context(egress.listening(environ))
+            order = Order(
+                start=str(repo.root),
+                budget=budget,
+                engine=engine,
+                quiet=quiet,
+                trusted=found.digest,
+                limits=user.limits,
+                protected=hooks.inside(repo),
+                targets=targets,
+                controls=egress.attempts(targets, "host")[0],
+                stripped=egress.stripped_names(environ),
+            )
+            try:
+                return process.enclosed(
+                    [sys.executable, "-P", "-m", "pantheon.cli", "night", "--enclosed", str(lock)],
+                    sandbox=sandbox,
+                    order=order.to_json().encode("utf-8", "surrogateescape"),
+                    keep=(lock,),
+                    on_ready=listening.close,
+                )
+            finally:
+                enclosure.tidy(repo)
+
+
+def enclosed_night(where: Places, lock: int) -> int:
+    """The other end of `night`, inside: reads the order on stdin and says what `process.enclosed` expects."""
+    line = socket.socket(fileno=os.dup(0))
+    line.sendall(process.HELLO)
+    if lock < 0:  # a trial: the doctor wants to know whether we got here, and further
+        process.require_sandbox()
+        return 0
+    os.set_inheritable(lock, False)  # kept open: the repository stays ours as long as we live
+    data = b""
+    while not data.endswith(b"\n"):
+        part = line.recv(1 << 16)
+        if not part:
+            raise KeyboardInterrupt
+        data += part
+    order = Order.model_validate_json(data)
+    return _night_inside(order, where, line)
+
+
+def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
+    repo = Repo.discover(Path(order.start))
+    with screen.waiting("checking that nothing can leave", order.quiet):
+        proof = egress.prove(order.targets, order.controls, order.stripped, inside=True)
+    line.sendall(process.READY)
+    if not proof.closed:
+        raise SandboxError("no night", "the network", "; ".join(proof.ways), "git pantheon doctor")
+    frozen = _frozen(repo, where, order)
+    if frozen is None:
+        return 0
+    work = where.cache / "nights" / hashlib.sha256(bytes(repo.common_dir)).hexdigest()[:12] / frozen.night.id
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, mode=0o700)
+    try:
+        found = asyncio.run(_run(repo, frozen, where, work, order.quiet, proof, line))
+    finally:
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True, mode=0o700)
-        try:
-            found = asyncio.run(_run(repo, frozen, where, work, quiet))
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                work.parent.rmdir()  # unless another night's is there
-    if not quiet:
+        with contextlib.suppress(OSError):
+            work.parent.rmdir()  # unless another night's is there
+    if not order.quiet:
         screen.night_report(found)
     return 0
 
@@ -72,17 +155,29 @@ def require_space(directory: Path) -> int:
     return free
 
 
-def _frozen(repo: Repo, where: Places, budget: str | None, engine: str | None, quiet: bool) -> nights.Frozen | None:
+def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
     """The interrupted night again, or a new one; None when there is nothing to do."""
+
+    def survey_trusted(base: str) -> Survey:
+        entries = repo.entries(base)
+        if trust.look(repo, entries, where.state).digest != order.trusted:
+            why = "the branch moved while the night started, to another .pantheon/"
+            raise TrustError("no night", base[:12], why, "git pantheon night --now")
+        return survey(repo, base, order.limits, order.protected)
+
+    most_s = seconds(order.limits.budget)
     interrupted = nights.unfinished(repo)
     if interrupted:
-        frozen = nights.thaw(repo, interrupted, lambda base: survey(repo, base))
-        if not quiet:
+        frozen = nights.thaw(repo, interrupted, survey_trusted)
+        if not order.quiet:
             print(f"resuming night {interrupted}: {len(frozen.runs)} of {len(frozen.items)} items are done")
-        changes = {"budget_s": plan.seconds(budget)} if budget else {}
-        frozen.night = frozen.night.model_copy(update=changes)
+        if frozen.night.model_sha256 and frozen.night.model_sha256 != _weights(frozen.survey, where)[1]:
+            why = f"its weights are not those that night {interrupted} was frozen with"
+            raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
+        budget_s = seconds(order.budget) if order.budget else frozen.night.budget_s
+        frozen.night = frozen.night.model_copy(update={"budget_s": min(budget_s, most_s)})
         return frozen
-    found = survey(repo, repo.head().commit)
+    found = survey_trusted(repo.head().commit)
     settings = found.config.settings
     debt = open_count(prs.load_all(repo))
     if debt >= settings.night.max_open_prs:
@@ -94,21 +189,31 @@ def _frozen(repo: Repo, where: Places, budget: str | None, engine: str | None, q
         )
     planned = desk.make_plan(repo, found)
     if not planned.items:
-        _nothing(planned, found, quiet)
+        _nothing(planned, found, order.quiet)
         return None
-    kind = engine or settings.engine.kind
-    model = "scripted" if kind == "scripted" else find_model(settings.engine.model, where.models).name
+    kind = order.engine or settings.engine.kind
+    model, digests = ("scripted", {}) if kind == "scripted" else _weights(found, where)
     return nights.freeze(
         repo,
         found,
         planned,
-        budget_s=plan.seconds(budget or settings.night.budget),
+        budget_s=min(seconds(order.budget or settings.night.budget), most_s),
         engine=kind,
         model=model,
         window=settings.night.window or expected_window(kind),
         now=desk.now(),
         signer=desk.signer(repo),
+        model_sha256=digests,
     )
+
+
+def _weights(found: Survey, where: Places) -> tuple[str, dict[str, str]]:
+    """The model's name and the sha256 of each file of its weights. Raises EngineError."""
+    model = find_model(found.config.settings.engine.model, where.models)
+    try:
+        return model.name, attest.digest_files(list(model.glob("*.safetensors")))
+    except OSError as error:
+        raise EngineError("cannot read the model", str(model), str(error), "./install.sh") from error
 
 
 def _nothing(planned: plan.Plan, found: Survey, quiet: bool) -> None:
@@ -121,16 +226,28 @@ def _nothing(planned: plan.Plan, found: Survey, quiet: bool) -> None:
         print(f"next: commit a task file under {' or '.join(found.config.settings.tasks.paths)}")
 
 
-async def _run(repo: Repo, frozen: nights.Frozen, where: Places, work: Path, quiet: bool) -> NightReport:
-    """Probe, start the engine, run, stop the engine; SIGINT and SIGTERM end it cleanly."""
+async def _run(
+    repo: Repo,
+    frozen: nights.Frozen,
+    where: Places,
+    work: Path,
+    quiet: bool,
+    proof: EgressProof,
+    line: socket.socket,
+) -> NightReport:
+    """Start the engine, run, stop the engine. The end of `line`, SIGINT and SIGTERM end it cleanly."""
     current = asyncio.current_task()
     loop = asyncio.get_running_loop()
-    if current is not None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, current.cancel)
+    assert current is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, current.cancel)
+
+    def asked_to_stop() -> None:
+        loop.remove_reader(line)
+        current.cancel()
+
+    loop.add_reader(line, asked_to_stop)
     try:
-        with screen.waiting("checking that nothing can leave", quiet):
-            proof = await asyncio.to_thread(egress.probe_egress)
         server = await open_engine(frozen, where, quiet)
         try:
             with screen.night_bar(quiet) as progress:
@@ -141,6 +258,8 @@ async def _run(repo: Repo, frozen: nights.Frozen, where: Places, work: Path, qui
             await server.close()
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
+    finally:
+        loop.remove_reader(line)
 
 
 async def open_engine(frozen: nights.Frozen, where: Places, quiet: bool) -> Engine:
@@ -154,7 +273,7 @@ async def open_engine(frozen: nights.Frozen, where: Places, quiet: bool) -> Engi
             model,
             runtime_dir=runtime,
             cache_dir=_made(where.cache / "engine"),
-            log_path=_made(where.state) / "engine.log",
+            log_path=_made(where.logs) / "engine.log",
             on_progress=say,
         )
 
@@ -168,7 +287,9 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     commit = repo.resolve(rev)
     parents = repo.commit_info(commit).parents
     before = repo.resolve(base) if base else (parents[0] if parents else commit)
-    config = read_config(repo, before, repo.entries(before))
+    entries = repo.entries(before)
+    trust.require(trust.look(repo, entries, where.state))
+    found = config.within(read_config(repo, before, entries), config.load_user(where.config).limits)
     tasks = {
         task.path for task in survey(repo, commit).tasks if task.spec is not None
     }  # they follow rules of their own
@@ -176,14 +297,15 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     work = _made(where.cache) / "checks" / f"{commit[:12]}-{time.monotonic_ns()}"
     work.mkdir(parents=True)
     try:
-        room = CheckRoom.open(repo, config, before, work)
+        room = CheckRoom.open(repo, found, before, work)
         results, out, err = asyncio.run(room.run(repo.tree_of(commit), "tree", names, targets))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results], indent=1))
     else:
-        print((out + err).decode("utf-8", "replace"), end="")
+        for line in (out + err).decode("utf-8", "replace").splitlines():
+            print(plan.printable(line))
         for result in results:
             print(
                 f"{result.name}: {'passed' if result.passed else 'FAILED'}"
@@ -195,21 +317,21 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
-def doctor(start: Path, where: Places, *, as_json: bool) -> int:
-    """Prove, not inspect: a sandbox that runs, a network that cannot be reached, a repository and a model."""
-    proof: list[EgressProof] = []
+def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: bool) -> int:
+    """Prove, not inspect: an enclosure that runs, a network that cannot be reached, a repository and a model."""
 
     def reach() -> str:
-        proof.append(egress.probe_egress())
-        if not proof[0].closed:
-            open_ = [attempt.target for attempt in proof[0].attempts if not attempt.error]
-            raise PantheonError("the sandbox is not closed", ", ".join(open_), "it was reached from inside")
-        return f"{len(proof[0].attempts)} ways out tried, none open"
+        proof = egress.probe_egress(environ)
+        if not proof.closed:
+            raise PantheonError("the sandbox is not closed", "; ".join(proof.ways), "it was reached from inside")
+        return f"{len(proof.attempts)} ways out tried, none open"
 
     trials: dict[str, Callable[[], str]] = {
         "repository": lambda: str(Repo.discover(start).root),
         "sandbox": process.require_sandbox,
         "network": reach,
+        "night": lambda: _enclosure_proof(start, where, environ),
+        "trust": lambda: _trust_said(start, where),
         "model": lambda: str(find_model("default", where.models)),
         "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
@@ -226,6 +348,32 @@ def doctor(start: Path, where: Places, *, as_json: bool) -> int:
         for name, (ok, text) in results.items():
             print(f"{'ok  ' if ok else 'FAIL'}  {name}: {text}")
     return 0 if all(ok for ok, _ in results.values()) else 1
+
+
+def _enclosure_proof(start: Path, where: Places, environ: Mapping[str, str]) -> str:
+    """Start the night's enclosure around a child that starts a sandbox of its own."""
+    repo = Repo.discover(start)
+    sandbox = enclosure.night_sandbox(repo, where, None, environ)
+    try:
+        code = process.enclosed(
+            [sys.executable, "-P", "-m", "pantheon.cli", "night", "--enclosed", "-1"],
+            sandbox=sandbox,
+            order=b"",
+            keep=(),
+            on_ready=lambda: None,
+        )
+    finally:
+        enclosure.tidy(repo)
+    if code != 0:
+        raise SandboxError("no sandbox in the sandbox, no night", "bwrap", f"it ended with {code}")
+    return "an enclosure without network runs, and a tool's sandbox inside it"
+
+
+def _trust_said(start: Path, where: Places) -> str:
+    repo = Repo.discover(start)
+    found = trust.look(repo, repo.entries(repo.head().commit), where.state)
+    trust.require(found)
+    return f"{config.DIRECTORY}/ is as packaged" if not found.foreign else f"{config.DIRECTORY}/ was trusted by you"
 
 
 def _base(start: Path) -> tuple[Repo, str]:

@@ -69,10 +69,11 @@ def read_config(repo: Repo, commit: str, entries: Mapping[str, Entry]) -> config
     return found
 
 
-def survey(repo: Repo, commit: str) -> Survey:
-    """Read a commit. Raises ConfigError for its configuration; damaged task files become `problems`."""
+def survey(repo: Repo, commit: str, limits: config.UserLimits | None = None, protected: tuple[str, ...] = ()) -> Survey:
+    """Read a commit, within the user's limits and with further patterns of paths to protect. Raises ConfigError for its
+    configuration; damaged task files become `problems`."""
     entries = repo.entries(commit)
-    settings = read_config(repo, commit, entries)
+    settings = config.within(read_config(repo, commit, entries), limits or config.UserLimits(), protected)
     found: list[Task] = []
     problems: list[str] = []
     for path in tasks.select(sorted(entries), settings.settings.tasks.paths):

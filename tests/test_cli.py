@@ -30,29 +30,29 @@ NOTES = {
 
 
 def run(
-    capsys: pytest.CaptureFixture[str], cwd: Path, monkeypatch: pytest.MonkeyPatch, *args: str
+    capfd: pytest.CaptureFixture[str], cwd: Path, monkeypatch: pytest.MonkeyPatch, *args: str
 ) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of one command typed in `cwd`."""
     monkeypatch.chdir(cwd)
     code = main(list(args))
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     return code, said.out, said.err
 
 
 class Shell:
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
+    def __init__(self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capfd, self.monkeypatch = capfd, monkeypatch
 
     def __call__(self, cwd: Path, *args: str, code: int = 0) -> str:
-        got, out, err = run(self.capsys, cwd, self.monkeypatch, *args)
+        got, out, err = run(self.capfd, cwd, self.monkeypatch, *args)
         assert got == code, f"{args}: exit {got}\n{out}\n{err}"
         assert "Traceback" not in err
         return out + err
 
 
 @pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    return Shell(capsys, monkeypatch)
+def shell(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capfd, monkeypatch)
 
 
 def test_a_day_from_init_to_accept_and_uninstall(shell: Shell, make_repo: MakeRepo) -> None:

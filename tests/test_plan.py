@@ -8,7 +8,7 @@ import pytest
 
 from pantheon import plan
 from pantheon.errors import ConfigError
-from pantheon.records import Finding, Flow, FlowMatch, FlowNode, PullItem, PullRequest, Repair, Task, TaskSpec
+from pantheon.records import Finding, Flow, FlowMatch, FlowNode, PullItem, PullRequest, Repair, Task, TaskSpec, seconds
 
 FLOWS = {
     "docops": Flow(
@@ -106,13 +106,13 @@ def test_what_was_rejected_comes_back_only_when_the_file_changes() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("90s", 90), ("10m", 600), ("6h", 21600), ("1d", 86400), ("1.5h", 5400)])
 def test_budgets(text: str, value: float) -> None:
-    assert plan.seconds(text) == value
+    assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "-5m", "0m", "5 weeks", "1e9m"])
 def test_bad_budgets_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
-        plan.seconds(text)
+        seconds(text)
 
 
 def test_paths_are_shown_without_control_characters() -> None:

@@ -171,7 +171,7 @@ def test_new_tests_come_with_a_change_and_steer_nothing() -> None:
 )  # fmt: skip
 def test_what_steers_test_runs_is_protected_everywhere(path: str) -> None:
     assert testpaths.steering(path)
-    assert gate.protected_paths([path]) == (path,)
+    assert gate.held_paths([path]) == (path,)
     assert any(path in why for why in findings([SOURCE, Edit(path, None, b"")]))
 
 

@@ -1,0 +1,114 @@
+"""What a `git push` may take along: the question that the pre-push hook asks.
+
+The bot's own refs stay on this machine unless a person says otherwise, and no protected branch leaves with work of the
+bot that nobody accepted. Decides from git's lines and local records; refuses nothing but that, warns of secrets.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import pathspec
+
+from pantheon import prs, redact
+from pantheon.git import NAMESPACES, Repo
+from pantheon.plan import printable
+from pantheon.records import PullRequest, PullState, Record
+
+RUN_TRAILER = "Pantheon-Run"
+ALLOW = "PANTHEON_PUSH=1"
+SCAN_S = 10.0  # how long artifacts that are about to be published are searched
+SCAN_BYTES = 1 << 20  # of one artifact
+
+
+class Update(Record):
+    """One line that git gives to the hook. An oid of zeros: the ref is not there; as local: it is to be deleted."""
+
+    local: str
+    local_oid: str
+    remote: str
+    remote_oid: str
+
+    @property
+    def deletes(self) -> bool:
+        return not self.local_oid.strip("0")
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The names of ours in it: publishing a private ref under another name publishes it as well."""
+        return tuple(dict.fromkeys(name for name in (self.local, self.remote) if name.startswith(NAMESPACES)))
+
+
+def updates(lines: Iterable[str]) -> list[Update]:
+    """Git's lines `local-ref oid remote-ref oid`; what has another form is left out."""
+    words = (line.split(" ") for line in lines)
+    found = [Update(local=w[0], local_oid=w[1], remote=w[2], remote_oid=w[3]) for w in words if len(w) == 4]
+    return [one for one in found if not one.deletes]
+
+
+def private(pushed: Sequence[Update]) -> list[str]:
+    """Why refs of the bot's are not pushed: a line for each."""
+    names = dict.fromkeys(name for one in pushed for name in one.ours)
+    return [f"not pushed: {printable(name)} is the bot's and stays local" for name in names]
+
+
+def unaccepted(repo: Repo, pushed: Sequence[Update], remote: str, protected: Sequence[str]) -> list[str]:
+    """Why a protected branch is not pushed: a line for each PR whose work is in it without being accepted."""
+    spec = pathspec.GitIgnoreSpec.from_lines([f"/{pattern}" for pattern in protected])
+    heads = [one for one in pushed if spec.match_file(one.remote.removeprefix("refs/heads/"))]
+    heads = [one for one in heads if one.remote.startswith("refs/heads/") and repo.knows(one.local_oid)]
+    if not heads:
+        return []
+    waiting = _waiting(prs.load_all(repo))
+    there = f"refs/remotes/{remote}/"
+    published = [oid for name, oid in repo.refs(there).items() if spec.match_file(name.removeprefix(there))]
+    said: dict[str, None] = {}
+    for head in heads if waiting else ():
+        known = head.remote_oid.strip("0") and repo.knows(head.remote_oid)
+        excluded = [head.remote_oid] if known else published
+        for commit, runs in repo.trailers(RUN_TRAILER, head.local_oid, excluded):
+            for pull in filter(None, map(waiting.get, runs)):
+                why = "was dropped from" if pull.state is PullState.ACCEPTED else f"nobody accepted ({pull.state}):"
+                said[f"not pushed: {printable(head.remote)} holds {commit[:12]}, which {why} PR {pull.id}"] = None
+    return list(said)
+
+
+def _waiting(pulls: Sequence[PullRequest]) -> dict[str, PullRequest]:
+    """run -> its PR, of the runs that no person accepted."""
+    accepted = {item.run for pull in pulls if pull.state is PullState.ACCEPTED for item in pull.live}
+    return {item.run: pull for pull in pulls for item in pull.items if item.run and item.run not in accepted}
+
+
+def secrets(repo: Repo, pushed: Sequence[Update], clock: Callable[[], float] = time.monotonic) -> list[str]:
+    """What looks like a secret in the bot's objects that are about to be published: older versions stored them."""
+    until = clock() + SCAN_S
+    said: list[str] = []
+    seen: set[str] = set()
+    for one in pushed:
+        if not one.ours or one.local.startswith("refs/heads/"):
+            continue
+        for path, entry in repo.entries(one.local_oid).items():
+            if entry.oid in seen or stat.S_IFMT(entry.mode) != stat.S_IFREG:
+                continue
+            if clock() > until:
+                return [*said, f"warning: not everything was searched for secrets: {SCAN_S:g} s were over"]
+            seen.add(entry.oid)
+            kinds = dict.fromkeys(found.kind for found in redact.find(repo.read_blob(entry.oid)[:SCAN_BYTES]))
+            said += [f"warning: {printable(path)} of {printable(one.local)} holds what looks like {k}" for k in kinds]
+    return said
+
+
+def answer(
+    repo: Repo, lines: Iterable[str], *, remote: str, protected: Sequence[str], allow: bool
+) -> tuple[int, list[str]]:
+    """The exit status of the pre-push hook and what it says."""
+    pushed = updates(lines)
+    if allow:
+        return 0, secrets(repo, pushed)
+    said = [*private(pushed), *unaccepted(repo, pushed, remote, protected)]
+    if not said:
+        return 0, []
+    accept = "to take it: git pantheon accept N; " if any("PR " in line for line in said) else ""
+    return 1, [*said, f"{accept}to publish it all the same: {ALLOW} git push ..."]
