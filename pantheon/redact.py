@@ -6,53 +6,22 @@ comment that asks to be left alone. A secret's value never leaves this module: w
 It stores nothing, and does not decide what happens to a change.
 
 Detectors that know a secret by its form run on everything. Those that go by a name or by randomness run only on added
-lines, because artifacts are full of digests and object ids.
+lines, because artifacts are full of digests and object ids. All of them are loaded with the first text that gives them
+something to look at: they bring an HTTP client along, which would cost the bare command its 100 ms.
 """
 
 from __future__ import annotations
 
 import base64
 import bisect
+import functools
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-from detect_secrets.filters import heuristic
-from detect_secrets.plugins.artifactory import ArtifactoryDetector
-from detect_secrets.plugins.aws import AWSKeyDetector
-from detect_secrets.plugins.azure_storage_key import AzureStorageKeyDetector
-from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
-from detect_secrets.plugins.basic_auth import BasicAuthDetector
-from detect_secrets.plugins.cloudant import CloudantDetector
-from detect_secrets.plugins.discord import DiscordBotTokenDetector
-from detect_secrets.plugins.github_token import GitHubTokenDetector
-from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
-from detect_secrets.plugins.high_entropy_strings import Base64HighEntropyString, HexHighEntropyString
-from detect_secrets.plugins.ibm_cloud_iam import IbmCloudIamDetector
-from detect_secrets.plugins.ibm_cos_hmac import IbmCosHmacDetector
-from detect_secrets.plugins.jwt import JwtTokenDetector
-from detect_secrets.plugins.keyword import (
-    CONFIG_DENYLIST_REGEX_TO_GROUP,
-    QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP,
-    REGEX_BY_FILETYPE,
-    KeywordDetector,
-)
-from detect_secrets.plugins.mailchimp import MailchimpDetector
-from detect_secrets.plugins.npm import NpmDetector
-from detect_secrets.plugins.openai import OpenAIDetector
-from detect_secrets.plugins.private_key import PrivateKeyDetector
-from detect_secrets.plugins.pypi_token import PypiTokenDetector
-from detect_secrets.plugins.sendgrid import SendGridDetector
-from detect_secrets.plugins.slack import SlackDetector
-from detect_secrets.plugins.softlayer import SoftlayerDetector
-from detect_secrets.plugins.square_oauth import SquareOAuthDetector
-from detect_secrets.plugins.stripe import StripeDetector
-from detect_secrets.plugins.telegram_token import TelegramBotTokenDetector
-from detect_secrets.plugins.twilio import TwilioKeyDetector
-from detect_secrets.util.filetype import determine_file_type
+from typing import Any, Protocol
 
 from pantheon.records import Item, Run, Task
 
@@ -62,8 +31,9 @@ WINDOW = 2048  # characters that the patterns see at once: some of them are quad
 BEFORE = 256  # of those, in front of the hint
 TAIL = 8192  # of a token, beyond what its pattern asks for
 LINE = 4096  # characters of an added line that are looked at together
-BASIC_AUTH = BasicAuthDetector.secret_type
-PRIVATE_KEY = PrivateKeyDetector.secret_type
+# Kinds that are treated in a way of their own, as detect-secrets calls them.
+ARTIFACTORY, BASIC_AUTH, IBM_IAM = "Artifactory Credentials", "Basic Auth Credentials", "IBM Cloud IAM Key"
+JWT, PRIVATE_KEY = "JSON Web Token", "Private Key"
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +44,9 @@ class Secret:
     column: int
     length: int
     kind: str
+
+
+Finds = tuple[tuple[str, Secret], ...]  # (the file's path, where in it)
 
 
 @dataclass(frozen=True, order=True)
@@ -88,56 +61,68 @@ class _Span:
 # --- the detectors ---------------------------------------------------------------------------------------------------
 
 
-class _Tokens(RegexBasedDetector):
-    """Tokens with a fixed beginning that detect-secrets does not know. `secret` names the part to hide."""
+@dataclass(frozen=True)
+class _Detector:
+    """A kind of secret and its patterns. A group called `secret` is the part to hide."""
 
-    def __init__(self, kind: str, *patterns: str) -> None:
-        self._kind = kind
-        self._patterns = tuple(re.compile(pattern) for pattern in patterns)
-
-    @property
-    def secret_type(self) -> str:
-        return self._kind
-
-    @property
-    def denylist(self) -> Iterable[re.Pattern[str]]:
-        return self._patterns
+    kind: str
+    patterns: tuple[re.Pattern[str], ...]
 
 
+_PLUGINS = (  # of detect-secrets; the one for IP addresses is left out, they are no secrets
+    *("artifactory.ArtifactoryDetector", "aws.AWSKeyDetector", "azure_storage_key.AzureStorageKeyDetector"),
+    *("basic_auth.BasicAuthDetector", "cloudant.CloudantDetector", "discord.DiscordBotTokenDetector"),
+    *("github_token.GitHubTokenDetector", "gitlab_token.GitLabTokenDetector", "ibm_cloud_iam.IbmCloudIamDetector"),
+    *("ibm_cos_hmac.IbmCosHmacDetector", "jwt.JwtTokenDetector", "mailchimp.MailchimpDetector", "npm.NpmDetector"),
+    *("openai.OpenAIDetector", "private_key.PrivateKeyDetector", "pypi_token.PypiTokenDetector"),
+    *("sendgrid.SendGridDetector", "slack.SlackDetector", "softlayer.SoftlayerDetector"),
+    *("square_oauth.SquareOAuthDetector", "stripe.StripeDetector", "telegram_token.TelegramBotTokenDetector"),
+    "twilio.TwilioKeyDetector",
+)
 _GAP = r"\s+[-+]?\s*"  # between words that may stand on lines of a patch
 
-_DETECTORS: tuple[RegexBasedDetector, ...] = (
-    *(ArtifactoryDetector(), AWSKeyDetector(), AzureStorageKeyDetector(), BasicAuthDetector(), CloudantDetector()),
-    *(DiscordBotTokenDetector(), GitHubTokenDetector(), GitLabTokenDetector(), IbmCloudIamDetector()),
-    *(IbmCosHmacDetector(), JwtTokenDetector(), MailchimpDetector(), NpmDetector(), OpenAIDetector()),
-    *(PrivateKeyDetector(), PypiTokenDetector(), SendGridDetector(), SlackDetector(), SoftlayerDetector()),
-    *(SquareOAuthDetector(), StripeDetector(), TelegramBotTokenDetector(), TwilioKeyDetector()),
-    _Tokens("Anthropic Token", r"sk-ant-[A-Za-z0-9_-]{16,}"),
-    _Tokens("OpenAI Token", r"sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}"),
-    _Tokens("Hugging Face Token", r"(?:hf|api_org)_[A-Za-z0-9]{30,}"),
-    _Tokens("Google API Key", r"AIza[0-9A-Za-z_-]{35}"),
-    _Tokens("Google OAuth Secret", r"GOCSPX-[A-Za-z0-9_-]{20,}", r"ya29\.[0-9A-Za-z_-]{20,}"),
-    _Tokens("age Secret Key", r"AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{50,}", r"age-secret-key-(?:pq-)?1[0-9a-z]{50,}"),
-    _Tokens("GitHub Token", r"github_pat_[A-Za-z0-9_]{22,}"),
-    _Tokens("GitLab Token", r"gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas|ffct|wt)-[A-Za-z0-9_-]{20,}"),
-    _Tokens("Slack Token", r"(?:xox[a-z]|xapp)-[A-Za-z0-9.-]{10,}"),
-    _Tokens("Stripe Access Key", r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}", r"whsec_[A-Za-z0-9+/=]{24,}"),
-    _Tokens("Square OAuth Secret", r"sq0(?:atp|csp)-[0-9A-Za-z_-]{22,}"),
-    _Tokens("NPM tokens", r"npm_[A-Za-z0-9]{30,}", r":_(?:authToken|auth|password)=\s*(?P<secret>[^\s\"'\\]{8,})"),
-    _Tokens("PyPI Token", r"pypi-AgE[A-Za-z0-9_-]{40,}"),
-    _Tokens("Vault Token", r"hv[sbr]\.[A-Za-z0-9_-]{24,}"),
-    _Tokens("DigitalOcean Token", r"do[opr]_v1_[a-f0-9]{40,}"),
-    _Tokens("Shopify Token", r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}"),
-    _Tokens("Databricks Token", r"dapi[a-f0-9]{32}"),
-    _Tokens("Azure Storage Account access key", r"SharedAccessKey=(?P<secret>[A-Za-z0-9+/=]{32,})"),
-    _Tokens("JSON Web Token", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"),
-    _Tokens("Authorization Header", r"uthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:Bearer|Basic|[tT]oken)\s{1,4}"
+_OWN: tuple[tuple[str, ...], ...] = (  # what detect-secrets does not know, or knows too narrowly
+    ("Anthropic Token", r"sk-ant-[A-Za-z0-9_-]{16,}"),
+    ("OpenAI Token", r"sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,}"),
+    ("Hugging Face Token", r"(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    ("Google API Key", r"AIza[0-9A-Za-z_-]{35}"),
+    ("Google OAuth Secret", r"GOCSPX-[A-Za-z0-9_-]{20,}", r"ya29\.[0-9A-Za-z_-]{20,}"),
+    ("age Secret Key", r"AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{50,}", r"age-secret-key-(?:pq-)?1[0-9a-z]{50,}"),
+    ("GitHub Token", r"github_pat_[A-Za-z0-9_]{22,}"),
+    ("GitLab Token", r"gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas|ffct|wt)-[A-Za-z0-9_-]{20,}"),
+    ("Slack Token", r"(?:xox[a-z]|xapp)-[A-Za-z0-9.-]{10,}"),
+    ("Stripe Access Key", r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}", r"whsec_[A-Za-z0-9+/=]{24,}"),
+    ("Square OAuth Secret", r"sq0(?:atp|csp)-[0-9A-Za-z_-]{22,}"),
+    ("NPM tokens", r"npm_[A-Za-z0-9]{30,}", r":_(?:authToken|auth|password)=\s*(?P<secret>[^\s\"'\\]{8,})"),
+    ("PyPI Token", r"pypi-AgE[A-Za-z0-9_-]{40,}"),
+    ("Vault Token", r"hv[sbr]\.[A-Za-z0-9_-]{24,}"),
+    ("DigitalOcean Token", r"do[opr]_v1_[a-f0-9]{40,}"),
+    ("Shopify Token", r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}"),
+    ("Databricks Token", r"dapi[a-f0-9]{32}"),
+    ("Azure Storage Account access key", r"SharedAccessKey=(?P<secret>[A-Za-z0-9+/=]{32,})"),
+    ("JSON Web Token", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}"),
+    ("Authorization Header", r"uthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:Bearer|Basic|[tT]oken)\s{1,4}"
             r"(?P<secret>[A-Za-z0-9._~+/=-]{16,})"),
-    _Tokens("netrc Password", rf"(?:machine{_GAP}[^\s\"\\]{{1,256}}|default){_GAP}login{_GAP}[^\s\"\\]{{1,256}}"
+    ("netrc Password", rf"(?:machine{_GAP}[^\s\"\\]{{1,256}}|default){_GAP}login{_GAP}[^\s\"\\]{{1,256}}"
             rf"(?:{_GAP}account{_GAP}[^\s\"\\]{{1,256}})?{_GAP}password{_GAP}(?P<secret>[^\s\"\\]+)"),
-    _Tokens(BASIC_AUTH, r"://[^\s/:@\"'\\]{0,128}:[^\s/?#\"'\\()<>\[\],]{3,256}@[A-Za-z0-9]"),
-    _Tokens(PRIVATE_KEY, r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=]*"),
+    (BASIC_AUTH, r"://[^\s/:@\"'\\]{0,128}:[^\s/?#\"'\\()<>\[\],]{3,256}@[A-Za-z0-9]"),
+    (PRIVATE_KEY, r"b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=]*"),
 )  # fmt: skip
+
+
+@functools.cache
+def _detectors() -> tuple[_Detector, ...]:
+    """Every detector of a form. Of detect-secrets' plugins nothing but the name and the patterns is kept."""
+    plugins = [_plugin(name)() for name in _PLUGINS]
+    own = [_Detector(kind, tuple(re.compile(pattern) for pattern in patterns)) for kind, *patterns in _OWN]
+    return (*(_Detector(plugin.secret_type, tuple(plugin.denylist)) for plugin in plugins), *own)
+
+
+def _plugin(name: str) -> Any:
+    module, _, attribute = name.partition(".")
+    return getattr(importlib.import_module(f"detect_secrets.plugins.{module}"), attribute)
+
+
 # Where a detector's secret can be, found cheaply and in linear time. Most secrets lie in a long run of such characters
 # and hold one of these beginnings; the others follow a name, or stand in a form of their own.
 _RUN = re.compile(r"[A-Za-z0-9_=+/.:@~-]{16,}")
@@ -183,6 +168,21 @@ def find(data: str | bytes) -> tuple[Secret, ...]:
     """The secrets in a text that are known by their form, in their order. Bytes that are not UTF-8 are looked over."""
     text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
     return _placed(text, _spans(text))
+
+
+def scan(files: Iterable[tuple[str, bytes]], max_bytes: int) -> tuple[Finds, bool]:
+    """The secrets in named files, as (name, where), and whether all were read: none is asked for past `max_bytes`.
+
+    For what was stored before there was a scan, or by somebody else. Files may be read as they are asked for.
+    """
+    found: list[tuple[str, Secret]] = []
+    left = max_bytes
+    for name, data in files:
+        found += [(name, secret) for secret in find(data[: max(left, 0)])]
+        left -= len(data)
+        if left < 0:
+            return tuple(found), False
+    return tuple(found), True
 
 
 def _placed(text: str, spans: Sequence[_Span]) -> tuple[Secret, ...]:
@@ -260,13 +260,13 @@ def _blocks(text: str) -> Iterator[_Span]:
 def _tokens(text: str) -> Iterator[_Span]:
     for low, high in _windows(text):
         window = text[low:high]
-        for detector in _DETECTORS:
-            for pattern in detector.denylist:
+        for detector in _detectors():
+            for pattern in detector.patterns:
                 for match in pattern.finditer(window):
-                    span = _secret_part(detector.secret_type, match)
-                    if span is not None:
-                        start, end = low + span[0], low + span[1]
-                        yield _Span(start, _end(text, end, detector.secret_type), detector.secret_type)
+                    part = _secret_part(detector.kind, match)
+                    if part is not None:
+                        end = _end(text, low + part[1], detector.kind)
+                        yield _Span(low + part[0], end, detector.kind)
 
 
 def _windows(text: str) -> Iterator[tuple[int, int]]:
@@ -295,7 +295,7 @@ def _windows(text: str) -> Iterator[tuple[int, int]]:
 def _secret_part(kind: str, match: re.Match[str]) -> tuple[int, int] | None:
     """Which characters of a match are the secret; None when they only look like one."""
     if "secret" in match.re.groupindex:
-        return None if match["secret"].startswith(MARKER) else match.span("secret")
+        return None if match["secret"].startswith((MARKER, "{", "$", "<", "%")) else match.span("secret")
     if kind == BASIC_AUTH:
         start, end = match.start() + 3, match.start() + match[0].rindex("@")
         return None if set('"\\') & set(match[0]) else (start, end)
@@ -310,11 +310,11 @@ def _secret_part(kind: str, match: re.Match[str]) -> tuple[int, int] | None:
 
 def _plausible(kind: str, value: str) -> bool:
     """Whether a value that fits a wide pattern can be a secret: words fit some of them too."""
-    if kind == ArtifactoryDetector.secret_type:
+    if kind == ARTIFACTORY:
         return any(c.isdigit() for c in value[3:]) and any(c.isalpha() for c in value[3:])
-    if kind == IbmCloudIamDetector.secret_type:
+    if kind == IBM_IAM:
         return any(c.isdigit() for c in value) and any(c.isupper() for c in value) and any(c.islower() for c in value)
-    if kind == JwtTokenDetector.secret_type:
+    if kind == JWT:
         return _is_json(value.split(".")[0])
     return True
 
@@ -330,7 +330,7 @@ def _is_json(part: str) -> bool:
 def _end(text: str, end: int, kind: str) -> int:
     if kind in _KEEPS_ITS_END:
         return end
-    tail = (_JWT_TAIL if kind == JwtTokenDetector.secret_type else _TAIL).match(text, end, end + TAIL)
+    tail = (_JWT_TAIL if kind == JWT else _TAIL).match(text, end, end + TAIL)
     return tail.end() if tail else end
 
 
@@ -426,8 +426,6 @@ def clean_task(task: Task) -> Task:
 
 # --- what a change adds ----------------------------------------------------------------------------------------------
 
-_ENTROPY = (Base64HighEntropyString(limit=4.5), HexHighEntropyString(limit=3.0))
-_KEYWORD = KeywordDetector()
 _NAMES = re.compile(r"key|pass|pwd|secret|contrase", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"key|pass|pwd|secret|token|credential|contrase|bearer|auth(?!or)", re.IGNORECASE)
 _DIGEST_NAME = re.compile(r"sha|commit|digest|hash|checksum|oid|integrity|revision|etag|uuid|tree|blob", re.IGNORECASE)
@@ -448,7 +446,7 @@ class Edit(Protocol):
     def new(self) -> bytes | None: ...
 
 
-def added(edits: Sequence[Edit]) -> tuple[tuple[str, Secret], ...]:
+def added(edits: Sequence[Edit]) -> Finds:
     """The secrets that a change brings in, as (path, where); line 0 is the path itself.
 
     Moving one is not bringing it in: the base of the same file held it, or a line that some file lost.
@@ -465,9 +463,15 @@ def added(edits: Sequence[Edit]) -> tuple[tuple[str, Secret], ...]:
         known = _spans(text)
         loose = _loose(text, set(base.split("\n")), edit.path)
         spans = _merged([*known, *(s for s in loose if not any(s.start < k.end and k.start < s.end for k in known))])
-        fresh = [s for s in spans if text[s.start : s.end] not in base and text[s.start : s.end] not in gone]
+        fresh = [s for s in spans if not _stood(text[s.start : s.end], base, gone)]
         found += [(edit.path, secret) for secret in _placed(text, fresh)]
     return tuple(found)
+
+
+def _stood(value: str, *texts: str) -> bool:
+    """Whether a value stands in one of the texts; a short one as a word, because it is part of many others."""
+    whole = re.compile(re.escape(value) if len(value) >= 16 else rf"(?<!\w){re.escape(value)}(?!\w)")
+    return any(value in text and whole.search(text) for text in texts)
 
 
 def _text(data: bytes | None) -> str:
@@ -492,11 +496,31 @@ def _loose(text: str, before: set[str], path: str) -> Iterator[_Span]:
         place += len(line) + 1
 
 
+@functools.cache
+def _judges() -> _Judges:
+    names = ("plugins.keyword", "filters.heuristic", "util.filetype")
+    keyword, heuristic, filetype = (importlib.import_module(f"detect_secrets.{name}") for name in names)
+    base64_strings = _plugin("high_entropy_strings.Base64HighEntropyString")(limit=4.5)
+    hex_strings = _plugin("high_entropy_strings.HexHighEntropyString")(limit=3.0)
+    return _Judges((base64_strings, hex_strings), keyword.KeywordDetector(), keyword, heuristic, filetype)
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """The parts of detect-secrets that go by randomness and by names, and its filters of false alarms."""
+
+    entropy: tuple[Any, ...]
+    keyword: Any
+    forms: Any
+    heuristic: Any
+    filetype: Any
+
+
 def _random(line: str) -> Iterator[tuple[str, str]]:
     """The quoted values of a line that look random."""
     if '"' not in line and "'" not in line:
         return
-    for detector in _ENTROPY:
+    for detector in _judges().entropy:
         for value in detector.analyze_string(line):
             if (
                 detector.calculate_shannon_entropy(value) > detector.entropy_limit
@@ -511,23 +535,22 @@ def _named(line: str, path: str) -> Iterator[tuple[str, str]]:
     """The values of a line whose names say that they are secret."""
     if not _NAMES.search(line):
         return
-    forms = REGEX_BY_FILETYPE.get(determine_file_type(path), QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP)
-    for value in _KEYWORD.analyze_string(line, denylist_regex_to_group=forms):
-        if not _harmless(value, line, _KEYWORD) and not heuristic.is_indirect_reference(line):
-            yield value, _KEYWORD.secret_type
-    if forms is QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP:  # front matter, and what people paste: no quotes needed
-        for value in _KEYWORD.analyze_string(line, denylist_regex_to_group=CONFIG_DENYLIST_REGEX_TO_GROUP):
-            if (
-                len(value) >= 8
-                and re.fullmatch(r"\S+", value)
-                and re.search(r"\d", value)
-                and not _harmless(value, line, _KEYWORD)
-            ):
-                yield value, _KEYWORD.secret_type
+    judges = _judges()
+    quoted = judges.forms.QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP
+    forms = judges.forms.REGEX_BY_FILETYPE.get(judges.filetype.determine_file_type(path), quoted)
+    for value in judges.keyword.analyze_string(line, denylist_regex_to_group=forms):
+        if not _harmless(value, line, judges.keyword) and not judges.heuristic.is_indirect_reference(line):
+            yield value, judges.keyword.secret_type
+    if forms is quoted:  # front matter, and what people paste: no quotes needed, but then it must not be a word
+        loose = judges.forms.CONFIG_DENYLIST_REGEX_TO_GROUP
+        for value in judges.keyword.analyze_string(line, denylist_regex_to_group=loose):
+            if re.fullmatch(r"(?=.*\d)\S{8,}", value) and not _harmless(value, line, judges.keyword):
+                yield value, judges.keyword.secret_type
 
 
-def _harmless(value: str, line: str, detector: BasePlugin) -> bool:
+def _harmless(value: str, line: str, detector: Any) -> bool:
     """detect-secrets' own filters: ids, sequences, templates, references."""
+    heuristic = _judges().heuristic
     return (
         heuristic.is_sequential_string(value)
         or heuristic.is_potential_uuid(value)

@@ -212,10 +212,10 @@ def test_json_stays_json(value: object) -> None:
 
 
 def detectors() -> Iterator[tuple[str, re.Pattern[str]]]:
-    for detector in redact._DETECTORS:
-        for pattern in detector.denylist:
+    for detector in redact._detectors():
+        for pattern in detector.patterns:
             if "(?<=" not in pattern.pattern:
-                yield detector.secret_type, pattern
+                yield detector.kind, pattern
 
 
 @pytest.mark.parametrize(("kind", "pattern"), list(detectors()), ids=lambda x: x if isinstance(x, str) else "")
@@ -276,8 +276,8 @@ def test_nothing_is_asked_of_the_network(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a secret was about to be verified")
 
-    for detector in (*redact._DETECTORS, *redact._ENTROPY, redact._KEYWORD):
-        monkeypatch.setattr(type(detector), "verify", refuse)
+    for name in redact._PLUGINS:
+        monkeypatch.setattr(redact._plugin(name), "verify", refuse)
     for kind in KINDS:
         redact.find(planted(kind))
         redact.scrub(planted(kind).encode())
@@ -425,6 +425,24 @@ def test_no_object_of_a_stored_run_holds_a_planted_secret(
         assert not leaks(line.encode(), kind)
 
 
+def test_what_was_stored_before_there_was_a_scan_is_found(make_repo: MakeRepo) -> None:
+    repo = Repo.discover(make_repo())
+    files = {
+        "n/a.log": b"x" * 1000,
+        "n/b.json": json.dumps({"a": f"x\n{planted('rsa')}"}).encode(),
+        "n/c.log": b"\xff\n\n" + planted("aws id").encode(),
+    }
+    tree = repo.write_tree(None, {path: (0o100644, repo.write_blob(data)) for path, data in files.items()})
+    found, complete = artifacts.find_secrets(repo, tree)
+    assert complete
+    assert [(path, secret.kind, secret.line) for path, secret in found] == [
+        ("n/b.json", "Private Key", 1),
+        ("n/c.log", "AWS Access Key", 3),
+    ]
+    assert artifacts.find_secrets(repo, tree, 900) == ((), False)
+    assert artifacts.find_secrets(repo, tree, sum(map(len, files.values()))) == (found, True)
+
+
 def test_decisions_and_titles_are_scrubbed_where_they_are_stored(make_repo: MakeRepo) -> None:
     repo = Repo.discover(make_repo())
     head = repo.head().commit
@@ -511,6 +529,22 @@ def test_a_secret_that_an_agent_adds_is_refused_and_reached_by_no_ref(make_repo:
     assert not [oid for oid, data in everything(repo).items() if leaks(data, "github")]
     patch = artifacts.read_artifact(repo, run.id, "merge", "diff.patch")
     assert b"+token: '[pantheon: redacted GitHub Token]'\n" in patch
+
+
+def test_a_secret_in_a_name_stays_out_of_every_message_and_prompt(make_repo: MakeRepo, tmp_path: Path) -> None:
+    """The tree has to hold the name, and the queue the path; nothing else does."""
+    token = planted("hugging face")
+    note = "# Care of the oven\n\nThe oven in the boathouse is cleaned every Friday.\n"
+    repo = Repo.discover(make_repo({f"docs/{token}.md": note, "docs/tasks/tidy.md": TASK.format("a crane")}))
+    (run,) = play(repo, tmp_path / "work", ScriptedEngine()).runs
+    assert run.outcome is Outcome.ACCEPTED, run.reason
+    assert run.item.target == f"docs/{token}.md"
+    messages = git("log", "--all", "--format=%B%N", "--notes=pantheon/*", cwd=repo.root)
+    assert "redacted Hugging Face Token" in messages
+    assert not leaks(messages.encode(), "hugging face")
+    for path, entry in repo.entries(run.run_commit or "").items():
+        if path != artifacts.RUN_FILE:
+            assert not leaks(repo.read_blob(entry.oid), "hugging face"), path
 
 
 def test_secrets_in_a_task_and_in_a_finding_stay_out_of_the_nights_files(make_repo: MakeRepo, tmp_path: Path) -> None:
