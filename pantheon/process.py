@@ -18,6 +18,7 @@ import contextlib
 import functools
 import math
 import os
+import platform
 import re
 import resource
 import selectors
@@ -36,6 +37,7 @@ from pantheon.errors import SandboxError
 from pantheon.limits import Completed as Completed
 from pantheon.limits import Limits as Limits
 from pantheon.sandbox import (
+    MACHINES,
     PACKAGE_INSIDE,
     SHM_INSIDE,
     TMP_INSIDE,
@@ -69,7 +71,7 @@ def base_env(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def _sandbox_argv(bwrap: str, sandbox: Sandbox, env: Mapping[str, str]) -> list[str]:
     """The bwrap command up to `--`; the caller adds the descriptors' options. Later mounts hide earlier ones."""
     size = str(sandbox.tmp_bytes)
-    tmpfs = ["--size", size, "--tmpfs"] if "--size" in _options(bwrap) else ["--tmpfs"]
+    tmpfs = ["--size", size, "--tmpfs"]
     system, pythons = system_paths()
     argv, proc = _namespaces(bwrap, sandbox.nests)
     argv += ["--new-session", "--die-with-parent", "--clearenv", "--cap-drop", "ALL", "--hostname", sandbox.hostname]
@@ -99,9 +101,14 @@ def _namespaces(bwrap: str, nests: bool) -> tuple[list[str], list[str]]:
     user namespace may not map root again.
     """
     if not nests:
-        lock = ["--disable-userns"] if "--disable-userns" in _options(bwrap) else []
         hidden = [word for path in kernel_files() for word in ("--ro-bind", "/dev/null", path)]
-        return [bwrap, "--unshare-user", "--unshare-all", *lock], ["--proc", "/proc", *hidden, "--remount-ro", "/proc"]
+        return [bwrap, "--unshare-user", "--unshare-all", "--disable-userns"], [
+            "--proc",
+            "/proc",
+            *hidden,
+            "--remount-ro",
+            "/proc",
+        ]
     shared = ["--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-uts"]  # the cgroup namespace stays
     if os.geteuid() != 0:
         return [bwrap, *shared, "--unshare-pid"], ["--proc", "/proc"]
@@ -139,6 +146,9 @@ def _no_core() -> list[str]:
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 or not os.access("/usr/bin/prlimit", os.X_OK):
         return []
     return ["/usr/bin/prlimit", "--core=1:1", "--"]
+
+
+_NEEDED = frozenset(("--size", "--disable-userns", "--json-status-fd", "--seccomp"))
 
 
 @functools.cache
@@ -476,6 +486,13 @@ def require_sandbox() -> str:
         raise SandboxError(
             "no sandbox, no night", "bwrap", "bubblewrap is not installed", "sudo apt-get install bubblewrap"
         )
+    lacking = _NEEDED - _options(bwrap)
+    if lacking:
+        why = f"it is too old, it does not know {', '.join(sorted(lacking))}"
+        raise SandboxError("no sandbox, no night", bwrap, why, "install bubblewrap 0.8 or newer")
+    if seccomp() is None:
+        why = f"no system-call filter was written for it: {', '.join(MACHINES)} have one"
+        raise SandboxError("no sandbox, no night", platform.machine(), why, "run the night on another machine")
     argv = [*_sandbox_argv(bwrap, Sandbox(), {}), "--", "/usr/bin/true"]
     try:
         done = subprocess.run(argv, capture_output=True, env={}, stdin=subprocess.DEVNULL, check=False, timeout=20)

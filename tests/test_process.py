@@ -647,15 +647,38 @@ def test_kill_minus_nine_of_the_parent_ends_the_child(tmp_path: Path) -> None:
 # --- the proof -------------------------------------------------------------------------------------------------------
 
 
-def test_require_sandbox_proves_and_names_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+OLD = "#!/bin/sh\necho '  --unshare-all  --seccomp FD  --json-status-fd FD' >&2\n"
+DEAF = """#!/bin/sh
+[ "$1" != --help ] || { echo "--size --disable-userns --json-status-fd --seccomp"; exit 0; }
+echo 'setting up uid map: Permission denied' >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "machine", "words"),
+    [
+        ("", "x86_64", "apt-get install bubblewrap"),
+        (OLD, "x86_64", "it does not know --disable-userns, --size"),
+        (DEAF, "x86_64", "user namespaces"),
+        (None, "riscv64", "no system-call filter was written for it: x86_64, aarch64 have one"),
+    ],
+    ids=["missing", "too old", "not allowed", "another processor"],
+)
+def test_there_is_no_weaker_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, machine: str, words: str
+) -> None:
     assert process.require_sandbox().endswith("bwrap")
     fake = tmp_path / "bwrap"
-    fake.write_text("#!/bin/sh\necho 'setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.write_text(program or "")
     fake.chmod(0o755)
-    for found, words in ((None, "apt-get install bubblewrap"), (str(fake), "user")):
-        monkeypatch.setattr("pantheon.process.shutil.which", lambda *_, found=found, **__: found)
-        process.require_sandbox.cache_clear()
-        with pytest.raises(SandboxError) as caught:
+    if program is not None:
+        monkeypatch.setattr("pantheon.process.shutil.which", lambda *_, **__: str(fake) if program else None)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    process.require_sandbox.cache_clear()
+    try:
+        with pytest.raises(SandboxError, match="no sandbox, no night") as caught:
             process.require_sandbox()
         assert words in caught.value.render()
-    process.require_sandbox.cache_clear()
+    finally:
+        process.require_sandbox.cache_clear()
