@@ -59,7 +59,7 @@ def nights_of(root: Path) -> str:
     return git("for-each-ref", "refs/pantheon/nights", cwd=root)
 
 
-def test_a_branch_that_adds_a_command_is_parked_until_it_is_trusted(make_repo: MakeRepo, typed: Typed) -> None:
+def test_18_a_branch_that_adds_a_command_is_parked_until_it_is_trusted(make_repo: MakeRepo, typed: Typed) -> None:
     root = make_repo(FILES)
     git("switch", "-q", "-c", "feature", cwd=root)
     write_files(root, {".pantheon/checks.toml": EVIL})
@@ -109,7 +109,7 @@ def test_trust_is_not_given_without_a_terminal_or_a_plain_yes(make_repo: MakeRep
     assert json.loads(typed(root, "trust", "--json")[1])["trusted"] is False
 
 
-def test_trust_in_one_worktree_is_none_in_another_with_other_content(
+def test_20_trust_in_one_worktree_is_none_in_another_with_other_content(
     make_repo: MakeRepo, typed: Typed, tmp_path: Path
 ) -> None:
     root = make_repo({**FILES, ".pantheon/checks.toml": EVIL})
@@ -122,7 +122,7 @@ def test_trust_in_one_worktree_is_none_in_another_with_other_content(
     assert "not trusted" not in typed(root, "status")[1]
 
 
-def test_a_clone_is_not_trusted_for_its_origins_sake(make_repo: MakeRepo, typed: Typed, tmp_path: Path) -> None:
+def test_18_a_clone_is_not_trusted_for_its_origins_sake(make_repo: MakeRepo, typed: Typed, tmp_path: Path) -> None:
     root = make_repo({**FILES, ".pantheon/checks.toml": EVIL})
     assert typed(root, "trust", "--yes")[0] == 0
     git("clone", "-q", str(root), str(tmp_path / "clone"), cwd=tmp_path)
@@ -167,7 +167,7 @@ def test_the_night_itself_cannot_trust(make_repo: MakeRepo, capfd: pytest.Captur
         trust.require(trust.look(repo, repo.entries(repo.head().commit), where.state))
 
 
-def test_a_branch_that_moves_while_the_night_starts_is_noticed(
+def test_18_a_branch_that_moves_while_the_night_starts_is_noticed(
     make_repo: MakeRepo, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_repo(FILES)
@@ -204,7 +204,7 @@ def test_escapes_in_the_configuration_do_not_reach_the_terminal(make_repo: MakeR
     assert not [char for char in said if char != "\n" and not char.isprintable()]
 
 
-def test_what_is_not_a_repositorys_to_set_is_ignored_and_said(make_repo: MakeRepo, typed: Typed) -> None:
+def test_19_what_is_not_a_repositorys_to_set_is_ignored_and_said(make_repo: MakeRepo, typed: Typed) -> None:
     settings = (
         'schema_version = 1\n[trust]\nalways = true\n[sandbox]\nnetwork = true\n[keys]\nallowed = "x"\n'
         '[limits]\nbudget = "99h"\n[engine]\nkind = "scripted"\nendpoint = "http://203.0.113.1/v1"\napi_key = "x"\n'
@@ -236,7 +236,7 @@ def test_what_is_not_a_repositorys_to_set_is_ignored_and_said(make_repo: MakeRep
     assert "203.0.113.1" not in found.model_dump_json()
 
 
-def test_a_limit_above_the_users_is_cut_and_said(make_repo: MakeRepo, typed: Typed) -> None:
+def test_19_a_limit_above_the_users_is_cut_and_said(make_repo: MakeRepo, typed: Typed) -> None:
     settings = 'schema_version = 1\n[night]\nmax_open_prs = 5000\nbudget = "48h"\n'
     root = make_repo(
         {**FILES, ".pantheon/pantheon.toml": settings, ".pantheon/checks.toml": EVIL + "timeout_s = 3600\n"}
@@ -255,7 +255,7 @@ def test_a_limit_above_the_users_is_cut_and_said(make_repo: MakeRepo, typed: Typ
     assert "night.budget 48h is beyond your limit: 1h is used" in said
 
 
-def test_an_agent_that_is_not_local_is_refused_by_name_before_anything_starts(
+def test_16_an_agent_that_is_not_local_is_refused_by_name_before_anything_starts(
     make_repo: MakeRepo, typed: Typed
 ) -> None:
     agent = '[agent]\nname = "doc.rename"\nversion = 2\nsummary = "x"\nruntime = {origin = "cloud"}\n'
