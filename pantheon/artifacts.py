@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from pantheon import redact
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import Artifact, Run
@@ -51,19 +52,20 @@ def store_run(
 ) -> tuple[Run, list[Artifact]]:
     """Store a finished run: blobs, tree, commit, then its ref, which must not exist yet.
 
-    `files` holds the artifacts by node and name. The run returned names its result and its commit; the one in
+    `files` holds the artifacts by node and name; secrets are hidden in each before anything of it is written, and in
+    the run's texts. The run returned names its result and its commit; the one in
     `run.json` cannot name the commit that holds it, so `load_run` fills that in.
     """
     ref = run_ref(run.id)
-    stored = run.model_copy(update={"result": result, "run_commit": None})
+    stored = redact.clean_run(run).model_copy(update={"result": result, "run_commit": None})
     changes = {RUN_FILE: (0o100644, repo.write_blob(stored.to_json().encode("utf-8", "surrogateescape") + b"\n"))}
     artifacts: list[Artifact] = []
     for node, named in sorted(files.items()):
-        for name, data in sorted(named.items()):
-            kept = clip(data)
-            oid = repo.write_blob(kept)
+        for name, found in sorted(named.items()):
+            data, hidden = redact.scrub(found)
+            oid = repo.write_blob(clip(data))
             changes[f"{node}/{name}"] = (0o100644, oid)
-            artifacts.append(_describe(run.id, node, name, data, oid))
+            artifacts.append(_describe(run.id, node, name, data, oid, hidden))
     tree = repo.write_tree(None, changes)
     parents = list(dict.fromkeys([run.base, result] if result else [run.base]))
     message = f"run {run.id}: {run.outcome}\n\nPantheon-Run: {run.id}\n"
@@ -76,7 +78,7 @@ def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = No
     """A stored run's record again with another outcome or result: a new commit on its ref, the same artifacts."""
     ref = run_ref(run.id)
     before = _run_commit(repo, run.id)
-    stored = run.model_copy(update={"run_commit": None})
+    stored = redact.clean_run(run).model_copy(update={"run_commit": None})
     blob = repo.write_blob(stored.to_json().encode("utf-8", "surrogateescape") + b"\n")
     tree = repo.write_tree(repo.tree_of(before), {RUN_FILE: (0o100644, blob)})
     parents = list(dict.fromkeys([run.base, run.result] if run.result else [run.base]))
@@ -86,21 +88,22 @@ def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = No
     return stored.model_copy(update={"run_commit": commit})
 
 
-def copy_notes(repo: Repo, moved: Mapping[str, str], when: datetime) -> None:
+def copy_notes(repo: Repo, moved: Mapping[str, str], when: datetime, signer: Signer | None = None) -> None:
     """The artifact and summary notes of rewritten commits (old -> new), also on the new ones."""
     lines = {
         new: (repo.read_note(NOTES, old) or b"").decode("utf-8", "surrogateescape").splitlines()
         for old, new in moved.items()
     }
     if any(lines.values()):
-        repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} rewritten commit(s)\n", when)
+        repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} rewritten commit(s)\n", when, signer)
     texts = {new: text for old, new in moved.items() if (text := repo.read_note(SUMMARY, old)) is not None}
     if texts:
-        repo.set_notes(SUMMARY, texts, f"summary of {len(texts)} rewritten commit(s)\n", when)
+        repo.set_notes(SUMMARY, texts, f"summary of {len(texts)} rewritten commit(s)\n", when, signer)
 
 
-def _describe(run_id: str, node: str, name: str, data: bytes, oid: str) -> Artifact:
-    """The record of one artifact. `size` and `sha256` are those of the full content, `oid` of what was kept."""
+def _describe(run_id: str, node: str, name: str, data: bytes, oid: str, hidden: tuple[str, ...]) -> Artifact:
+    """The record of one artifact. `size` and `sha256` are those of the full content without its secrets, `oid` is of
+    what was kept of it."""
     content: str | None = None
     if len(data) <= INLINE_BYTES:
         try:
@@ -115,18 +118,33 @@ def _describe(run_id: str, node: str, name: str, data: bytes, oid: str) -> Artif
         sha256=hashlib.sha256(data).hexdigest(),
         oid=oid,
         content=content,
+        redacted=hidden,
     )
 
 
-def note_run(repo: Repo, artifacts: Sequence[Artifact], on_commit: str, when: datetime) -> str:
+def describe_stored(repo: Repo, run: Run) -> list[Artifact]:
+    """The artifacts of a run as its tree has them: what was kept of each, which secrets were hidden is not known."""
+    found = []
+    for path, entry in repo.entries(run.run_commit or _run_commit(repo, run.id)).items():
+        node, slash, name = path.partition("/")
+        if slash:
+            found.append(_describe(run.id, node, name, repo.read_blob(entry.oid), entry.oid, ()))
+    return found
+
+
+def note_run(
+    repo: Repo, artifacts: Sequence[Artifact], on_commit: str, when: datetime, signer: Signer | None = None
+) -> str:
     """List a run's artifacts in the note of a commit, one line each; lines that are there already stay as they are."""
-    return note_runs(repo, {on_commit: artifacts}, when)
+    return note_runs(repo, {on_commit: artifacts}, when, signer)
 
 
-def note_runs(repo: Repo, artifacts: Mapping[str, Sequence[Artifact]], when: datetime) -> str:
+def note_runs(
+    repo: Repo, artifacts: Mapping[str, Sequence[Artifact]], when: datetime, signer: Signer | None = None
+) -> str:
     """The same for many commits, in one notes commit; the new value of the notes ref."""
     lines = {commit: [artifact.to_json() for artifact in some] for commit, some in artifacts.items()}
-    return repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} commit(s)\n", when)
+    return repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} commit(s)\n", when, signer)
 
 
 def read_notes(repo: Repo, commit: str) -> list[Artifact]:
@@ -138,10 +156,17 @@ def read_notes(repo: Repo, commit: str) -> list[Artifact]:
         raise RepositoryError("cannot read the artifact note", commit, str(error), "git pantheon reindex") from error
 
 
-def summarise(repo: Repo, texts: Mapping[str, str], when: datetime) -> str:
+def summarise(repo: Repo, texts: Mapping[str, str], when: datetime, signer: Signer | None = None) -> str:
     """Set the short text that `git log` shows under each of these commits, in one notes commit."""
-    notes = {commit: (text.rstrip("\n") + "\n").encode("utf-8", "replace") for commit, text in texts.items()}
-    return repo.set_notes(SUMMARY, notes, f"summary of {len(notes)} commit(s)\n", when)
+    clean = {commit: redact.scrub_text(text).rstrip("\n") + "\n" for commit, text in texts.items()}
+    notes = {commit: text.encode("utf-8", "replace") for commit, text in clean.items()}
+    return repo.set_notes(SUMMARY, notes, f"summary of {len(notes)} commit(s)\n", when, signer)
+
+
+def find_secrets(repo: Repo, treeish: str, max_bytes: int = 8 << 20) -> tuple[redact.Finds, bool]:
+    """The secrets in a run, a night or the notes, as (path, where), and whether all was read; at most `max_bytes`."""
+    entries = repo.entries(treeish).items()
+    return redact.scan(((path, repo.read_blob(e.oid)) for path, e in entries if e.mode == 0o100644), max_bytes)
 
 
 def _json(data: bytes) -> object:

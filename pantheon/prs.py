@@ -13,6 +13,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from pantheon import redact
 from pantheon.errors import RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import HumanDecision, PullItem, PullRequest, pretty
@@ -70,7 +71,7 @@ def open_pull(
         pull = PullRequest(
             id=number,
             task=task,
-            title=title,
+            title=redact.scrub_text(title),
             night=night,
             branch=branch,
             onto=onto,
@@ -91,6 +92,7 @@ def open_pull(
 
 def update(repo: Repo, pull: PullRequest, operation: str, when: datetime, signer: Signer | None) -> PullRequest:
     """Append an operation. A new revision also gets its ref and moves the review branch. Raises RefMoved."""
+    pull = pull.model_copy(update={"reason": redact.scrub_text(pull.reason)})
     meta = f"{PRS}{pull.id}/meta"
     before = repo.ref(meta)
     old = load(repo, pull.id)
@@ -118,10 +120,13 @@ def close_branch(repo: Repo, pull: PullRequest) -> None:
             repo.move_ref(name, None, pull.tip, "pantheon: closed")
 
 
-def decide(repo: Repo, decisions: Sequence[tuple[str, HumanDecision]], when: datetime) -> None:
+def decide(
+    repo: Repo, decisions: Sequence[tuple[str, HumanDecision]], when: datetime, signer: Signer | None = None
+) -> None:
     """Append decisions as notes, one JSON line on each item's commit."""
     lines: dict[str, list[str]] = {}
     for commit, decision in decisions:
-        lines.setdefault(commit, []).append(decision.to_json())
+        clean = decision.model_copy(update={"reason": redact.scrub_text(decision.reason)})
+        lines.setdefault(commit, []).append(clean.to_json())
     if lines:
-        repo.append_notes(DECISIONS, lines, f"decisions on {len(lines)} commits", when)
+        repo.append_notes(DECISIONS, lines, f"decisions on {len(lines)} commits", when, signer)
