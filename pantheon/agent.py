@@ -142,7 +142,7 @@ class _Talk:
                     "values": self.values,
                 }
             ),
-            "tool_calls.jsonl": "".join(call.to_json() + "\n" for call in calls).encode(),
+            "tool_calls.jsonl": "".join(call.to_json() + "\n" for call in calls).encode("utf-8", "backslashreplace"),
             "output.json": pretty(output),
             "metrics.json": pretty(metrics),
         }

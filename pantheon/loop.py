@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pantheon.records import AgentLimits, Completion, Offer, ToolCall
 
 FINALIZE = "finalize"
+MAX_ANSWER = 16_384  # characters: an agent may generate 4096 tokens, and asks for a few hundred
 CALLS_PER_STEP = 8  # forced moves cost no model call, but they end too: at most this many calls per allowed step
 
 
@@ -175,7 +176,7 @@ def _call(
     usage: dict[str, Any] = {}
     if completion is not None:
         usage = {
-            "answer": completion.text,
+            "answer": completion.text[:MAX_ANSWER],  # a longer one was refused unread
             "prompt_tokens": completion.prompt_tokens,
             "cached_tokens": completion.cached_tokens,
             "completion_tokens": completion.completion_tokens,
@@ -198,19 +199,30 @@ def _parse(completion: Completion, offers: Sequence[Offer]) -> tuple[str, dict[s
     """(tool, args, problem): the answer checked against the offers, so that no engine has to be believed."""
     if completion.finish_reason == "length":
         return "", {}, "the answer was cut at max_tokens"
+    if len(completion.text) > MAX_ANSWER:
+        return "", {}, f"the answer is longer than {MAX_ANSWER} characters"
     try:
-        value = json.loads(completion.text)
-    except ValueError:
-        return "", {}, "the answer is not JSON"
+        value = json.loads(completion.text, object_pairs_hook=_unique)
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is JSON, but no text
+    except (ValueError, RecursionError):
+        return "", {}, "the answer is not JSON, or names a key twice"
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         return "", {}, "the answer is not an object of strings"
     tool = value.pop("tool", "")
     candidates = [offer for offer in offers if offer.tool == tool]
     if not candidates:
-        return tool, value, f"tool {tool!r} is not offered now"
+        return tool[:80], value, f"tool {tool[:80]!r} is not offered now"
     if not any(_allowed(offer, value) for offer in candidates):
         return tool, value, "the arguments are not among those offered"
     return tool, value, ""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's pairs, each key once: readers differ in which of two they believe."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
 
 
 def _allowed(offer: Offer, args: Mapping[str, str]) -> bool:

@@ -280,7 +280,7 @@ class Field:
             self.shown(*words.split())
         for words in ("pr", "pr --json", "pr show 1", "pr show 1 --json", "pr diff 1"):
             self.shown(*words.split(), ok=(0,) if self.report and self.report.prs else (0, 1))
-        for run in self.report.runs if self.report else ():
+        for run in self.report.runs[:3] if self.report else ():
             self.shown("run", run.id)
             self.shown("run", run.id, "--json")
 
