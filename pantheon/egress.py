@@ -2,7 +2,8 @@
 
 Owns the probe and its record; the sandboxes are process.py's. It is run where the night runs (the orchestrator's own
 namespaces) and in a sandbox of its tools, while the host really listens: on loopback, on an abstract and on a pathname
-socket, each proved by reaching it from the host first. The names of variables that look like credentials are recorded,
+socket, each proved by reaching it from the host first. Where one of those is reached nothing further is tried: a probe
+that gets out would itself be a leak. The names of variables that look like credentials are recorded,
 never their values.
 """
 
@@ -111,7 +112,8 @@ out = [
 ]
 if t["tcp6"]:
     out.append(attempt("tcp6", "a listening port on the host's [::1]", I6, T, ("::1", t["tcp6"])))
-if not host:
+links = [name for _, name in socket.if_nameindex()]
+if not host and links == ["lo"] and all(one["error"] for one in out):  # else the walls do not stand: send nothing
     out += [
         attempt("tcp", "203.0.113.1:443", I, T, ("203.0.113.1", 443)),
         attempt("udp", "203.0.113.1:53", I, D, ("203.0.113.1", 53), b"x"),
@@ -133,7 +135,7 @@ if not host:
         out.append({"kind": "dns", "target": "example.com", "error": ""})
     except socket.gaierror as e:
         out.append({"kind": "dns", "target": "example.com", "error": "EAI_%d" % e.errno})
-print(json.dumps({"attempts": out, "interfaces": [name for _, name in socket.if_nameindex()]}))
+print(json.dumps({"attempts": out, "interfaces": links}))
 """
 # An error that comes back at once from the kernel is proof; a time-out could be a firewall's and is none.
 _REFUSALS = {"ENETUNREACH", "EHOSTUNREACH", "ECONNREFUSED", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EPERM", "EACCES"}

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import MakeRepo, git, survivors
 
-from pantheon import enclosure, process
+from pantheon import egress, enclosure, process, session, trust
+from pantheon.config import UserLimits
 from pantheon.errors import RepositoryError, SandboxError
 from pantheon.git import Repo
 from pantheon.places import Places, places
@@ -237,3 +239,33 @@ def test_a_whole_night_opens_unix_sockets_only(make_repo: MakeRepo, tmp_path: Pa
             others += [call] if "AF_UNIX" not in call and not probe and not loopback else []
     assert count > 10
     assert others == []
+
+
+def test_a_person_cannot_start_the_inner_half(make_repo: MakeRepo) -> None:
+    """Neither by typing it, nor by playing the outer half without an enclosure: the probe finds the network."""
+    root = make_repo({"docs/tasks/tidy.md": TASK})
+    argv = [sys.executable, "-m", "pantheon.cli", "night", "--enclosed", "0"]
+    done = subprocess.run(argv, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"next: git pantheon night --now" in done.stderr
+    repo = Repo.discover(root)
+    with egress.listening(os.environ) as targets:
+        order = session.Order(
+            start=str(root),
+            budget=None,
+            engine="scripted",
+            quiet=True,
+            trusted=trust.look(repo, repo.entries(repo.head().commit), root).digest,
+            limits=UserLimits(),
+            protected=(),
+            targets=targets.model_copy(update={"resolvers": ()}),
+            controls=egress.attempts(targets, "host")[0],
+            stripped=(),
+        )
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(order.to_json().encode() + b"\n")
+            done = subprocess.run(argv, cwd=root, stdin=theirs.fileno(), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"no night: the network: a listening port on the host's 127.0.0.1" in done.stderr
+    assert git("for-each-ref", "refs/pantheon", cwd=root) == ""
