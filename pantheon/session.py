@@ -94,8 +94,12 @@ def night(
 
 def enclosed_night(where: Places, lock: int) -> int:
     """The other end of `night`, inside: reads the order on stdin and says what `process.enclosed` expects."""
-    line = socket.socket(fileno=os.dup(0))
-    line.sendall(process.HELLO)
+    try:
+        line = socket.socket(fileno=os.dup(0))
+        line.sendall(process.HELLO)
+    except OSError as error:
+        why = "this is how the night starts itself in its enclosure; a person cannot"
+        raise PantheonError("cannot start a night", "--enclosed", why, "git pantheon night --now") from error
     if lock < 0:  # a trial: the doctor wants to know whether we got here, and further
         process.require_sandbox()
         return 0
