@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,13 +131,22 @@ class ChatTemplate:
 
     def render(self, system: str, user: str) -> str:
         messages = [
-            {"role": role, "content": self._control.sub(lambda found: found[0][0] + " " + found[0][1:], text)}
+            {"role": role, "content": self._disarmed(text)}
             for role, text in (("system", system), ("user", user))
         ]
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
         except jinja2.TemplateError as error:
             raise EngineError("cannot render the chat template", "", str(error)) from error
+
+
+    def _disarmed(self, text: str) -> str:
+        """The text without control tokens, also for a tokenizer that normalises what it reads."""
+        for form in ("", "NFKC"):
+            seen = unicodedata.normalize("NFKC", text) if form else text
+            while self._control.search(seen):
+                text = seen = self._control.sub(lambda found: found[0][0] + " " + found[0][1:], seen)
+        return text
 
 
 def _refuse(message: str) -> str:

@@ -111,6 +111,11 @@ class Field:
         return self.repo.root
 
     @property
+    def work(self) -> Path:
+        """The scratch directory of its night."""
+        return self.tmp / f"work-{self.root.name}"
+
+    @property
     def canary(self) -> Path:
         """A program that leaves a trace when it is started, and passes its input on as a filter would."""
         path = self.tmp / "canary"
@@ -176,9 +181,8 @@ class Field:
         """
         before = picture(self.root), picture(self.home), self.foreign_refs()
         frozen = self.freeze()
-        work = self.tmp / "work"
         places = {
-            item.target: work / "worktrees" / nights.run_name(frozen.night.id, item.id)[:16] for item in frozen.items
+            item.target: self.work / "worktrees" / nights.run_name(frozen.night.id, item.id)[:16] for item in frozen.items
         }
 
         def script(prompt: str, schema: dict[str, Any]) -> str | None:
@@ -187,7 +191,7 @@ class Field:
             answer = attack(places[hit]) if attack is not None and hit is not None and when in user else None
             return answer if isinstance(answer, str) else None
 
-        self.frozen, self.report = frozen, self.play(frozen, engine(script), work)
+        self.frozen, self.report = frozen, self.play(frozen, engine(script), self.work)
         assert (picture(self.root), picture(self.home), self.foreign_refs()) == before
         self.sound()
         assert not [path for path in places.values() if os.path.lexists(path)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -244,7 +243,6 @@ def test_06_links_and_modules_that_the_user_has_stay_as_they_are(make_field: typ
         assert line == git("ls-tree", "HEAD", f"docs/{name}", cwd=field.root)
     field.marker = told
     field.sound()
-    shutil.rmtree(field.tmp / "work")
 
 
 # --- refs ------------------------------------------------------------------------------------------------------------

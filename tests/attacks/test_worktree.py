@@ -195,7 +195,7 @@ def test_deep_nesting_ends_its_item_only(arena: Field) -> None:
     try:
         arena.night(attack)
     finally:  # pytest cannot remove it either
-        subprocess.run(["rm", "-rf", str(arena.tmp / "work")], check=True)
+        subprocess.run(["rm", "-rf", str(arena.work)], check=True)
     arena.refused("nested deeper than")
     assert arena.run_of(BYSTANDER).outcome is Outcome.ACCEPTED
 
