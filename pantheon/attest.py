@@ -7,6 +7,7 @@ run, not what the night remembers; it does not decide what is attested, nor veri
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -142,6 +143,16 @@ def attest(repo: Repo, statements: Mapping[str, Sequence[bytes]], when: datetime
 def read(repo: Repo, commit: str) -> list[str]:
     """The envelopes in a commit's note, unverified."""
     return (repo.read_note(ATTESTATIONS, commit) or b"").decode("utf-8", "replace").splitlines()
+
+
+def covers(repo: Repo, commit: str, run_commit: str) -> bool:
+    """Whether a note that is there speaks of this state of a run; whether it holds is not asked."""
+    wanted = {"name": "run", "digest": {"gitCommit": run_commit}}
+    for line in read(repo, commit):
+        with suppress(ValueError, KeyError, TypeError):
+            if wanted in json.loads(base64.b64decode(json.loads(line)["payload"]))["subject"]:
+                return True
+    return False
 
 
 def restate(repo: Repo, moved: Mapping[str, str], when: datetime, signer: Signer) -> None:

@@ -20,6 +20,8 @@ from pantheon.signers import NAMESPACE, SignatureFault, Trust, check_ssh, open_e
 
 BOT = "Pantheon <pantheon@localhost>"
 NOTES = "refs/notes/pantheon/"
+DEEP = 32  # levels of JSON
+MANY = 1_000_000  # entries of a tree of ours: more is a bomb
 R = TypeVar("R", bound=Record)
 _HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
@@ -135,12 +137,12 @@ class Ledger:
     def record(self, kind: type[R], data: bytes, what: Kind, where: str) -> R | None:
         """Stored JSON as a record; None, told, when it is not one."""
         try:
-            return kind.model_validate(json.loads(data.decode("utf-8", "surrogateescape")))
+            return kind.model_validate(parse_json(data))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             self.fault(what, where, f"field {field or '(whole)'}: {first['msg']}")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.fault(what, where, f"not JSON: {error}")
         return None
 
@@ -155,10 +157,10 @@ class Ledger:
     def _one_form(self, data: bytes, what: Kind, where: str, indent: int | None) -> dict[str, Any]:
         separators = (",", ":") if indent is None else None
         try:
-            value = json.loads(data.decode("utf-8", "surrogateescape"))
+            value = parse_json(data)
             text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=indent, separators=separators)
             form = text.encode("utf-8", "surrogateescape") if indent is None else file_form(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.fault(what, where, f"not JSON: {error}")
             return {}
         if form != data:
@@ -201,8 +203,11 @@ class Ledger:
 
     def _listed(self, tree: str, ref: str) -> dict[str, tuple[str, str]]:
         found: dict[str, tuple[str, str]] = {}
-        for path, blob in self._leaves(tree, "", ref):
+        for number, (path, blob) in enumerate(self._leaves(tree, "", ref)):
             commit = path.replace("/", "")
+            if number >= MANY:
+                self.fault("note", ref, f"it lists more than {MANY} notes")
+                break
             if not _HEX.fullmatch(commit):
                 self.fault("note", f"{ref} {path}", "its path is not the id of a commit")
             elif commit in found:
@@ -218,7 +223,7 @@ class Ledger:
             return
         for name, (mode, oid) in items.items():
             path = above + name.decode("utf-8", "backslashreplace")
-            if mode == TREE_MODE:
+            if mode == TREE_MODE and len(path) < 60:
                 yield from self._leaves(oid, path + "/", ref)
             elif mode == 0o100644:
                 yield path, oid
@@ -250,13 +255,30 @@ class Ledger:
                 continue
             if now is None:
                 self.fault("note", f"{where} {path}", "the note was removed")
-            elif now[0] == TREE_MODE:
+            elif now[0] == TREE_MODE and len(path) < 60:
                 self._compare(was[1] if was and was[0] == TREE_MODE else None, now[1], path + "/", where, append)
-            else:
+            elif now[0] != TREE_MODE:
                 text = self.store.read(now[1], "blob", f"{where} {path}")
                 had = self.store.read(was[1], "blob", f"{where} {path}") if was and was[0] != TREE_MODE else b""
                 if append and not text.startswith(had):
                     self.fault("note", f"{where} {path}", "lines were changed or taken away; it may only grow")
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of JSON text; bytes of a path that are not UTF-8 come back as they went in. ValueError when it is not
+    JSON, or nested deeper than any record of ours."""
+    try:
+        value = json.loads(data.decode("utf-8", "surrogateescape"))
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {DEEP}") from error
+    level = [value]
+    for _ in range(DEEP):
+        level = [
+            v for one in level if isinstance(one, dict | list) for v in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"nested deeper than {DEEP}")
 
 
 def differences(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

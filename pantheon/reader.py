@@ -40,6 +40,8 @@ Kind = Literal["object", "ref", "signature", "key", "note", "artifact", "stateme
 OURS = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 TREE_MODE = 0o040000
 LEVELS = (1, 6, 9, 0, 2, 3, 4, 5, 7, 8)  # of zlib, the usual ones first
+LARGEST = 1 << 29  # bytes of a loose object
+MOST = 100_000  # files in a tree of ours
 ODD = 20  # one loose file in so many may be compressed otherwise before we say that zlib is another here
 _HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _PACKED_HEADER = re.compile(rb"# pack-refs with:( peeled| fully-peeled| sorted)+ ?")
@@ -234,6 +236,9 @@ class Store:
         waiting = [("", oid)]
         while waiting:
             above, tree = waiting.pop()
+            if len(found) + len(waiting) > MOST:
+                self._damaged(oid, f"{where}: a tree of more than {MOST} files")
+                raise Unreadable(oid)
             for name, (mode, entry) in self.tree(tree, where).items():
                 path = above + os.fsdecode(name)
                 if mode == TREE_MODE:
@@ -335,9 +340,9 @@ def inflate(raw: bytes) -> tuple[str, bytes, int | None]:
     """(type, content, zlib level) of a loose object's file; the level is None when no level gives just these bytes.
     ValueError or zlib.error when it is not one. Pure, hence remembered."""
     stream = zlib.decompressobj()
-    data = stream.decompress(raw)
+    data = stream.decompress(raw, LARGEST)
     if not stream.eof:
-        raise ValueError("its compressed stream is cut short")
+        raise ValueError(f"its compressed stream is cut short, or gives more than {LARGEST} bytes")
     if stream.unused_data:
         raise ValueError(f"{len(stream.unused_data)} bytes follow its compressed stream")
     head, zero, content = data.partition(b"\0")

@@ -15,9 +15,9 @@ import json
 import re
 import struct
 import time
-from calendar import timegm
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -193,8 +193,9 @@ def _seconds(text: str) -> int:
         raise ValueError(f"not a time: {text!r}")
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
     try:
-        return int((timegm if match[7] else time.mktime)((year, month, day, hour, minute, second, 0, 0, -1)))
-    except OverflowError as error:
+        exact = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return int(exact.timestamp() if match[7] else time.mktime(exact.timetuple()))
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"not a time: {text!r}") from error
 
 

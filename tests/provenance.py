@@ -7,10 +7,13 @@ more, one failed again; one item of its PR is rejected, so that the stack is bui
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ from pantheon import desk, prs, review
 from pantheon import night as nights
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
-from pantheon.git import Repo
+from pantheon.git import Repo, Signer
 from pantheon.records import NightReport, Outcome
 from pantheon.survey import survey
 from pantheon.verify import Verdict, load_trust, verify
@@ -195,3 +198,155 @@ def scenario(factory: pytest.TempPathFactory) -> Path:
 def copy(factory: pytest.TempPathFactory, target: Path) -> Copy:
     shutil.copytree(scenario(factory), target, symlinks=True)
     return Copy(target)
+
+
+# --- an attacker without the key --------------------------------------------------------------------------------------
+
+_HEX = re.compile(rb"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])")
+Object = tuple[str, bytes]
+
+
+def name_of(kind: str, data: bytes) -> str:
+    whole = b"%s %d\0" % (kind.encode(), len(data)) + data
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+
+
+def loose(kind: str, data: bytes) -> bytes:
+    """An object's file as git would write it."""
+    return zlib.compress(b"%s %d\0" % (kind.encode(), len(data)) + data, 1)
+
+
+def object_path(common: Path, oid: str) -> Path:
+    return common / "objects" / oid[:2] / oid[2:]
+
+
+def put(common: Path, kind: str, data: bytes) -> str:
+    oid = name_of(kind, data)
+    path = object_path(common, oid)
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.write_bytes(loose(kind, data))
+    return oid
+
+
+def parse(path: Path) -> Object:
+    head, _, data = zlib.decompress(path.read_bytes()).partition(b"\0")
+    return head.split()[0].decode(), data
+
+
+class Forger:
+    """Changes one object and rebuilds everything above it so that every hash fits: trees, commits, notes, the ids in
+    records, refs. What it cannot make is a signature."""
+
+    def __init__(self, copy: Copy, signer: Signer | None = None) -> None:
+        """With a `signer` every commit that has to change is signed with that key: the bot's, or the attacker's own."""
+        self.copy, self.signer = copy, signer
+        mine = ("--glob=refs/pantheon", "--glob=refs/notes/pantheon", "--glob=refs/heads/pantheon")
+        root = copy.git("rev-list", "--max-parents=0", "main").strip()
+        stack = copy.git("rev-list", "--objects", "--glob=refs/pantheon/prs/1/r*", "--not", root).splitlines()
+        users = set(copy.git("rev-list", "--author=Ann", "main", "--not", root).split())
+        trees = [copy.git("ls-tree", "-r", "-t", "--format=%(objectname)", commit).split() for commit in users]
+        users |= {oid for tree in trees for oid in tree} | {copy.ref(f"{commit}^{{tree}}") for commit in users}
+        found = copy.git("rev-list", "--objects", *mine, "--not", root).splitlines()
+        self.paths = {line[:40]: line[41:] for line in [*(f for f in found if f[:40] not in users), *stack]}
+        self.objects = {oid: parse(object_path(copy.common, oid)) for oid in self.paths}
+        listed = copy.git(
+            "for-each-ref", "--format=%(refname) %(objectname)", "refs/pantheon", "refs/notes", "refs/heads"
+        )
+        self.refs = dict(line.split() for line in listed.splitlines() if "pantheon" in line)
+        self.noted = {
+            oid for name in self.refs if name.startswith("refs/notes/") for oid in copy.git("rev-list", name).split()
+        }
+        self._kept = {name: (copy.common / name).read_bytes() for name in self.refs}
+        self._made: list[Path] = []
+
+    def forge(self, oid: str, kind: str, data: bytes) -> dict[str, str]:
+        """Put `data` in the place of an object; old -> new of everything that had to change."""
+        self._target, self._content = oid, (kind, data)
+        self._map: dict[str, str] = {}
+        for name, tip in self.refs.items():
+            (self.copy.common / name).write_text(self._new(tip) + "\n")
+        return {old: new for old, new in self._map.items() if old != new}
+
+    def restore(self) -> None:
+        for path in self._made:
+            path.unlink(missing_ok=True)
+        self._made.clear()
+        for name, raw in self._kept.items():
+            (self.copy.common / name).write_bytes(raw)
+
+    def _new(self, oid: str) -> str:
+        if oid not in self.objects:
+            return oid
+        if oid not in self._map:
+            if oid == self._target:
+                self._map[oid] = self._put(*self._content)
+            else:
+                kind, data = self.objects[oid]
+                if oid in self.noted:
+                    tree = data[5:45].decode()
+                    data = self._commit(data.replace(tree.encode(), self._notes(tree).encode(), 1))
+                elif kind == "tree":
+                    data = b"".join(b"%o %s\0" % (m, n) + bytes.fromhex(self._new(o)) for n, m, o in entries(data))
+                elif kind == "commit":
+                    data = self._commit(data)
+                else:
+                    data = _HEX.sub(lambda match: self._new(match[0].decode()).encode(), data)
+                self._map[oid] = oid if data == self.objects[oid][1] else self._put(kind, data)
+        return self._map[oid]
+
+    def _commit(self, data: bytes) -> bytes:
+        changed = b"".join(self._line(line) for line in data.splitlines(keepends=True))
+        if self.signer is None or changed == data:
+            return changed
+        return signed(changed, self.signer)
+
+    def _line(self, line: bytes) -> bytes:
+        if not line.startswith((b"tree ", b"parent ")):
+            return line
+        return _HEX.sub(lambda match: self._new(match[0].decode()).encode(), line)
+
+    def _notes(self, tree: str) -> str:
+        """A notes tree again, each note under the new id of its commit."""
+        if tree == self._target:
+            return self._new(tree)
+        fans: dict[bytes, list[tuple[bytes, str]]] = {}
+        for fan, _, below in entries(self.objects[tree][1]):
+            if below == self._target:
+                return self._put(
+                    "tree", self.objects[tree][1].replace(bytes.fromhex(below), bytes.fromhex(self._new(below)))
+                )
+            for rest, _, blob in entries(self.objects[below][1]):
+                commit = self._new((fan + rest).decode()).encode()
+                fans.setdefault(commit[:2], []).append((commit[2:], self._new(blob)))
+        made = b""
+        for fan, notes in sorted(fans.items()):
+            inner = b"".join(b"100644 %s\0" % rest + bytes.fromhex(blob) for rest, blob in sorted(notes))
+            made += b"40000 %s\0" % fan + bytes.fromhex(self._put("tree", inner))
+        return self._put("tree", made)
+
+    def _put(self, kind: str, data: bytes) -> str:
+        oid = name_of(kind, data)
+        if oid not in self.objects and not object_path(self.copy.common, oid).exists():
+            put(self.copy.common, kind, data)
+            self._made.append(object_path(self.copy.common, oid))
+        return oid
+
+
+def signed(commit: bytes, signer: Signer) -> bytes:
+    """A commit's bytes with another signature in the place of its own."""
+    start, end = commit.index(b"gpgsig "), commit.index(b"-----END SSH SIGNATURE-----\n \n")
+    payload = commit[:start] + commit[end + len(b"-----END SSH SIGNATURE-----\n \n") :]
+    lines = signer.sign(payload).encode().replace(b"\n", b"\n ")
+    return commit[:start] + b"gpgsig " + lines + b"\n" + payload[start:]
+
+
+def entries(data: bytes) -> list[tuple[bytes, int, str]]:
+    """(name, mode, id) of a tree's bytes."""
+    found = []
+    while data:
+        head, _, rest = data.partition(b"\0")
+        mode, _, name = head.partition(b" ")
+        found.append((name, int(mode, 8), rest[:20].hex()))
+        data = rest[20:]
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 
 @pytest.fixture
-def field(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Copy]:
-    return iter([provenance.copy(tmp_path_factory, tmp_path / "copy")])  # type: ignore[return-value]
+def field(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Copy:
+    return provenance.copy(tmp_path_factory, tmp_path / "copy")
 
 
 def statements(copy: Copy, commit: str) -> list[dict[str, Any]]:
@@ -100,8 +99,8 @@ def test_a_moved_commit_gets_a_statement_of_its_own_and_keeps_no_copy(shared: Co
         assert {"name": "result", "digest": {"gitCommit": commit}} in said["subject"]
 
 
-def test_a_foreign_envelope_is_left_behind_when_a_commit_moves(field: Iterator[Copy]) -> None:
-    copy = next(field)
+def test_a_foreign_envelope_is_left_behind_when_a_commit_moves(field: Copy) -> None:
+    copy = field
     run = next(run for run in artifacts.list_runs(copy.repo) if run.result)
     (genuine,) = attest.read(copy.repo, run.result or "")
     said = json.loads(genuine)
