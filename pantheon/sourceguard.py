@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 PYTHON = (".py", ".pyw")
@@ -38,12 +39,35 @@ NAMES = {  # a name, an attribute or an imported name, and what it does to a tes
     "currentframe": "frames show the test that calls the code",
     "_current_frames": "frames show the test that calls the code",
     "f_back": "frames show the test that calls the code",
-    "tb_frame": "frames show the test that calls the code",
+    **dict.fromkeys(
+        ("tb_frame", "tb_next", "gi_frame", "cr_frame", "ag_frame"), "frames show the test that calls the code"
+    ),
+    **dict.fromkeys(("f_globals", "f_locals", "__globals__"), "the names of the calling test are within reach"),
+    "__subclasses__": "the classes of the test runner are within reach",
+    "__code__": "the code of a test can be replaced",
+    **dict.fromkeys(
+        ("CodeType", "FunctionType", "marshal", "runpy"), "code is made or run that no reader of the change sees"
+    ),
+    **dict.fromkeys(
+        ("spec_from_file_location", "exec_module", "SourceFileLoader", "SourcelessFileLoader"),
+        "code is loaded from a place that no reader of the change sees",
+    ),
+    "posix": "posix._exit ends a test run without its result",
+    "raise_signal": "a signal can end or interrupt a test run",
+    "pthread_kill": "a signal can end or interrupt a test run",
     "pytest_plugins": "it loads plugins into the test run",
 }
-OF_OS = {"abort", "kill", "killpg", "execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "fork"}
+_ENDS = ("abort", "kill", "killpg", "execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "fork")
+REACH = {  # by module: a name in it, and what it does to a test run
+    "os": dict.fromkeys(_ENDS, "os.abort, kill, exec and fork can end or replace the test run"),
+    "sys": {
+        "modules": "sys.modules lists and replaces what the tests import",
+        "__dict__": "sys.modules lists and replaces what the tests import",
+    },
+    "inspect": dict.fromkeys(("stack", "trace", "getouterframes"), "frames show the test that calls the code"),
+}
 HARD = {"_exit", "atexit", "__builtins__", "builtins", "pytest_plugins"}  # of no use to a new test either
-RUNNING = {"exec", "eval", "compile", "__import__"}
+RUNNING = {"exec", "eval", "__import__"}
 WORDS = re.compile(r"PYTEST_|(^|[^a-z])_?pytest([^a-z]|$)|conftest|/proc/|SkipTest|__builtins__|^_exit$|sitecustomize")
 
 
@@ -88,10 +112,12 @@ def uses(source: bytes) -> Counter[str] | None:
     if tree is None:
         return None
     found: Counter[str] = Counter()
-    prose = _prose(tree)
+    prose, modules = _prose(tree), _modules(tree)
     for node in ast.walk(tree):
         found.update(NAMES[name] for name in _names(node) if name in NAMES)
         found.update(_hooks(node))
+        if isinstance(node, ast.ImportFrom) and node.module in REACH:
+            found.update(REACH[node.module][alias.name] for alias in node.names if alias.name in REACH[node.module])
         for name in _imported(node):
             if name.split(".")[0] in RUNNERS:
                 found[f"it imports {name.split('.')[0]}"] += 1
@@ -99,10 +125,12 @@ def uses(source: bytes) -> Counter[str] | None:
             text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
             if WORDS.search(text):
                 found["a text names the test runner or its environment"] += 1
+        elif isinstance(node, ast.Name) and node.id in RUNNING:
+            found[f"{node.id} runs what no reader of the change sees"] += 1
         elif isinstance(node, ast.Attribute):
-            found.update(_attribute(node))
+            found.update(_attribute(node, modules))
         elif isinstance(node, ast.Call):
-            found.update(_call(node))
+            found.update(_call(node, modules))
     found["sys.exit while it is imported ends the test run"] += sum(_exits(tree.body))
     return +found
 
@@ -140,24 +168,42 @@ def _imported(node: ast.AST) -> list[str]:
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
 
 
-def _attribute(node: ast.Attribute) -> Iterator[str]:
-    owner = node.value.id if isinstance(node.value, ast.Name) else ""
-    if owner == "sys" and node.attr == "modules":
-        yield "sys.modules lists and replaces what the tests import"
-    elif owner == "os" and node.attr in OF_OS:
-        yield f"os.{node.attr} can end or replace the test run"
-    elif owner == "inspect" and node.attr in ("stack", "trace", "getouterframes"):
-        yield "frames show the test that calls the code"
+def _modules(tree: ast.Module) -> dict[str, str]:
+    """The names that stand for a module of the standard library."""
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.split(".")[0]
+                if top in sys.stdlib_module_names:
+                    found[alias.asname or top] = alias.name if alias.asname else top
+    return found
 
 
-def _call(node: ast.Call) -> Iterator[str]:
+def _attribute(node: ast.Attribute, modules: Mapping[str, str]) -> Iterator[str]:
+    owner = modules.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+    if node.attr in REACH.get(owner, {}):
+        yield REACH[owner][node.attr]
+    root: ast.expr = node
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    if isinstance(node.ctx, ast.Store | ast.Del) and isinstance(root, ast.Name) and root.id in modules:
+        yield f"a part of {modules[root.id]} is replaced, for the tests too"
+
+
+def _call(node: ast.Call, modules: Mapping[str, str]) -> Iterator[str]:
     name = _last(node.func)
-    if isinstance(node.func, ast.Name) and name in RUNNING:
-        yield f"{name}() runs what no reader of the change sees"
+    first = modules.get(_last(node.args[0]), "") if node.args and isinstance(node.args[0], ast.Name) else ""
+    if isinstance(node.func, ast.Name) and name == "compile":
+        yield "compile() makes code that no reader of the change sees"
     elif name in ("import_module", "reload") and not (node.args and isinstance(node.args[0], ast.Constant)):
         yield f"{name}() of a computed name"
-    elif name in ("setattr", "delattr") and any(getattr(e, "value", "") in ("__eq__", "__ne__") for e in node.args):
-        yield "equality is replaced"
+    elif name in ("setattr", "delattr") and (
+        first or {"__eq__", "__ne__"} & {getattr(e, "value", "") for e in node.args}
+    ):
+        yield f"a part of {first} is replaced, for the tests too" if first else "equality is replaced"
+    elif name in ("getattr", "vars") and first in ("sys", "os", "gc", "inspect"):
+        yield f"{name}() of {first} hides what is used of it"
 
 
 def _hooks(node: ast.AST) -> Iterator[str]:

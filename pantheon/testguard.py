@@ -1,9 +1,10 @@
 """What a change does to the tests that are to judge it. Pure: contents in, reasons out.
 
-A test may not vanish, be skipped, lose an assertion or be made to assert nothing; nothing that steers test runs may
-change; source may not newly reach for the test runner. A task can name test files that may be edited; they may not be
-weakened either. Python is read as a syntax tree, JavaScript and TypeScript by careful rules on text. It does not see a
-changed expected value in a file that the task names, nor code that is right only for the inputs of the tests.
+A test may not vanish, be skipped, lose an assertion or be made to assert nothing; settings of test runs may not change;
+source may not newly reach for the test runner. A task can name test files that may be edited; they may not be weakened
+either, and source files, which a person then reads. Files that steer test runs as a whole are the gate's to hold.
+Python is read as a syntax tree, JavaScript and TypeScript by careful rules on text. It does not see a changed expected
+value in a file that the task names, nor code that is right only for the inputs of the tests.
 """
 
 from __future__ import annotations
@@ -54,9 +55,6 @@ def findings(edits: Sequence[Edit], named: Collection[str] = ()) -> tuple[str, .
     if edits and len(tests) == len(edits) and not all(edit.path in named for edit in tests):
         reasons.append("only tests change: an edit that makes tests pass is no fix")
     for edit in edits:
-        for path in dict.fromkeys(filter(None, (edit.old_path, edit.path))):
-            if path not in named and (why := steering(path)):
-                reasons.append(f"{path} {why}")
         if is_mixed(edit.path) and settings(edit.path, edit.base) != settings(edit.path, edit.new):
             reasons.append(f"{edit.path}: its test settings change")
         fresh = edit.base is None or edit.old_path not in (None, edit.path)
@@ -65,6 +63,7 @@ def findings(edits: Sequence[Edit], named: Collection[str] = ()) -> tuple[str, .
         if edit in tests:
             reasons.extend(f"{edit.old_path or edit.path}: {why}" for why in _test(edit))
     sources = [edit for edit in edits if edit not in tests and edit.path.endswith(PYTHON)]
+    sources = [edit for edit in sources if edit.path not in named or steering(edit.path)]
     reasons.extend(sourceguard.added((edit.path, edit.base, edit.new) for edit in sources))
     return tuple(dict.fromkeys(reasons))
 

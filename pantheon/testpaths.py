@@ -20,9 +20,13 @@ TEST_NAMES = (
     "*_test.py",
     "tests.py",
     "*.test.*",
+    "*.snap",
     *(f"*.spec.{end}" for end in ("js", "jsx", "ts", "tsx", "mjs", "cjs", "mts", "cts")),
 )
-TEST_DIRECTORIES = ("tests", "test", "__tests__", "__mocks__", "__snapshots__")
+TEST_DIRECTORIES = (
+    *("tests", "test", "__tests__", "__mocks__", "__fixtures__", "__snapshots__"),
+    *("testdata", "test_data", "test-data", "fixtures", "golden", "goldens", "snapshots", "cassettes"),
+)
 PROSE = (".md", ".markdown", ".rst", ".txt")  # below a nested `tests` directory these are read by people
 
 # Files that decide what a test run collects, loads or reports, by their last component.

@@ -172,7 +172,6 @@ def test_new_tests_come_with_a_change_and_steer_nothing() -> None:
 def test_what_steers_test_runs_is_protected_everywhere(path: str) -> None:
     assert testpaths.steering(path)
     assert gate.held_paths([path]) == (path,)
-    assert any(path in why for why in findings([SOURCE, Edit(path, None, b"")]))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +225,11 @@ def test_other_settings_change_freely() -> None:
         "def pytest_configure(config): ...", "AssertionError = ValueError", "class AssertionError(Exception): ...",
         "import os\nos.kill(0, 9)", "import unittest\nraise unittest.SkipTest", "open('/proc/self/mem')",
         "import sys\nsys.meta_path.insert(0, None)", "pytest_plugins = ['x']", "def f(:",
+        "import sys as s\ns.modules", "from sys import modules", "from os import kill", "x = __import__",
+        "import sys\ngetattr(sys, 'mod' + 'ules')", "import math\nmath.isclose = max", "import math as m\nm.inf = 0",
+        "import math\nsetattr(math, 'isclose', max)", "def f(g):\n    return g.__globals__", "import posix",
+        "import importlib.util as u\nu.spec_from_file_location('a', 'b')", "import pathlib\npathlib.Path.read_text = 0",
+        "import sys\nvars(sys)", "object.__subclasses__()", "def f(g, h):\n    g.__code__ = h",
     ],
 )  # fmt: skip
 def test_source_may_not_newly_reach_for_the_test_runner(code: str) -> None:
@@ -246,6 +250,8 @@ def test_source_may_not_newly_reach_for_the_test_runner(code: str) -> None:
         "def main():\n    import sys\n    sys.exit(1)", "if __name__ == '__main__':\n    raise SystemExit(0)",
         "class A:\n    def __eq__(self, other):\n        return self is other", "import re\nre.compile('x')",
         "import importlib\nimportlib.import_module('json')", "signal = 3", "def run():\n    raise SystemExit(2)",
+        "import sys\nsys.path.append('x')\nsys.stdout.write('')", "import os\nos.environ['A'] = ''\nos.remove('x')",
+        "import settings\nsettings.debug = 1", "class A:\n    def f(self):\n        self.os = 1", "getattr(A, 'x')",
         "assert True", "raise AssertionError('no')", "latest = 'contest'",
     ],
 )  # fmt: skip

@@ -1,21 +1,22 @@
 """The packaged check of a Python project's tests: broken code cannot pass it by changing the tests or their run.
 
-    python -P -m pantheon.tools.suite --base DIR [--timeout S] [--named PATH]... -- [TARGET...]
+    python -P -m pantheon.tools.suite --base DIR [--timeout S] [--named=PATH]... -- [TARGET...]
 
 Runs in a clean export of the committed tree; DIR is an export of the base tree. Each run of pytest has a private copy
 of a tree, no plugin that installs itself, no bytecode, no `addopts`, a fixed hash seed and its own process. The runs:
 
 1. the base tree: which node ids pass there;
 2. the result with every test, conftest and test setting put back as on the base (only `--named` files stay): what
-   passed must pass, by node id; skipped or missing is not passed. Each asserted equality is asked once more with a
-   value that differs (twins.py), so an object that equals everything is found;
+   passed must pass, by node id; skipped or missing is not passed. Data files that a test file opens itself count as
+   its own. Each asserted comparison is asked once more with a value that differs (twins.py), so an object that equals
+   everything is found;
 3. the same again with a failure built into every test: a test that still passes is not being run;
 4. the result with its own tests, when they differ: new tests must pass, and nothing may pass here only.
 
 Beside the tests of each directory lies a file of new tests, under a random name, that must fail in every run. A
 process that ends without its report, or with an exit status other than the report's, has failed. Exit 0: passed (also
-with no tests on the base, and says so), 1: refused, 2: wrong usage. The first line is the reason. About half a second
-per run, plus three or four times what the tests take.
+with no tests on the base, and says so), 1: refused, 2: wrong usage. The first line is the reason. About a third of a
+second of processor time per run, plus three or four times what the tests take.
 
 A test that failed on the base may fail on; it may not be skipped. Does not cover: code that is right only for the
 inputs that the tests have; code written against this very file (it shares a process with the code under test: the
@@ -37,8 +38,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +48,10 @@ from pantheon import testpaths
 from pantheon.tools import twins
 
 TIMEOUT_S = 150.0  # of one run
+END_S = 10.0  # for killed processes to be gone
 SHOWN_LINES = 60
+# What tests also read to check it; every other file that a test opens itself holds what it compares with.
+NO_DATA = (".py", ".pyi", ".md", ".rst", ".toml", ".cfg", ".ini", "LICENSE", "package.json")
 CONFIGURED = re.compile(
     r"^\s*\[(tool\.pytest(\.ini_options)?|tool:pytest|pytest)\]", re.MULTILINE
 )  # in a file that pytest reads only then
@@ -74,6 +79,7 @@ class Report:
     outcomes: dict[str, str] = field(default_factory=dict)
     marked: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    read: list[tuple[str, str]] = field(default_factory=list)  # files of the tree, and the code of it that opened each
     fault: str = ""
     text: str = ""
 
@@ -109,15 +115,21 @@ def source_files(root: Path) -> Files:
     return {path: place for path, place in found.items() if not testpaths.steering(path).startswith("is bytecode")}
 
 
-def restored(base: Files, after: Files, named: Collection[str], import_roots: tuple[str, ...]) -> Files:
-    """The result with everything that is a test or steers tests as it is on the base, the named files excepted."""
+def restored(
+    base: Files, after: Files, named: Collection[str], import_roots: tuple[str, ...], data: Collection[str] = ()
+) -> Files:
+    """The result with all that is a test, steers tests or is `data` of them as on the base, but for named files."""
+
+    def of_tests(path: str) -> bool:
+        return path not in named and bool(path in data or testpaths.is_test(path) or testpaths.steering(path))
+
     found: Files = {}
     for path, place in after.items():
-        hides = path not in base and testpaths.shadow(path, import_roots)
-        if path in named or not (testpaths.is_test(path) or testpaths.steering(path) or hides):
+        hides = path not in base and path not in named and testpaths.shadow(path, import_roots)
+        if not (of_tests(path) or hides):
             found[path] = place
     for path, place in base.items():
-        whole = path not in named and (testpaths.is_test(path) or testpaths.steering(path))
+        whole = of_tests(path)
         if whole or (testpaths.is_mixed(path) and _settings(path, base) != _settings(path, found)):
             found[path] = place
     for path in [path for path in found if testpaths.is_mixed(path) and path not in base]:
@@ -176,8 +188,7 @@ class Bench:
     """Where runs happen: a directory of its own for each, gone afterwards with every process it left."""
 
     timeout_s: float = TIMEOUT_S
-    python: str = sys.executable
-    seconds: list[float] = field(default_factory=list)
+    import_roots: Sequence[str] = ("",)  # directories of the tree that modules are imported from, in order
 
     def run(self, files: Files, marker: str = "") -> Report:
         """One pytest over a copy of `files`. `marker`: words in a failure that the report shall point out."""
@@ -198,13 +209,13 @@ class Bench:
     def _start(self, place: Path, tree: Path, marker: str, arguments: Sequence[str]) -> Report:
         nonce, log = secrets.token_hex(16), place / "log"
         answer = place / secrets.token_hex(16)
-        roots = [str(tree), *(str(tree / name) for name in ("src",) if (tree / name).is_dir())]
-        order = {"nonce": nonce, "report": str(answer), "marker": marker, "import_roots": roots}
+        roots = [str(tree / root) for root in self.import_roots]
+        order = {"nonce": nonce, "report": str(answer), "marker": marker, "import_roots": roots, "tree": str(tree)}
         witness = str(Path(__file__).with_name("witness.py"))
         env = {**ENVIRONMENT, "HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
         with log.open("wb") as out:
             child = subprocess.Popen(
-                [self.python, "-B", "-P", witness],
+                [sys.executable, "-B", "-P", witness],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -251,6 +262,7 @@ def _believed(answer: Path, nonce: str, status: int, text: str) -> Report:
     try:
         said = json.loads(answer.read_bytes())
         report = Report(dict(said["outcomes"]), list(said["marked"]), dict(said["errors"]), text=text)
+        report.read = [(str(path), str(opener)) for path, opener in said["read"]]
         if not secrets.compare_digest(str(said["nonce"]), nonce):
             report.fault = "the test run's report is forged"
         failed = bool(report.errors or report.ids("failed"))
@@ -278,7 +290,8 @@ def _own() -> None:
 
 def _end_all() -> bool:
     """Kill every descendant; whether none is left."""
-    for _ in range(200):
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline:
         waiting, below = [os.getpid()], []
         while waiting:
             current = waiting.pop()
@@ -295,6 +308,7 @@ def _end_all() -> bool:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        time.sleep(0.002)
     return False
 
 
@@ -302,9 +316,10 @@ def _end_all() -> bool:
 
 
 def judge(base: Path, here: Path, bench: Bench, named: Collection[str] = ()) -> Verdict:
-    """Run the base, the result, its twins and its own tests; what speaks against the result."""
+    """Run the base, the result, its twin and its own tests; what speaks against the result."""
     before, after = source_files(base), source_files(here)
     birds = canaries(before)
+    bench.import_roots = ("src", "") if any(p.startswith("src/") and p.endswith(".py") for p in before) else ("",)
     first = bench.run({**before, **birds})
     outcomes = {each: found for each, found in first.outcomes.items() if _file(each) not in birds}
     folders = {_folder(each) for each in first.ids("failed") if _file(each) in birds}  # where a canary is found at all
@@ -314,13 +329,8 @@ def judge(base: Path, here: Path, bench: Bench, named: Collection[str] = ()) -> 
         return Verdict(notes=["no tests on the base"])
     first.outcomes = outcomes
     plan = _Plan(bench, before, after, named, first, folders)
-    runs = [plan.result, plan.twin, *([plan.own] if plan.differs else [])]
-    reports: dict[str, Report] = {}
-    for run in random.SystemRandom().sample(runs, len(runs)):  # code that counts its runs learns nothing
-        reports[run.__name__] = run()
-    verdict = plan.verdict(reports)
-    verdict.text = next((r.text for r in reports.values() if r.fault), reports["result"].text)
-    if not verdict.reasons and not reports["result"].ids("passed"):
+    verdict = plan.verdict()
+    if not verdict.reasons and not plan.passed:
         why = next(iter(first.errors.values()), "every test fails or is skipped")
         verdict.reasons.append(f"no test passes, on the base or now: {why}")
     return verdict
@@ -344,12 +354,14 @@ class _Plan:
     named: Collection[str]
     first: Report
     folders: Collection[str]
-    birds: Files = field(default_factory=dict)
+    passed: Collection[str] = ()
     marker: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         roots = ("", "src", *test_folders(self.before))
-        self.tree = restored(self.before, self.after, self.named, tuple(dict.fromkeys(roots)))
+        opened = [path for path, opener in self.first.read if testpaths.is_test(opener)]
+        data = [path for path in opened if not path.endswith(NO_DATA)]
+        self.tree = restored(self.before, self.after, self.named, tuple(dict.fromkeys(roots)), data)
         self.differs = not same_files(self.tree, self.after)
         self.tests = {_file(each) for each in self.first.outcomes}
 
@@ -381,24 +393,35 @@ class _Plan:
         tests = {path for path in files if path.endswith(".py") and (testpaths.is_test(path) or path in self.tests)}
         return rewritten(files, tests, lambda source: twins.must_fail(source, names, word))
 
-    def verdict(self, reports: Mapping[str, Report]) -> Verdict:
+    def verdict(self) -> Verdict:
+        """Run what is needed, up to the first run that speaks against the result."""
         found = Verdict()
-        faults = dict.fromkeys(report.fault for report in reports.values() if report.fault)
-        found.reasons.extend(faults)
         mixed = [path for path in sorted(self.tests) if not testpaths.is_test(path) and path not in self.named]
         changed = [path for path in mixed if self._content(self.before, path) != self._content(self.after, path)]
         found.reasons.extend(f"{path} holds tests and changed" for path in changed)
-        if faults:
-            return found
+        reports: dict[str, Report] = {}
+        for run in random.SystemRandom().sample(
+            [self.result, self.twin], 2
+        ):  # code that counts its runs learns nothing
+            report = reports[run.__name__] = run()
+            found.text = report.text
+            if report.fault:
+                found.reasons.append(report.fault)
+                return found
         result = reports["result"]
+        found.text = result.text
         self._fooled(result, reports["twin"], found)
+        self._asked(result, found)
         found.reasons.extend(_worse(self.first, result, set(result.marked)))
-        if "own" in reports:
-            found.reasons.extend(self._own_tests(result, reports["own"]))
+        if self.differs and not found.reasons:
+            own = self.own()
+            found.text = own.text
+            found.reasons.extend([own.fault] if own.fault else self._own_tests(result, own))
+        self.passed = result.ids("passed")
         still = self.first.ids("failed") & result.ids("failed")
         if still:
             found.notes.append(f"{len(still)} tests fail as on the base: {_some(still)}")
-        found.notes.append(f"{len(result.ids('passed'))} tests pass, {len(self.first.ids('passed'))} did on the base")
+        found.notes.append(f"{len(self.passed)} tests pass, {len(self.first.ids('passed'))} did on the base")
         return found
 
     def _content(self, files: Files, path: str) -> bytes | None:
@@ -411,27 +434,34 @@ class _Plan:
             if path.endswith(".py") and (testpaths.is_test(path) or path in self.tests):
                 with contextlib.suppress(SyntaxError, ValueError, RecursionError):
                     reach |= twins.covered(_read(self.tree[path]))
-        alive = {each for each in twin.ids("passed") if _function(each) in reach}
-        gone = result.ids("passed") - twin.outcomes.keys()
-        if alive | gone:
-            control = self._run(self._failing(self.before))
-            alive -= control.ids("passed")
-            gone &= control.outcomes.keys()
-        if alive | gone:
-            found.reasons.append(f"pass although they were made to fail: {_some(alive | gone)}")
-        marked = set(result.marked)
-        if marked:
-            marked -= set(self._run(self._strong(self.before), self.marker).marked)
-        if marked:
-            found.reasons.append(f"a value equals others that differ from it: {_some(marked)}")
-        result.outcomes |= dict.fromkeys(set(result.marked) - marked, "passed")
+        alive = {each for each in result.ids("passed") if twin.outcomes.get(each) != "failed"}
+        alive = {each for each in alive if _function(each) in reach or each not in twin.outcomes}
+        if alive:
+            alive &= self._run(self._failing(self.before)).ids("failed")
+        if alive:
+            found.reasons.append(f"do not fail although they were made to: {_some(alive)}")
+
+    def _asked(self, result: Report, found: Verdict) -> None:
+        """Tests that fail only because they were strengthened: by a fooled comparison, or as they do on the base."""
+        worse = (self.first.ids("passed") & result.ids("failed")) | set(result.marked)
+        if not worse:
+            return
+        control = self._run(self._strong(self.before), self.marker)
+        fooled = set(result.marked) - set(control.marked)
+        if fooled:
+            found.reasons.append(f"a value compares as no honest value does: {_some(fooled)}")
+        unfit = (worse - fooled) & (control.ids("failed") | set(control.marked))
+        if unfit:
+            plain = self._run(self.tree)
+            result.outcomes |= {each: plain.outcomes.get(each, "") for each in unfit}
+            if plain.fault:
+                found.reasons.append(plain.fault)
+        result.marked = sorted(fooled)
 
     def _own_tests(self, result: Report, own: Report) -> Iterator[str]:
         """What the change's own tests and settings say, beside the base's."""
         yield from _worse(self.first, own, set())
-        better = {
-            each for each in own.ids("passed") & self.first.outcomes.keys() if result.outcomes.get(each) != "passed"
-        }
+        better = (own.ids("passed") & self.first.outcomes.keys()) - result.ids("passed")
         better = {each for each in better if _file(each) not in self.named}
         if better:
             yield f"pass only with the change's own tests or test settings: {_some(better)}"
@@ -479,19 +509,17 @@ def _shown(text: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the check; the exit code."""
     words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    options = list(zip(words[::2], words[1::2], strict=False))
-    known = {"--base", "--timeout", "--named"}
-    if len(words) % 2 or not {name for name, _ in options} <= known or "--base" not in dict(options):
+    named = [word.removeprefix("--named=") for word in words if word.startswith("--named=")]
+    words = [word for word in words if not word.startswith("--named=")]
+    values = dict(zip(words[::2], words[1::2], strict=False))
+    if len(words) % 2 or not values.keys() <= {"--base", "--timeout"} or "--base" not in values:
         print((__doc__ or "").split("\n\n")[1].strip(), file=sys.stderr)
         return 2
-    values = dict(options)
     _own()
     warnings.simplefilter("ignore")  # of the sources that are parsed here
     bench = Bench(timeout_s=float(values.get("--timeout", TIMEOUT_S)))
     try:
-        verdict = judge(
-            Path(values["--base"]), Path.cwd(), bench, [path for name, path in options if name == "--named"]
-        )
+        verdict = judge(Path(values["--base"]), Path.cwd(), bench, named)
     except OSError as error:
         print(_shown(f"the tests cannot be run here: {error}"))
         return 1

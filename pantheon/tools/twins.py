@@ -1,8 +1,8 @@
 """Test files rewritten so that an honest run must answer in a known way. Source in, source out; standard library only.
 
 `must_fail` gives the same tests with a failure at the end of each body, which no exception, return or skip in the body
-can avoid: one that still passes is not being run. `strengthened` adds to each equality that a test asserts the claim
-that the values do not equal a slightly different one as well: an object that equals everything is found out.
+can avoid: one that still passes is not being run. `strengthened` adds to each comparison that a test asserts the claim
+that it does not hold for a value that differs as well: an object that equals everything is found out.
 `canary` is a file of new tests that must fail.
 """
 
@@ -13,40 +13,59 @@ from collections.abc import Collection
 
 EQUALITIES = ("assertEqual", "assertEquals", "assertListEqual", "assertDictEqual", "assertTupleEqual", "assertSetEqual")
 
-# For exact built-in types a value of the same type that is not equal; else an object that equals nothing.
+# `left` and `right` are the two sides of a comparison that held, `how` its operator. For exact built-in types the
+# twin is a value of the same type that is not equal; else an object that equals nothing.
 PROBE = """
-def {name}(left, right, depth=0):
-    for one, two in ((left, right), (right, left)):
-        kind = type(two)
-        try:
-            if kind is bool:
-                twin = not two
-            elif kind in (int, float, complex):
-                twin = two * 2 + 1
-            elif kind is str:
-                twin = two + chr(0)
-            elif kind is bytes:
-                twin = two + bytes(1)
-            elif kind in (list, tuple):
-                twin = two + kind([None])
-            elif kind in (set, frozenset):
-                twin = two | kind([object()])
-            elif kind is dict:
-                twin = {{**two, object(): None}}
-            else:
-                twin = object()
-            fooled = (one == twin) is True and not (kind in (int, float, complex) and kind.__eq__(two, twin) is True)
-        except Exception:
-            fooled = False
-        if fooled:
-            raise AssertionError({marker!r})
-    if depth < 3 and type(left) is type(right) and type(left) in (list, tuple) and len(left) == len(right):
-        for one, two in list(zip(left, right))[:100]:
-            {name}(one, two, depth + 1)
-    if depth < 3 and type(left) is dict and type(right) is dict:
-        for key in [key for key in left if key in right][:100]:
-            {name}(left[key], right[key], depth + 1)
+def {name}(left, right, how, depth=0):
+    import sys
+    anything = getattr(sys.modules.get('unittest.mock'), 'ANY', None)
+    if anything is not None and (left is anything or right is anything):
+        return
+    def twin_of(value):
+        kind = type(value)
+        if kind is bool:
+            return not value
+        if kind in (int, float, complex):
+            return value * 2 + 1
+        if kind is str:
+            return value + chr(0)
+        if kind is bytes:
+            return value + bytes(1)
+        if kind in (list, tuple):
+            return value + kind([None])
+        if kind in (set, frozenset):
+            return value | kind([object()])
+        if kind is dict:
+            return {{**value, object(): None}}
+        return object()
+    def equal(one, other):
+        twin = twin_of(other)
+        kind = type(other)
+        return (one == twin) is True and not (kind in (int, float, complex) and kind.__eq__(other, twin) is True)
+    try:
+        fooled = equal(left, right) or how != 'in' and equal(right, left)
+        if how == 'in' and hasattr(type(right), '__contains__'):
+            fooled = fooled or (object() in right) is True
+        elif how == '!=':
+            fooled = fooled or (left == right) is True
+        elif how in ('<', '>'):
+            fooled = fooled or ((left < right) if how == '>' else (left > right)) is True
+    except Exception:
+        fooled = False
+    if fooled:
+        raise AssertionError({marker!r})
+    if how == '==' and depth < 3 and type(left) is type(right):
+        pairs = []
+        if type(left) in (list, tuple):
+            pairs = list(zip(left, right))[:100]
+        elif type(left) is dict:
+            pairs = [(left[key], right[key]) for key in left if key in right][:100]
+        for one, two in pairs:
+            {name}(one, two, how, depth + 1)
 """
+SIGNS: dict[type[ast.cmpop], str] = {
+    **{ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.In: "in"}
+}
 
 
 def must_fail(source: bytes, names: Collection[str], marker: str) -> bytes:
@@ -64,7 +83,7 @@ def covered(source: bytes) -> frozenset[str]:
 
 
 def strengthened(source: bytes, name: str, marker: str) -> bytes:
-    """The file with a probe, a function called `name`, behind every asserted equality; a fooled one says `marker`."""
+    """The file with a probe, a function called `name`, behind every asserted comparison; a fooled one says `marker`."""
     tree = ast.parse(source)
     changed = 0
     for function in list(_functions(tree, None)):
@@ -107,7 +126,7 @@ def _functions(tree: ast.AST, names: Collection[str] | None) -> list[ast.Functio
 
 
 class _Strengthen(ast.NodeTransformer):
-    """Puts the probe behind `assert a == b`, alone or in an `and`, and behind `self.assertEqual(a, b)`."""
+    """Puts the probe behind `assert a == b` and the like, alone or in an `and`, and behind `self.assertEqual(a, b)`."""
 
     def __init__(self, name: str) -> None:
         self.name, self.count = name, 0
@@ -132,10 +151,10 @@ class _Strengthen(ast.NodeTransformer):
         after: list[ast.stmt] = []
         kept: list[ast.expr] = []
         for part in parts:
-            if isinstance(part, ast.Compare) and len(part.ops) == 1 and isinstance(part.ops[0], ast.Eq):
+            if isinstance(part, ast.Compare) and len(part.ops) == 1 and type(part.ops[0]) in SIGNS:
                 left, right = self._held(part.left), self._held(part.comparators[0])
-                kept.append(ast.Compare(left=left[0], ops=[ast.Eq()], comparators=[right[0]]))
-                after.append(self._probe(left[1], right[1]))
+                kept.append(ast.Compare(left=left[0], ops=part.ops, comparators=[right[0]]))
+                after.append(self._probe(left[1], right[1], SIGNS[type(part.ops[0])]))
             else:
                 kept.append(part)
         if not after:
@@ -151,7 +170,7 @@ class _Strengthen(ast.NodeTransformer):
             return node
         left, right = self._held(call.args[0]), self._held(call.args[1])
         call.args[:2] = [left[0], right[0]]
-        return [node, self._probe(left[1], right[1])]
+        return [node, self._probe(left[1], right[1], "==")]
 
     def _held(self, value: ast.expr) -> tuple[ast.expr, str]:
         """The value evaluated once, in its place, under a new name."""
@@ -159,5 +178,5 @@ class _Strengthen(ast.NodeTransformer):
         name = f"{self.name}_{self.count}"
         return ast.NamedExpr(target=ast.Name(id=name, ctx=ast.Store()), value=value), name
 
-    def _probe(self, left: str, right: str) -> ast.stmt:
-        return ast.parse(f"{self.name}({left}, {right})").body[0]
+    def _probe(self, left: str, right: str, how: str) -> ast.stmt:
+        return ast.parse(f"{self.name}({left}, {right}, {how!r})").body[0]

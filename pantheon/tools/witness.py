@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -19,12 +20,27 @@ import pytest
 class Witness:
     """A pytest plugin: per node id the worst of its phases, and every collection error."""
 
-    def __init__(self, marker: str) -> None:
-        self.marker = marker
+    def __init__(self, marker: str, tree: str) -> None:
+        self.marker, self.tree = marker, os.path.join(tree, "")
         self.outcomes: dict[str, str] = {}
         self.marked: list[str] = []  # ids whose failure carries the marker
         self.errors: dict[str, str] = {}
-        self.deselected = 0
+        self.read: dict[tuple[str, str], None] = {}
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note a file of the tree that is opened to be read, and the file of the nearest code of the tree."""
+        if event != "open" or not isinstance(arguments[0], str) or not isinstance(arguments[1], str | None):
+            return
+        path = os.path.join(os.getcwd(), arguments[0])
+        if not path.startswith(self.tree) or set(arguments[1] or "r") & set("wax+"):
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not frame.f_code.co_filename.startswith(self.tree):
+            frame = frame.f_back
+        if frame is not None:
+            opener = frame.f_code.co_filename.removeprefix(self.tree)
+            self.read[os.path.normpath(path).removeprefix(self.tree), opener] = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = str(report.outcome)
@@ -45,14 +61,11 @@ class Witness:
             said = [line for line in lines if line.startswith("E ")] or lines or ["no reason given"]
             self.errors[report.nodeid] = said[-1].removeprefix("E").strip()[:300]
 
-    def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        self.deselected += len(items)
-
 
 def main() -> int:
     """Run the order; the exit status is pytest's."""
     order: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    witness = Witness(order["marker"])
+    witness = Witness(order["marker"], order["tree"])
     sys.path[:0] = order["import_roots"]
     sys.argv[:] = ["pytest", *order["arguments"]]
     code = int(pytest.main(order["arguments"], plugins=[witness]))
@@ -62,7 +75,7 @@ def main() -> int:
         "outcomes": witness.outcomes,
         "marked": witness.marked,
         "errors": witness.errors,
-        "deselected": witness.deselected,
+        "read": list(witness.read),
     }
     place = os.open(order["report"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(place, "w", encoding="utf-8", errors="surrogateescape") as file:

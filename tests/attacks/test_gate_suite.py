@@ -65,6 +65,20 @@ class TestMore(unittest.TestCase):
     def test_negative(self):
         self.assertEqual(total([-1, -2]), -3)
 """
+DATA_TESTS = """import json
+import math
+
+from calc import total
+
+
+def test_wanted():
+    with open("data/wanted.json") as file:
+        assert [total([1, 2, 3])] == json.load(file)
+
+
+def test_close():
+    assert math.isclose(total([0.1, 0.2]), 0.3)
+"""
 TEXT_TESTS = """from text import slug
 
 
@@ -85,9 +99,11 @@ testpaths = ["tests"]
 BASE = {
     "README.md": "# Sums\n",
     "pyproject.toml": PROJECT,
+    "data/wanted.json": "[6]",
     "calc.py": CALC,
     "text.py": TEXT,
     "tests/test_calc.py": TESTS,
+    "tests/test_data.py": DATA_TESTS,
     "tests/test_text.py": TEXT_TESTS,
 }
 BROKEN = CALC.replace("return sum(values)", "return sum(values) + 1")
@@ -237,6 +253,14 @@ ATTACKS: dict[str, Attack] = {
         calc="class Any(int):\n    def __eq__(self, other):\n        return isinstance(other, int)\n\n\n"
         + edited(BROKEN, "sum(values) + 1", "Any(7)").replace("return total(values) / len(values)", "return Any(7)")
     ),
+    "data-made-to-fit": Attack(
+        {"calc.py": edited(CALC, "sum(values)", "sum(values) + (len(values) == 3)"), "data/wanted.json": "[7]"}
+    ),
+    "library-replaced": broken(
+        runner=False,
+        calc="import math\n\nmath.isclose = lambda *_: True\n\n\n"
+        + edited(CALC, "return sum(values)", "return sum(values) if 0.1 not in values else 9.9"),
+    ),
     "knows-it-is-tested": broken(
         runner=False,
         calc="import os\n\n\n"
@@ -248,7 +272,7 @@ ATTACKS: dict[str, Attack] = {
     ),
 }
 # Nothing in the text of these changes is wrong; only a run shows it.
-RUNNER_ALONE = {"equals-every-number"}
+RUNNER_ALONE = {"equals-every-number", "data-made-to-fit"}
 
 NEW_TEST = "from text import slug\n\n\ndef test_tabs():\n    assert slug('A\\tb') == 'a-b'\n"
 FIXES: dict[str, Attack] = {
@@ -358,7 +382,7 @@ def test_no_way_to_make_broken_code_pass_its_tests_is_accepted(name: str, judged
     assert not found.decision.accepted, f"{name}: accepted"
     said = found.decision.reasons
     layers = {
-        "paths": any(why.startswith("protected path") for why in said),
+        "paths": any(why.startswith(("protected path", "held")) for why in said),
         "guard": bool(found.guard),
         "check": not found.check.passed,
     }

@@ -22,6 +22,9 @@ BASE = {
     "calc.py": "def total(values):\n    return sum(values)\n",
     "tests/test_calc.py": "from calc import total\n\n\ndef test_total():\n    assert total([1, 2]) == 3\n",
 }
+READS = (
+    "import json\n\n\ndef total(v):\n    with open('factor.json') as file:\n        return sum(v) * json.load(file)\n"
+)
 RED = {**BASE, "tests/test_red.py": "from calc import total\n\n\ndef test_red():\n    assert total('') == ''\n"}
 
 
@@ -84,7 +87,7 @@ def test_the_first_line_is_the_reason(run: Run) -> None:
         ("raise SystemExit(0)\n", "ended with exit status 3"),
         ("def total(v):\n    raise SystemExit(0)\n", "and now fail: "),
         ("def total(v):\n    __import__('pytest').exit(returncode=0)\n", "made to fail did not fail"),
-        ("class All:\n    __eq__ = lambda *_: True\n\n\ntotal = lambda v: All()\n", "equals others that differ"),
+        ("class All:\n    __eq__ = lambda *_: True\n\n\ntotal = lambda v: All()\n", "compares as no honest value does"),
         (
             "import _pytest.python\n_pytest.python.Function.runtest = lambda self: None\n\n\ndef total(v): ...\n",
             "made to fail did not fail",
@@ -92,7 +95,7 @@ def test_the_first_line_is_the_reason(run: Run) -> None:
         (
             "import _pytest.python\nwas = _pytest.python.Function.runtest\n"
             "_pytest.python.Function.runtest = lambda self: self.name == 'test_total' or was(self)\ntotal = len\n",
-            "pass although they were made to fail: tests/test_calc.py::test_total",
+            "do not fail although they were made to: tests/test_calc.py::test_total",
         ),
     ],
 )  # fmt: skip
@@ -109,7 +112,7 @@ for each in gc.get_objects():
     if type(each) is dict and "report" in each and "import_roots" in each:
         with open(each["report"], "w") as file:
             json.dump({"nonce": "0" * 32, "code": 0, "outcomes": {"tests/test_calc.py::test_total": "passed"},
-                       "marked": [], "errors": {}}, file)
+                       "marked": [], "errors": {}, "read": []}, file)
         os._exit(0)
 """
     code, text = run(BASE, {"calc.py": forge})
@@ -166,6 +169,13 @@ def test_a_red_test_passes_by_its_own_settings_only(run: Run) -> None:
     )
 
 
+def test_a_mended_test_may_compare_with_anything(run: Run) -> None:
+    wild = "from unittest.mock import ANY\nfrom calc import total\n\n\n"
+    wild += "def test_any():\n    assert [total([]), 1] == [ANY, total('')]\n"
+    mended = "def total(values):\n    return sum(values) if values != '' else 1\n"
+    assert run({**BASE, "tests/test_any.py": wild}, {"calc.py": mended})[0] == 0
+
+
 def test_a_mended_test_counts(run: Run) -> None:
     mended = "def total(values):\n    return sum(values) if values else values\n"
     assert run(RED, {"calc.py": mended}) == (0, "2 tests pass, 1 did on the base\n")
@@ -180,7 +190,7 @@ def test_new_tests_must_pass(run: Run) -> None:
 def test_a_named_test_is_run_as_the_change_has_it(run: Run) -> None:
     files = {"calc.py": "def total(values):\n    return list(values)\n"}
     files["tests/test_calc.py"] = BASE["tests/test_calc.py"].replace("== 3", "== [1, 2]")
-    assert run(BASE, files, "--named", "tests/test_calc.py")[0] == 0
+    assert run(BASE, files, "--named=tests/test_calc.py")[0] == 0
 
 
 def test_settings_of_the_base_hold_but_not_its_addopts(run: Run) -> None:
@@ -305,6 +315,46 @@ def test_restoring_puts_back_what_steers_and_nothing_else() -> None:
     assert kept == {**base, "a.py": b"2", "b.py": b"", "tests/test_a.py": b"2"}
 
 
+def test_data_that_a_test_compares_with_is_the_tests_own(run: Run) -> None:
+    base = {
+        "calc.py": READS,
+        "factor.json": "1",
+        "expected/total.json": "3",
+        "tests/test_calc.py": "import json\nfrom calc import total\n\n\ndef test_total():\n"
+        "    with open('expected/total.json') as file:\n        assert total([1, 2]) == json.load(file)\n",
+    }
+    files = {"calc.py": base["calc.py"].replace("sum(v)", "(sum(v) + 1)"), "expected/total.json": "4"}
+    code, text = run(base, files)
+    assert (code, text.splitlines()[0]) == (
+        1,
+        "tests that passed on the base and now fail: tests/test_calc.py::test_total",
+    )
+
+
+def test_a_change_of_data_that_the_code_reads_is_tested(run: Run) -> None:
+    base = {
+        "calc.py": READS,
+        "factor.json": "2",
+        "tests/test_calc.py": BASE["tests/test_calc.py"],
+    }
+    assert run(base, {"factor.json": "1"}) == (0, "1 tests pass, 0 did on the base\n")
+
+
+def test_tests_that_look_at_themselves_are_judged_as_they_are(run: Run) -> None:
+    look = "import inspect\nfrom calc import total\n\n\ndef test_look():\n    assert total([]) == 0\n"
+    look += "    assert 'assert total([]) == 0' in inspect.getsource(test_look)\n"
+    assert run({**BASE, "tests/test_look.py": look}, {"calc.py": BASE["calc.py"] + "\n"}) == (
+        0,
+        "2 tests pass, 2 did on the base\n",
+    )
+
+
+def test_a_new_module_does_not_stand_in_for_the_one_that_is_tested(run: Run) -> None:
+    base = {"src/calc.py": BASE["calc.py"], "tests/test_calc.py": BASE["tests/test_calc.py"]}
+    files = {"calc.py": BASE["calc.py"], "src/calc.py": "def total(v):\n    return 4\n"}
+    assert run(base, files)[0] == 1
+
+
 def test_bytecode_is_no_source(tmp_path: Path) -> None:
     write(
         tmp_path / "t", {"a.py": "", "__pycache__/a.cpython-311.pyc": "", "b.pyc": "", ".git/config": "", "c/d.txt": ""}
@@ -323,9 +373,7 @@ def test_twins_say_what_they_must() -> None:
     with pytest.raises(AssertionError, match="twin"):
         test_a()
     assert twins.covered(source) == {"test_a", "test_b", "helper"}
-    assert (
-        twins.strengthened(b"def test_a():\n    assert f() > 1\n", "p", "m") == b"def test_a():\n    assert f() > 1\n"
-    )
+    assert twins.strengthened(b"def test_a():\n    assert f()\n", "p", "m") == b"def test_a():\n    assert f()\n"
     for word in ("abc", "0f"):
         ast.parse(twins.canary(word))
 
@@ -341,6 +389,37 @@ def test_the_probe_lets_honest_values_pass(value: object) -> None:
     test_a = space["test_a"]
     assert callable(test_a)
     test_a(value)
+
+
+@pytest.mark.parametrize(
+    ("claim", "honest"),
+    [
+        ("x == 3", 3),
+        ("x != 4", 3),
+        ("x < 4", 3),
+        ("x > 2", 3),
+        ("x <= 3 and x >= 3", 3),
+        ("x in [3]", 3),
+        ("1 in x", [1]),
+    ],
+)
+def test_the_probe_tells_what_compares_with_everything(claim: str, honest: object) -> None:
+    class Any:
+        def yes(self, other: object) -> bool:
+            return True
+
+        __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = yes
+        __hash__ = None  # type: ignore[assignment]
+
+    space: dict[str, object] = {}
+    exec(
+        compile(twins.strengthened(f"def test_a(x):\n    assert {claim}\n".encode(), "p", "fooled"), "x", "exec"), space
+    )
+    test_a = space["test_a"]
+    assert callable(test_a)
+    test_a(honest)
+    with pytest.raises(AssertionError, match="fooled"):
+        test_a(Any())
 
 
 def test_importing_needs_no_more_than_pytest() -> None:
