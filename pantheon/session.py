@@ -334,6 +334,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
         "repository": lambda: str(Repo.discover(start).root),
         "sandbox": process.require_sandbox,
         "network": reach,
+        "limits": _limits_said,
         "night": lambda: _enclosure_proof(start, where, environ),
         "trust": lambda: _trust_said(start, where),
         "model": lambda: str(find_model("default", where.models)),
@@ -371,6 +372,13 @@ def _enclosure_proof(start: Path, where: Places, environ: Mapping[str, str]) -> 
     if code != 0:
         raise SandboxError("no sandbox in the sandbox, no night", "bwrap", f"it ended with {code}")
     return "an enclosure without network runs, and a tool's sandbox inside it"
+
+
+def _limits_said() -> str:
+    groups = process.groups()
+    held = f"control groups (version {groups.version})" if groups else "rlimits and a watchdog: no control group here"
+    root = "" if os.geteuid() else "; you are root: an ordinary user's night can do less, see SECURITY.md"
+    return f"children are held by {held}{root}"
 
 
 def _trust_said(start: Path, where: Places) -> str:
