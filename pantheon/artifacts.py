@@ -57,12 +57,14 @@ def store_run(
     `run.json` cannot name the commit that holds it, so `load_run` fills that in.
     """
     ref = run_ref(run.id)
-    stored = redact.clean_run(run).model_copy(update={"result": result, "run_commit": None})
+    contents = [data for named in files.values() for data in named.values()]
+    scrubber = redact.Scrubber([repo.read_path(run.base, run.item.target) or b"", *contents])
+    stored = redact.clean_run(run, scrubber).model_copy(update={"result": result, "run_commit": None})
     changes = {RUN_FILE: (0o100644, repo.write_blob(stored.to_json().encode("utf-8", "surrogateescape") + b"\n"))}
     artifacts: list[Artifact] = []
     for node, named in sorted(files.items()):
         for name, found in sorted(named.items()):
-            data, hidden = redact.scrub(found)
+            data, hidden = scrubber.scrub(found)
             oid = repo.write_blob(clip(data))
             changes[f"{node}/{name}"] = (0o100644, oid)
             artifacts.append(_describe(run.id, node, name, data, oid, hidden))

@@ -21,7 +21,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ DEPTH = 4  # layers of JSON in JSON that are looked through
 WINDOW = 2048  # characters that the patterns see at once: some of them are quadratic in what they see
 BEFORE = 256  # of those, in front of the hint
 TAIL = 8192  # of a token, beyond what its pattern asks for
+KNOWN = 1000  # values of one run that are looked for elsewhere
 LINE = 4096  # characters of an added line that are looked at together
 # Kinds that are treated in a way of their own, as detect-secrets calls them.
 ARTIFACTORY, BASIC_AUTH, IBM_IAM = "Artifactory Credentials", "Basic Auth Credentials", "IBM Cloud IAM Key"
@@ -96,6 +97,7 @@ _OWN: tuple[tuple[str, ...], ...] = (  # what detect-secrets does not know, or k
     ("Stripe Access Key", r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}", r"whsec_[A-Za-z0-9+/=]{24,}"),
     ("Square OAuth Secret", r"sq0(?:atp|csp)-[0-9A-Za-z_-]{22,}"),
     ("NPM tokens", r"npm_[A-Za-z0-9]{30,}", r":_(?:authToken|auth|password)=\s*(?P<secret>[^\s\"'\\]{8,})"),
+    ("Artifactory Credentials", r"AKCp[0-9A-Za-z]{32,}"),
     ("PyPI Token", r"pypi-AgE[A-Za-z0-9_-]{40,}"),
     ("Vault Token", r"hv[sbr]\.[A-Za-z0-9_-]{24,}"),
     ("DigitalOcean Token", r"do[opr]_v1_[a-f0-9]{40,}"),
@@ -183,7 +185,7 @@ _PLAIN = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 def find(data: str | bytes) -> tuple[Secret, ...]:
     """The secrets in a text that are known by their form, in their order. Bytes that are not UTF-8 are looked over."""
-    text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
+    text = data if isinstance(data, str) else _text(data)
     return _placed(text, _spans(text))
 
 
@@ -200,6 +202,14 @@ def scan(files: Iterable[tuple[str, bytes]], max_bytes: int) -> tuple[Finds, boo
         if left < 0:
             return tuple(found), False
     return tuple(found), True
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _placed(text: str, spans: Sequence[_Span]) -> tuple[Secret, ...]:
@@ -354,34 +364,81 @@ def _end(text: str, end: int, kind: str) -> int:
 # --- hiding ----------------------------------------------------------------------------------------------------------
 
 
-def scrub(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The data with a marker for each secret, and the kinds of secrets that were hidden, each once and sorted.
+class Scrubber:
+    """Hides the secrets of several texts in each of them.
 
-    JSON stays JSON, lines stay lines, a patch stays a patch, a record of prompts stays readable, bytes that are not
-    UTF-8 stay as they are. Data without a secret comes back as it is.
+    A secret that is known by what stands around it is so hidden where that was lost, say in a name made from a title.
     """
-    if data.startswith(b"prompt 1 bytes="):
-        framed = _scrub_prompts(data)
-        if framed is not None:
-            return framed
-    text = data.decode("utf-8", "surrogateescape")
-    clean, kinds = _scrub(text)
-    return (clean.encode("utf-8", "surrogateescape"), kinds) if kinds else (data, ())
+
+    def __init__(self, texts: Iterable[bytes] = ()) -> None:
+        self._found: dict[str, list[_Span]] = {}
+        self._known: dict[str, str] = {}  # a secret's value -> its kind
+        for data in texts:
+            for text in [body for _, body in _frames(data)] or [_text(data)]:
+                self._look(text)
+
+    def _look(self, text: str) -> list[_Span]:
+        if text not in self._found:
+            self._found[text] = _spans(text)
+            for span in self._found[text]:
+                for value in _values(text[span.start : span.end], span.kind):
+                    if len(self._known) < KNOWN:
+                        self._known[value] = span.kind
+        return self._found[text]
+
+    def text(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """The text with a marker for each secret, and the kinds that were hidden, each once and sorted."""
+        spans = _merged([*self._look(text), *_repeats(text, self._known)])
+        parts: list[str] = []
+        done = 0
+        for span in spans:
+            parts += (text[done : span.start], _marked(text[span.start : span.end], span.kind))
+            done = span.end
+        return "".join((*parts, text[done:])), tuple(sorted({span.kind for span in spans}))
+
+    def scrub(self, data: bytes) -> tuple[bytes, tuple[str, ...]]:
+        """The same for bytes.
+
+        JSON stays JSON, lines stay lines, a patch stays a patch, a record of prompts stays readable, bytes that are
+        not UTF-8 stay as they are. Data without a secret comes back as it is.
+        """
+        frames = _frames(data)
+        if not frames:
+            clean, kinds = self.text(_text(data))
+            return (_bytes(clean), kinds) if kinds else (data, ())
+        parts: list[bytes] = []
+        hidden: set[str] = set()
+        for head, body in frames:
+            clean, kinds = self.text(body)
+            hidden.update(kinds)
+            parts += (_framed(head, _bytes(clean), len(kinds)) if kinds else head, _bytes(clean), b"\n")
+        return (b"".join(parts), tuple(sorted(hidden))) if hidden else (data, ())
+
+
+def scrub(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The data with a marker for each of its secrets, and the kinds that were hidden; see `Scrubber.scrub`."""
+    return Scrubber().scrub(data)
 
 
 def scrub_text(text: str) -> str:
     """A text for people with a marker for each secret."""
-    return _scrub(text)[0]
+    return Scrubber().text(text)[0]
 
 
-def _scrub(text: str) -> tuple[str, tuple[str, ...]]:
-    spans = _spans(text)
-    parts: list[str] = []
-    done = 0
-    for span in spans:
-        parts += (text[done : span.start], _marked(text[span.start : span.end], span.kind))
-        done = span.end
-    return "".join((*parts, text[done:])), tuple(sorted({span.kind for span in spans}))
+def _values(secret: str, kind: str) -> list[str]:
+    """What of a secret to look for elsewhere: a key's lines, a password without its user; no words, nothing short."""
+    if kind == PRIVATE_KEY:
+        return re.findall(r"[A-Za-z0-9+/=]{24,}", secret)
+    parts = [secret, secret.partition(":")[2]] if kind == BASIC_AUTH else [secret]
+    return [part for part in parts if len(part) >= 20 or re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z]).{8,}", part)]
+
+
+def _repeats(text: str, known: Mapping[str, str]) -> Iterator[_Span]:
+    for value, kind in known.items():
+        start = text.find(value)
+        while start >= 0:
+            yield _Span(start, start + len(value), kind)
+            start = text.find(value, start + len(value))
 
 
 def _marked(value: str, kind: str) -> str:
@@ -396,40 +453,30 @@ def _marked(value: str, kind: str) -> str:
 _PROMPT = re.compile(rb"prompt (\d+) bytes=(\d+) sha256=[0-9a-f]{64}[^\n]*\n")
 
 
-def _scrub_prompts(data: bytes) -> tuple[bytes, tuple[str, ...]] | None:
-    """A record of prompts with each scrubbed in its frame; a changed one has the length and digest of what is kept.
-
-    None when the frames do not fit.
-    """
-    parts: list[bytes] = []
-    hidden: set[str] = set()
+def _frames(data: bytes) -> list[tuple[bytes, str]]:
+    """The prompts of a record, each with its header; none when the data is no record."""
+    frames: list[tuple[bytes, str]] = []
     place = 0
     while place < len(data):
         head = _PROMPT.match(data, place)
-        if head is None:
-            return None
-        end = head.end() + int(head[2])
-        body = data[head.end() : end]
-        if data[end : end + 1] != b"\n":
-            return None
-        text, kinds = _scrub(body.decode("utf-8", "surrogateescape"))
-        if kinds:
-            body = text.encode("utf-8", "surrogateescape")
-            digest = hashlib.sha256(body).hexdigest()
-            parts.append(
-                b"prompt %s bytes=%d sha256=%s redacted=%d\n" % (head[1], len(body), digest.encode(), len(kinds))
-            )
-            hidden.update(kinds)
-        else:
-            parts.append(head[0])
-        parts += (body, b"\n")
+        end = head.end() + int(head[2]) if head else 0
+        if head is None or data[end : end + 1] != b"\n":
+            return []
+        frames.append((head[0], _text(data[head.end() : end])))
         place = end + 1
-    return (b"".join(parts), tuple(sorted(hidden))) if hidden else (data, ())
+    return frames
 
 
-def clean_run(run: Run) -> Run:
+def _framed(head: bytes, body: bytes, hidden: int) -> bytes:
+    """The header of a changed prompt: length and digest of what is kept, and how many kinds of secrets are not."""
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return b"prompt %s bytes=%d sha256=%s redacted=%d\n" % (head.split()[1], len(body), digest, hidden)
+
+
+def clean_run(run: Run, scrubber: Scrubber | None = None) -> Run:
     """A run's record with its texts scrubbed; ids and paths stay exact, because they are looked up."""
-    return run.model_copy(update={"reason": scrub_text(run.reason), "item": clean_item(run.item)})
+    reason, _ = (scrubber or Scrubber()).text(run.reason)
+    return run.model_copy(update={"reason": reason, "item": clean_item(run.item)})
 
 
 def clean_item(item: Item) -> Item:
@@ -489,10 +536,6 @@ def _stood(value: str, *texts: str) -> bool:
     """Whether a value stands in one of the texts; a short one as a word, because it is part of many others."""
     whole = re.compile(re.escape(value) if len(value) >= 16 else rf"(?<!\w){re.escape(value)}(?!\w)")
     return any(value in text and whole.search(text) for text in texts)
-
-
-def _text(data: bytes | None) -> str:
-    return (data or b"").decode("utf-8", "surrogateescape")
 
 
 def _lost(edit: Edit) -> list[str]:

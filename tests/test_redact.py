@@ -425,6 +425,26 @@ def test_no_object_of_a_stored_run_holds_a_planted_secret(
         assert not leaks(line.encode(), kind)
 
 
+def test_a_secret_without_what_it_was_known_by_is_hidden_all_the_same(make_repo: MakeRepo) -> None:
+    """A tool makes a name from a title, a model repeats a word: nothing around it says any more what it is."""
+    for kind in ("aws secret", "npmrc", "netrc", "basic auth", "ibm cos", "rsa"):
+        repo = Repo.discover(make_repo({"a.md": f"# Note\n\n{planted(kind)}\n"}, name=rand(12)))
+        files = {
+            "a.txt": b"slug: care-" + traces(kind)[0].replace(b"ann:", b"") + b"-x",
+            "b.json": json.dumps({"v": [trace.decode() for trace in traces(kind)]}).encode(),
+            "llm_prompt.txt": prompt.record(["Choose: " + traces(kind)[-1].decode()]),
+        }
+        item = Item(id="1", task="t", flow="f", target="a.md", blob="0" * 40, findings=())
+        why = f"no: {traces(kind)[0].decode()}"
+        run = Run(id="ab12cd34", night="n", item=item, base=repo.head().commit, outcome=Outcome.FAILED, reason=why)
+        stored, listed = artifacts.store_run(repo, run, {"n": files}, None, WHEN)
+        assert not [oid for oid, data in everything(repo, run.base).items() if leaks(data, kind)]
+        assert all(artifact.redacted for artifact in listed)
+        assert stored.reason.startswith("no: [pantheon: redacted")
+    for common in ("https://user:password@example.org", "machine a login b password password"):
+        assert b"the password" in redact.Scrubber([common.encode()]).scrub(b"the password")[0]
+
+
 def test_what_was_stored_before_there_was_a_scan_is_found(make_repo: MakeRepo) -> None:
     repo = Repo.discover(make_repo())
     files = {
