@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ NOTES = "refs/notes/pantheon/"
 DEEP = 32  # levels of JSON
 MANY = 1_000_000  # entries of a tree of ours: more is a bomb
 R = TypeVar("R", bound=Record)
+_TRAILER = re.compile(r"^Pantheon-Run: ([0-9a-f]{8,64})$", re.MULTILINE)
 _HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
@@ -40,6 +42,7 @@ class Ledger:
         self._signed: dict[str, bool] = {}
         self._lines: dict[str, tuple[str, ...]] = {}
         self._notes: dict[str, dict[str, tuple[str, str]]] = {}
+        self._copied: dict[str, tuple[str, ...]] = {}  # commit of a notes ref by a person's git -> what it copied to
 
     def complain(self, fault: Fault) -> None:
         self.faults[fault] = None
@@ -102,7 +105,7 @@ class Ledger:
             oid: str | None = self.refs.get(ref)
             while oid is not None and oid not in found:
                 try:
-                    commit = self.signed(oid, ref)
+                    commit = self.noting(oid, ref) if ref.startswith(NOTES) else self.signed(oid, ref)
                 except Unreadable:
                     break
                 found.append(oid)
@@ -195,7 +198,7 @@ class Ledger:
             ref = NOTES + name
             if ref in self.refs:
                 try:
-                    tip = self.signed(self.refs[ref], ref)
+                    tip = self.noting(self.refs[ref], ref)
                     self._notes[name] = self._listed(tip.tree, ref)
                 except Unreadable:
                     pass
@@ -230,6 +233,44 @@ class Ledger:
             else:
                 self.fault("note", f"{ref} {path}", f"it has mode {mode:o}, a note has 100644")
 
+    def noting(self, oid: str, ref: str) -> Commit:
+        """A commit of a notes ref: the bot's, or the one that git itself makes when a person rebases what they accepted
+        (`notes.rewriteRef`). Such a one may only copy notes to the rewritten commits, where they prove nothing."""
+        commit = self.store.commit(oid, ref)
+        if commit.committer == BOT or oid in self._signed:
+            return self.signed(oid, ref)
+        if oid not in self._copied:
+            self._copied[oid] = self._copies(commit, ref)
+            if self._copied[oid]:
+                self.noted |= {(ref.removeprefix(NOTES), one) for one in self._copied[oid]}
+                many = f"{len(self._copied[oid])} notes of {ref}"
+                self.said.append(f"{many} were copied by git to commits that you rewrote ({oid[:12]}): no proof there")
+        return commit if self._copied[oid] else self.signed(oid, ref)
+
+    def _copies(self, commit: Commit, ref: str) -> tuple[str, ...]:
+        """The commits to which this one copied notes; none when it did anything else."""
+        if len(commit.parents) != 1:
+            return ()
+        before = self._listed(self.store.commit(commit.parents[0], ref).tree, ref)
+        after = self._listed(commit.tree, ref)
+        by_blob: dict[str, set[str]] = {}
+        for one, (_, blob) in before.items():
+            by_blob.setdefault(blob, set()).add(one)
+        added = tuple(sorted(after.keys() - before.keys()))
+        if any(after.get(one, ("", ""))[1] != blob for one, (_, blob) in before.items()):
+            return ()
+        for one in added:
+            run = self._run_trailer(one)
+            if run is None or run not in {self._run_trailer(other) for other in by_blob.get(after[one][1], ())}:
+                return ()
+        return added
+
+    def _run_trailer(self, oid: str) -> str | None:
+        with suppress(Unreadable):
+            found = _TRAILER.search(self.store.commit(oid, "a commit with a note").message)
+            return found[1] if found else None
+        return None
+
     def grown(self, name: str, until: str | None = None) -> None:
         """Walk a notes ref back (to `until`, not included): each commit signed; of append-only notes no line lost."""
         ref = NOTES + name
@@ -238,6 +279,8 @@ class Ledger:
             if newer == until:
                 return
             self.step(f"{ref} {newer[:12]}")
+            if self._copied.get(newer):
+                continue  # git may have moved every note of the tree: it was looked at as a whole
             try:
                 new = self.store.commit(newer, ref).tree
                 old = self.store.commit(older, ref).tree if older else None

@@ -40,8 +40,10 @@ Kind = Literal["object", "ref", "signature", "key", "note", "artifact", "stateme
 OURS = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 TREE_MODE = 0o040000
 LEVELS = (1, 6, 9, 0, 2, 3, 4, 5, 7, 8)  # of zlib, the usual ones first
+SMALL = 8192  # bytes of a loose file
 LARGEST = 1 << 29  # bytes of a loose object
 MOST = 100_000  # files in a tree of ours
+REMEMBERED = 256  # trees: a notes ref has a large one per commit
 ODD = 20  # one loose file in so many may be compressed otherwise before we say that zlib is another here
 _HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _PACKED_HEADER = re.compile(rb"# pack-refs with:( peeled| fully-peeled| sorted)+ ?")
@@ -217,7 +219,8 @@ class Store:
 
     def tree(self, oid: str, where: str) -> Tree:
         """The entries of one tree, by name."""
-        if oid not in self._trees:
+        found = self._trees.get(oid)
+        if found is None:
             data = self.read(oid, "tree", where)
             try:
                 entries = [(name, mode, sha.decode("ascii")) for name, mode, sha in parse_tree(data, 20, strict=True)]
@@ -227,8 +230,11 @@ class Store:
             if len({name for name, _, _ in entries}) != len(entries):
                 self._damaged(oid, f"{where}: a tree with one name twice")
                 raise Unreadable(oid)
-            self._trees[oid] = {name: (mode, sha) for name, mode, sha in entries}
-        return self._trees[oid]
+            found = {name: (mode, sha) for name, mode, sha in entries}
+            if len(self._trees) >= REMEMBERED:
+                self._trees.clear()
+            self._trees[oid] = found
+        return found
 
     def files(self, oid: str, where: str) -> dict[str, str]:
         """path -> blob of a tree of ours: regular files only, anything else is told."""
@@ -335,10 +341,18 @@ class Store:
         return found & {oid for oid, kind in self._seen.items() if kind}
 
 
-@lru_cache(maxsize=16384)
 def inflate(raw: bytes) -> tuple[str, bytes, int | None]:
     """(type, content, zlib level) of a loose object's file; the level is None when no level gives just these bytes.
-    ValueError or zlib.error when it is not one. Pure, hence remembered."""
+    ValueError or zlib.error when it is not one. Small ones are remembered, by their bytes."""
+    return _inflate_small(raw) if len(raw) <= SMALL else _inflate(raw)
+
+
+@lru_cache(maxsize=4096)
+def _inflate_small(raw: bytes) -> tuple[str, bytes, int | None]:
+    return _inflate(raw)
+
+
+def _inflate(raw: bytes) -> tuple[str, bytes, int | None]:
     stream = zlib.decompressobj()
     data = stream.decompress(raw, LARGEST)
     if not stream.eof:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from pantheon import artifacts, prs
+from pantheon import artifacts, attest, prs
 from pantheon.errors import MergeConflict, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
@@ -58,8 +58,8 @@ def accept(
     message = f"Merge PR {pull.id}: {pull.title} ({len(kept)} items)"
     repo.user_merge(pull.branch, strategy=strategy, message=message)
     closed = pull.model_copy(update={"state": PullState.ACCEPTED})
-    _decide(repo, closed, kept, "accepted", "", when)
-    _decide(repo, closed, [item for item in pull.items if item.dropped and item.run], "dropped", "", when)
+    _decide(repo, closed, kept, "accepted", "", when, signer)
+    _decide(repo, closed, [item for item in pull.items if item.dropped and item.run], "dropped", "", when, signer)
     prs.update(repo, closed, "accept", when, signer)
     prs.close_branch(repo, closed)
     return closed
@@ -73,9 +73,9 @@ def reject(
     chosen = find_items(pull, items) if items else pull.live
     if len(chosen) < len(pull.live):
         shorter = without(repo, pull, chosen, when, signer)
-        _decide(repo, pull, chosen, "rejected", reason, when)
+        _decide(repo, pull, chosen, "rejected", reason, when, signer)
         return prs.update(repo, shorter.model_copy(update={"reason": reason}), "reject items", when, signer)
-    _decide(repo, pull, chosen, "rejected", reason, when)
+    _decide(repo, pull, chosen, "rejected", reason, when, signer)
     closed = pull.model_copy(update={"state": PullState.REJECTED, "reason": reason})
     prs.update(repo, closed, "reject", when, signer)
     prs.close_branch(repo, closed)
@@ -93,7 +93,13 @@ def _must_be_open(repo: Repo, pull: PullRequest) -> None:
 
 
 def _decide(
-    repo: Repo, pull: PullRequest, items: Sequence[PullItem], verdict: str, reason: str, when: datetime
+    repo: Repo,
+    pull: PullRequest,
+    items: Sequence[PullItem],
+    verdict: str,
+    reason: str,
+    when: datetime,
+    signer: Signer | None,
 ) -> None:
     who = repo.user_identity()
     lines = [
@@ -113,7 +119,7 @@ def _decide(
         )
         for item in items
     ]
-    prs.decide(repo, lines, when)
+    prs.decide(repo, lines, when, signer)
 
 
 def without(
@@ -141,7 +147,9 @@ def without(
         moved[item.commit] = commit
         tip = commit
         items.append(item.model_copy(update={"commit": commit}))
-    artifacts.copy_notes(repo, moved, when)
+    artifacts.copy_notes(repo, moved, when, signer)
+    if signer is not None:
+        attest.restate(repo, moved, when, signer)
     shorter = pull.model_copy(update={"items": tuple(items), "tip": tip, "revision": pull.revision + 1})
     if tip == pull.base:
         return shorter

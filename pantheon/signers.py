@@ -279,7 +279,7 @@ def _raw_key(blob: bytes) -> bytes:
     return raw
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def _holds(key: bytes, signature: bytes, data: bytes) -> bool:
     """Pure, hence remembered: notes name the same commits again and again."""
     try:
@@ -297,7 +297,7 @@ def render_envelope(envelope: Envelope) -> str:
     return json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":"))
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=1024)
 def open_envelope(text: str, payload_type: str, trust: Trust) -> tuple[bytes, bytes]:
     """(payload, the key that signed it): a key of the trust root's that is not revoked. When the key was valid the
     caller must ask, who knows the time from the payload. SignatureFault says what is wrong."""

@@ -15,7 +15,10 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
 from pantheon import artifacts, attest, desk
+from pantheon import night as nights
+from pantheon.engine import ScriptedEngine
 from pantheon.records import Night, Outcome
+from pantheon.survey import survey
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +151,45 @@ def test_every_commit_of_pantheons_verifies_with_plain_git(shared: Copy) -> None
     commits = shared.git("rev-list", "--author=Pantheon", *tips).split()
     assert len(commits) > 40
     shared.git("-c", f"gpg.ssh.allowedSignersFile={signers}", "verify-commit", *commits)
+
+
+def test_what_a_kill_left_out_is_made_good_when_the_night_goes_on(field: Copy, tmp_path: Path) -> None:
+    """The notes of a run are taken away, as if a kill had come before them; the next start writes them again."""
+    repo = field.repo
+    found = survey(repo, repo.head().commit)
+    frozen = nights.thaw(repo, "2026-03-02-1", lambda base: found)
+    runner = nights._Runner(
+        repo,
+        frozen,
+        ScriptedEngine(),
+        tmp_path,
+        desk.signer(repo),
+        lambda: DAYS[1],
+        nights.Progress(),
+    )
+    run = next(run for run in frozen.runs if run.outcome is Outcome.FAILED)
+    home = run.result or run.run_commit or ""
+    before = {ref: repo.read_note(ref, home) for ref in (artifacts.NOTES, attest.ATTESTATIONS)}
+    assert all(before.values())
+    for ref in before:
+        parent = field.git("log", "--format=%H", "-1", "--skip=0", ref, "--", f"{home[:2]}/{home[2:]}").strip()
+        repo.move_ref(ref, field.ref(f"{parent}^"), field.ref(ref), "as before a kill")
+        assert repo.read_note(ref, home) is None
+    runner.mend()
+    assert repo.read_note(artifacts.NOTES, home) == before[artifacts.NOTES]
+    assert attest.covers(repo, home, run.run_commit or "")
+
+
+def test_a_night_of_an_older_version_still_loads() -> None:
+    old = {
+        "id": "2026-01-01-1",
+        "started_at": "2026-01-01T00:00:00Z",
+        "base": "0" * 40,
+        "branch": "main",
+        "budget_s": 60.0,
+        "window": 4,
+        "engine": "scripted",
+        "model": "scripted",
+    }
+    night = Night.model_validate(old)
+    assert (night.config_sha256, night.model_sha256, night.templates, night.adapters) == ("", {}, {}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,8 @@ import provenance
 import pytest
 from provenance import DAYS, Copy
 
-from pantheon import desk, keys, notary
+from pantheon import cli, desk, keys, notary
+from pantheon import night as nights
 from pantheon.errors import RepositoryError
 from pantheon.git import Signer
 from pantheon.signers import SignatureFault, Trust, check_ssh, parse_allowed, parse_revoked
@@ -293,3 +295,33 @@ def test_the_two_kinds_of_signature_cannot_be_confused(tmp_path: Path) -> None:
     armour = "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----", ""])
     with pytest.raises(SignatureFault, match="are others"):
         check_ssh(armour, b"DSSEv1 4 type 7 payload", "git", 0, trust)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_commands(field: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(field.root)
+    first = desk.signer(field.repo).fingerprint
+    assert cli.main(["verify", "--all"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("verified 2 nights, 7 runs, 2 PRs, ")
+    assert said.rstrip().endswith(f"signed by {first}")
+    assert cli.main(["verify", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prs"] == 1
+    assert cli.main(["keys", "rotate"]) == 0
+    assert cli.main(["keys", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out.partition("\n[")[2].join(["[", ""]))
+    assert [key["in_use"] for key in listed] == [False, True]
+    assert cli.main(["keys", "revoke", first]) == 0
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out
+    assert f"key: commit {field.ref('refs/pantheon/nights/2026-03-02-1')} " in out
+    assert f"{first} is revoked" in out
+    assert cli.main(["verify", "99"]) == 1
+    assert "no such PR" in capsys.readouterr().err
+
+
+def test_no_key_is_changed_while_a_night_runs(field: Copy) -> None:
+    with nights.alone(field.repo), pytest.raises(RepositoryError, match="another one is running"):
+        notary.rotate(field.repo, DAYS[2])

@@ -300,7 +300,7 @@ def mangled(data: bytes, rng: random.Random) -> bytes:
 
 def test_nothing_it_meets_makes_it_fall(shared: Copy, forger: Forger, trust: Trust) -> None:
     rng = random.Random(SEED + 8)
-    for _ in range(150):
+    for _ in range(100):
         oid = rng.choice(sorted(forger.objects))
         kind, data = forger.objects[oid]
         changed = mangled(data, rng)
@@ -341,3 +341,45 @@ def test_differences_name_the_field() -> None:
 def test_a_verdict_is_json(shared: Copy) -> None:
     found = json.loads(shared.verify("1").model_dump_json())
     assert set(found) >= {"faults", "said", "runs", "commits", "notes", "signers"}
+
+
+# --- what a person's own git does to notes ----------------------------------------------------------------------------
+
+
+def rebase(copy: Copy) -> str:
+    """Rewrite what was accepted, as `git pull --rebase` does, with the configuration that `init` writes."""
+    copy.git("config", "notes.rewriteRef", "refs/notes/pantheon/*")
+    copy.git("config", "notes.rewriteMode", "cat_sort_uniq")
+    first = copy.git("rev-list", "--max-parents=0", "main").strip()
+    copy.git("rebase", "-q", "--force-rebase", first)
+    return copy.git("log", "--format=%H", "--author=Pantheon", "-1").strip()
+
+
+def test_notes_that_a_rebase_copied_are_no_fault_and_no_proof(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        rewritten = rebase(field)
+    assert "Pantheon-Run" in field.git("log", "-1", "--format=%B", rewritten)
+    assert field.git("notes", "--ref=refs/notes/pantheon/attestations", "show", rewritten)
+    found = field.verify()
+    assert found.faults == ()
+    assert any("were copied by git to commits that you rewrote" in text for text in found.said)
+    assert field.verify(None).faults == ()
+
+
+def test_a_copy_to_a_commit_that_is_no_rewrite_is_a_fault(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        source = field.git("log", "--format=%H", "--author=Pantheon", "-1", "main").strip()
+        field.git("notes", "--ref=refs/notes/pantheon/attestations", "copy", source, "main")
+    tip = field.ref("refs/notes/pantheon/attestations")
+    lines = field.lines()
+    where = f"commit {tip} (refs/notes/pantheon/attestations)"
+    assert f"signature: {where}: made by Ann Author <ann@example.org>, not by Pantheon <pantheon@localhost>" in lines
+    assert any("is no commit of a run or a PR" in line and field.ref("main") in line for line in lines)
+
+
+def test_a_rebase_that_also_changes_a_note_is_a_fault(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        rebase(field)
+        commit = field.git("log", "--format=%H", "--author=Pantheon", "-1", "refs/pantheon/prs/1/r1").strip()
+        field.git("notes", "--ref=refs/notes/pantheon/decisions", "append", "-m", "{}", commit)
+    assert any(line.startswith("signature: commit ") and "notes/pantheon/decisions" in line for line in field.lines())
