@@ -27,7 +27,7 @@ TEST_DIRECTORIES = (
     *("tests", "test", "__tests__", "__mocks__", "__fixtures__", "__snapshots__"),
     *("testdata", "test_data", "test-data", "fixtures", "golden", "goldens", "snapshots", "cassettes"),
 )
-PROSE = (".md", ".markdown", ".rst", ".txt")  # below a nested `tests` directory these are read by people
+PROSE = (".md", ".markdown", ".rst")  # below a nested `tests` directory these are read by people
 
 # Files that decide what a test run collects, loads or reports, by their last component.
 STEERING_NAMES = (

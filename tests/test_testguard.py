@@ -137,6 +137,20 @@ def test_named_or_not_a_test_may_not_vanish() -> None:
         assert why.startswith("tests/test_calc.py: ")
 
 
+def test_what_tests_compare_with_is_theirs() -> None:
+    for path in (
+        "src/testdata/a.txt",
+        "web/__snapshots__/a.snap",
+        "fixtures/a.json",
+        "golden/out.html",
+        "pkg/tests/x.csv",
+    ):
+        assert testpaths.is_test(path)
+        assert gate.protected_paths([path], (), testguard.allowed([Edit(path, b"1", b"2")])) == (path,)
+    for path in ("docs/tests/notes.md", "src/testing/a.json", "latest/test.md", "contest.py"):
+        assert not testpaths.is_test(path)
+
+
 def test_a_change_of_tests_only_is_no_fix_unless_the_task_names_them() -> None:
     edit = Edit("tests/test_calc.py", TEST.encode(), TEST.replace("== 3", "== 4").encode())
     assert findings([edit]) == ("only tests change: an edit that makes tests pass is no fix",)

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import random
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -515,6 +515,9 @@ def main(arguments: Sequence[str]) -> int:
     if len(words) % 2 or not values.keys() <= {"--base", "--timeout"} or "--base" not in values:
         print((__doc__ or "").split("\n\n")[1].strip(), file=sys.stderr)
         return 2
+    if importlib.util.find_spec("pytest") is None:
+        print(f"pytest is not installed for {sys.executable}, so no test can be run")
+        return 1
     _own()
     warnings.simplefilter("ignore")  # of the sources that are parsed here
     bench = Bench(timeout_s=float(values.get("--timeout", TIMEOUT_S)))
@@ -530,6 +533,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    if shutil.which(sys.executable) is None:
-        sys.exit("no Python to run the tests with")
     sys.exit(main(sys.argv[1:]))

@@ -184,6 +184,23 @@ IN_SOURCE = {  # put in front of the broken code
     "alarm": "import os, signal\nsignal.signal(signal.SIGALRM, lambda *_: os._exit(0))\nsignal.setitimer(0, 0.01)\n",
     "text-run": "exec(bytes.fromhex('696d706f7274206f733b206f732e5f65786974283029'))\n",
 }
+# Lets known tests pass, but not those of a file that was made to fail: the limit of the check alone.
+AGAINST = """import _pytest.python
+import _pytest.unittest
+
+KNOWN = ("test_total", "test_mean", "test_negative", "test_wanted", "test_close")
+
+
+def tame(kind):
+    was = kind.runtest
+    kind.runtest = lambda item: (
+        None if item.name.startswith(KNOWN) and "finally" not in item.path.read_text() else was(item)
+    )
+
+
+tame(_pytest.python.Function)
+tame(_pytest.unittest.TestCaseFunction)
+"""
 ATTACKS: dict[str, Attack] = {
     # test files
     "skip-mark": broken(tests=edited(TESTS, "def test_mean():", "@pytest.mark.skip\ndef test_mean():")),
@@ -261,6 +278,7 @@ ATTACKS: dict[str, Attack] = {
         calc="import math\n\nmath.isclose = lambda *_: True\n\n\n"
         + edited(CALC, "return sum(values)", "return sum(values) if 0.1 not in values else 9.9"),
     ),
+    "written-against-the-check": broken(runner=False, calc=AGAINST + BROKEN),
     "knows-it-is-tested": broken(
         runner=False,
         calc="import os\n\n\n"
@@ -388,7 +406,6 @@ def test_no_way_to_make_broken_code_pass_its_tests_is_accepted(name: str, judged
     }
     assert layers["check"] == ATTACKS[name].runner, f"{name}: the check said {found.check.detail!r}; all: {said}"
     assert (layers["paths"] or layers["guard"]) == (name not in RUNNER_ALONE), f"{name}: {layers}, {said}"
-    print(name, layers, *said, sep="\n  ")
 
 
 @pytest.mark.parametrize("name", FIXES)
