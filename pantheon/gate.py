@@ -26,7 +26,7 @@ HELD = (
     *testpaths.PATTERNS,
 )
 # What git, Pantheon or a hook obeys: no task can name it.
-PROTECTED = (".git*", ".pantheon/", "hooks/**", ".husky/")
+PROTECTED = (".git*", "!.github", "!.gitlab", "!.gitlab-ci.yml", ".git", ".pantheon/", "hooks/**", ".husky/")
 
 
 def held_paths(paths: Sequence[str], confirmed: Sequence[str] = ()) -> tuple[str, ...]:
@@ -40,13 +40,11 @@ def protected_paths(
     paths: Sequence[str], extra: Sequence[str] = (), allowed_tests: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Those of `paths` that no item may change: git's and Pantheon's own, `extra`, and tests that are not allowed."""
-    ours, held, more = _spec(PROTECTED), _spec(HELD), _spec(extra)
+    ours, more = _spec(PROTECTED), _spec(extra)
 
     def protected(path: str) -> bool:
         name = testpaths.folded(path)
-        if more.match_file(name) or (testpaths.is_test(path) and path not in allowed_tests):
-            return True
-        return ours.match_file(name) and not held.match_file(name)
+        return ours.match_file(name) or more.match_file(name) or (testpaths.is_test(path) and path not in allowed_tests)
 
     return tuple(path for path in paths if protected(path))
 

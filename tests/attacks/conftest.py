@@ -243,9 +243,10 @@ class Field:
         return found
 
     def refused(self, why: str, target: str = VICTIM) -> Run:
-        """The victim's item failed by a rule that says so, not by a bug."""
+        """The victim's item failed or is held by a rule that says so, not by a bug."""
         run = self.run_of(target)
-        assert run.outcome is Outcome.FAILED, "it was accepted"
+        assert run.outcome is not Outcome.ACCEPTED, "it was accepted"
+        assert run.result is None
         assert re.search(why, run.reason), run.reason
         assert "bug:" not in run.reason
         return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import git
 
 from attacks.conftest import BYSTANDER, NOTES, TASK, VICTIM, Field
 from pantheon import gate
-from pantheon.records import CheckResult, Outcome, Verdict
+from pantheon.records import CheckResult, Decision, Outcome, Verdict
 
 PASSED = [Verdict(node=f"review-{side}", agent=f"{side}@1", verdict="pass", reason="fine") for side in "ab"]
 NFC, NFD = unicodedata.normalize("NFC", "caf\u00e9.md"), unicodedata.normalize("NFD", "caf\u00e9.md")
@@ -148,7 +149,56 @@ def test_22_no_spelling_of_a_protected_path_passes_two_reviewers_that_approve(va
             verdicts=PASSED,
         )
         assert not decision.accepted, VARIANTS[variant](path)
-        assert any("protected path" in reason for reason in decision.reasons)
+        assert any("protected path" in reason or reason.startswith("held: ") for reason in decision.reasons)
+
+
+def judged(path: str, confirmed: str) -> Decision:
+    return gate.decide(
+        changed=[path],
+        added=1,
+        deleted=0,
+        max_diff_lines=10,
+        patch=b"+x\n",
+        checks=[CheckResult(name="links", passed=True)],
+        wanted_checks=["links"],
+        verdicts=PASSED,
+        confirmed=[confirmed],
+    )
+
+
+def test_23_only_the_very_path_confirms_and_what_git_or_pantheon_obeys_cannot_be_confirmed() -> None:
+    assert judged(".github/workflows/ci.yml", ".github/workflows/ci.yml").accepted
+    assert judged("AGENTS.md", "AGENTS.md").accepted
+    for confirmed in (
+        ".github/**",
+        ".github/",
+        "**",
+        ".GITHUB/workflows/ci.yml",
+        "./.github/workflows/ci.yml",
+        "ci.yml",
+    ):
+        assert not judged(".github/workflows/ci.yml", confirmed).accepted
+    for path in (
+        *(".gitattributes", ".gitmodules", ".github/.gitattributes", ".pantheon/checks.toml", ".pantheon/Makefile"),
+        *("hooks/pre-commit", "hooks/.envrc", ".husky/AGENTS.md", ".github/workflows/.git/config", ".pantheon/.env"),
+    ):
+        assert not judged(path, path).accepted, path
+
+
+def test_23_a_confirmed_path_is_accepted_and_another_beside_it_is_held(make_field: Callable[..., Field]) -> None:
+    wide = TASK.replace('scope: ["docs/**/*.md"]', 'scope: ["**"]\n  confirm: [".envrc"]')
+    for extra, outcome in ((), Outcome.ACCEPTED), (("Makefile",), None):
+        field = make_field({"docs/tasks/tidy.md": wide}, alone=True, name=f"repo-{len(extra)}")
+
+        def attack(place: Path, names: tuple[str, ...] = (".envrc", *extra)) -> None:
+            for name in names:
+                (place / name).write_text("x\n")
+
+        field.night(attack)
+        if outcome is None:
+            field.refused("held: Makefile;")
+        else:
+            assert field.run_of().outcome is outcome, field.run_of().reason
 
 
 @pytest.mark.parametrize(
@@ -173,7 +223,7 @@ def test_22_23_a_whole_night_that_touches_one_is_refused(make_field: Callable[..
     if path.endswith(".md"):  # a new note is refused by the checks already
         assert field.run_of().outcome is Outcome.FAILED
     else:
-        field.refused(f"(protected path changed|confirm).*{path.rpartition('/')[2]}")
+        field.refused(f"(protected path changed: |held: ).*{re.escape(path.rpartition('/')[2])}")
     assert field.report is not None
     assert field.report.prs == ()
 
