@@ -112,9 +112,10 @@ def publish(repo: Repo, signer: Signer, when: datetime) -> None:
 
 
 def accept(repo: Repo, fingerprints: Sequence[str]) -> None:
-    """Copy published keys into this clone's trust root, with their validity, and every published revocation."""
-    tip = repo.ref(KEYS)
-    text = (repo.read_path(tip, ALLOWED_SIGNERS) if tip else None) or b""
+    """Copy published keys into this clone's trust root, with their validity, and what is revoked among those shown.
+
+    The lines are written anew: for the bot's name and the purpose git only, whatever the ref says of them.
+    """
     shown, gone = published(repo)
     unknown = [name for name in fingerprints if name not in {line.fingerprint for line in shown}]
     if unknown:
@@ -123,16 +124,23 @@ def accept(repo: Repo, fingerprints: Sequence[str]) -> None:
     allowed, revoked = _root(repo)
     (repo.common_dir / "pantheon").mkdir(mode=0o700, exist_ok=True)
     lines = _read(allowed).decode("utf-8", "replace").splitlines()
-    for line in text.decode("utf-8", "replace").splitlines():
-        found = parse_allowed(line.encode())
-        if found and found[0].fingerprint in fingerprints:
-            lines = [one for one in lines if _text(found[0].blob) not in one.split()]  # its validity may be another now
-            lines.append(line)
+    for key in shown:
+        if key.fingerprint in fingerprints:
+            lines = [one for one in lines if _text(key.blob) not in one.split()]  # its validity may be another now
+            lines.append(_line(key))
     _write(allowed, "".join(f"{line}\n" for line in lines))
-    for blob in sorted(gone):
+    for blob in sorted(gone & {key.blob for key in shown}):
         _revoke(revoked, blob)
     if not revoked.exists():
         _write(revoked, "")
+
+
+def _line(key: KeyLine) -> str:
+    options = ['namespaces="git"']
+    for name, seconds in (("valid-after", key.after), ("valid-before", key.before)):
+        if seconds is not None:
+            options.append(f'{name}="{datetime.fromtimestamp(seconds, UTC):%Y%m%d%H%M%SZ}"')
+    return f"{PRINCIPAL} {','.join(options)} {_kind(key.blob)} {_text(key.blob)}"
 
 
 # --- rotate and revoke ------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ TREE_MODE = 0o040000
 LEVELS = (1, 6, 9, 0, 2, 3, 4, 5, 7, 8)  # of zlib, the usual ones first
 SMALL = 8192  # bytes of a loose file
 LARGEST = 1 << 29  # bytes of a loose object
+ALTERNATES = 16  # object stores, borrowed ones included
 MOST = 100_000  # files in a tree of ours
 REMEMBERED = 256  # trees: a notes ref has a large one per commit
 ODD = 20  # one loose file in so many may be compressed otherwise before we say that zlib is another here
@@ -94,7 +95,9 @@ class Store:
     def __init__(self, common_dir: Path, complain: Callable[[Fault], None]) -> None:
         self.path, self.complain = common_dir, complain
         self._stores = [DiskObjectStore(str(common_dir / "objects"))]
-        self._stores += [one for one in self._stores[0].alternates if isinstance(one, DiskObjectStore)]
+        for store in self._stores:  # grows as it goes: an alternate may have alternates
+            if len(self._stores) < ALTERNATES:
+                self._stores += [one for one in store.alternates if isinstance(one, DiskObjectStore)]
         self._packs: list[Pack] | None = None
         self._sound: dict[str, bool] = {}  # pack file -> its checksum holds
         self._seen: dict[str, str] = {}  # oid -> type, or "" when it cannot be read
@@ -200,6 +203,13 @@ class Store:
             if not sound:
                 self.complain(Fault(kind="object", where=str(path), why="its trailing checksum does not fit its bytes"))
         return self._sound[str(path)]
+
+    def check_derived(self) -> None:
+        """The files that git makes from objects and believes: commit graphs, pack indexes of every kind."""
+        place = self.path / "objects"
+        for pattern in ("info/commit-graph", "info/commit-graphs/*.graph", "pack/multi-pack-index*", "pack/*.rev"):
+            for path in sorted(place.glob(pattern)):
+                self._checksum(path, 20)
 
     def odd_files(self) -> tuple[int, int]:
         """Tell of loose files whose compression is not the one that zlib gives here: their content is right, but a byte

@@ -277,6 +277,9 @@ class _Hall:
                 if str(raw.get("id")) in into:
                     ledger.fault("night", place, f"{raw.get('id')} stands there twice")
                 into[str(raw.get("id"))] = raw
+        if "report.json" in data:
+            said = ledger.one_file(data["report.json"], "night", f"{where}, report.json")
+            ledger.differs(list(facts.journal.values()), said.get("runs"), "night", f"{where}, report.json, runs")
         if night.id != night_id:
             ledger.fault("night", f"{where}, night.json", f"field id: expected {night_id}, found {night.id}")
         if night.items != len(facts.items):
@@ -508,6 +511,7 @@ class _Hall:
                 ledger.said.append(f"{name} has no record: the opening of its PR was killed")
             elif name.startswith(BRANCHES) and name not in branches and len(self.pulls) and self._all_read():
                 ledger.said.append(f"{name} belongs to no PR")
+        ledger.store.check_derived()
         for oid in sorted(ledger.store.replaced()):
             ledger.fault("ref", f"refs/replace/{oid}", "it shows another object in the place of one of ours")
 

@@ -171,6 +171,22 @@ def test_a_rotation_and_a_revocation_reach_a_clone_when_it_accepts(field: Copy, 
     assert any("is revoked" in line for line in other.lines())
 
 
+def test_what_the_ref_says_of_a_key_gives_it_no_more_than_an_accepted_key_has(field: Copy, tmp_path: Path) -> None:
+    """A hostile ref: the bot's key for every name and purpose, a certificate authority, a colleague's key revoked."""
+    signer = desk.signer(field.repo)
+    other = clone(field, tmp_path / "clone")
+    colleague = Signer.load_or_create(tmp_path / "colleague/keys").public
+    text = f"* {signer.public}\n* cert-authority {colleague}\n"
+    files = {"allowed_signers": text, "revoked_keys": f"{colleague}\n"}
+    blobs = {name: (0o100644, other.repo.write_blob(data.encode())) for name, data in files.items()}
+    commit = other.repo.commit(other.repo.write_tree(None, blobs), [], "keys: 2\n", DAYS[2])
+    other.repo.move_ref(keys.KEYS, commit, other.ref(keys.KEYS), "hostile")
+    keys.accept(other.repo, [signer.fingerprint])
+    line = f'pantheon@localhost namespaces="git" {signer.public}\n'
+    assert (other.common / "pantheon/allowed_signers").read_text() == line
+    assert (other.common / "pantheon/revoked_keys").read_text() == ""
+
+
 def test_a_third_party_brings_its_own_signers(field: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "signers"
     mine.write_bytes((field.common / "pantheon/allowed_signers").read_bytes())

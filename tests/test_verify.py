@@ -270,6 +270,25 @@ def test_a_damaged_pack_or_index_is_named(field: Copy) -> None:
     assert field.lines() == []
 
 
+def test_a_damaged_commit_graph_is_named(field: Copy) -> None:
+    field.git("commit-graph", "write", "--reachable")
+    path = field.common / "objects/info/commit-graph"
+    assert field.lines() == []
+    path.chmod(0o644)
+    path.write_bytes(flipped(path.read_bytes(), random.Random(SEED)))
+    assert [line.split(": ")[1] for line in field.lines()] == [str(path)]
+
+
+def test_objects_may_be_borrowed(field: Copy, tmp_path: Path) -> None:
+    field.git("clone", "-q", "--shared", "--bare", str(field.root), str(tmp_path / "one.git"))
+    field.git("clone", "-q", "--shared", "--bare", str(tmp_path / "one.git"), str(tmp_path / "two.git"))
+    refs = ("+refs/pantheon/*:refs/pantheon/*", "+refs/notes/pantheon/*:refs/notes/pantheon/*")
+    field.git("-C", str(tmp_path / "two.git"), "fetch", "-q", str(field.root), *refs)
+    found = verify(tmp_path / "two.git", load_trust(field.common), "all")
+    assert found.faults == ()
+    assert found.runs == 7
+
+
 def test_a_replace_ref_on_one_of_ours_is_named(field: Copy) -> None:
     tip = field.ref("refs/pantheon/prs/2/r1")
     field.git("replace", tip, field.ref("main"))
