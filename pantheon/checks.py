@@ -51,9 +51,10 @@ class CheckRoom:
         return [self.config.checks[name] for name in dict.fromkeys(names)]
 
     async def run(
-        self, tree: str, label: str, names: Sequence[str], targets: Sequence[str]
+        self, tree: str, label: str, names: Sequence[str], targets: Sequence[str], confirmed: Sequence[str] = ()
     ) -> tuple[list[CheckResult], bytes, bytes]:
-        """Run checks over `targets` of `tree`: (results, stdout, stderr). Raises ConfigError, SandboxError."""
+        """Run checks over `targets` of `tree`: (results, stdout, stderr). `confirmed`: the paths that the task names.
+        Raises ConfigError, SandboxError."""
         checks = self.named(names)
         place = self.work / "exports" / label
         sandbox = Sandbox(
@@ -66,7 +67,9 @@ class CheckRoom:
             self.repo.export(tree, place, self.work / "store")
             try:
                 for check in checks:
-                    done = await run_async(_fill(check.run, targets), limits=self._limits(check), sandbox=sandbox)
+                    done = await run_async(
+                        _fill(check.run, targets, confirmed), limits=self._limits(check), sandbox=sandbox
+                    )
                     self.cpu_s += done.cpu_seconds
                     text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
                     passed = done.returncode == 0 and not done.stopped_for
@@ -91,11 +94,13 @@ class CheckRoom:
         )
 
 
-def _fill(argv: Sequence[str], targets: Sequence[str]) -> list[str]:
+def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str]) -> list[str]:
     words: list[str] = []
     for word in argv:
         if word == "{targets}":
             words.extend(targets)
+        elif word == "{named}":
+            words.extend(f"--named={path}" for path in confirmed)
         else:
             words.append(
                 word.replace("{python}", sys.executable).replace("{base}", str(BASE)).replace("{config}", str(SETTINGS))

@@ -129,7 +129,7 @@ async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
     started = time.monotonic()
     assert trip.tree is not None and trip.diff is not None
     names = wanted_checks(node.checks, trip.task)
-    results, out, err = await shop.room.run(trip.tree, trip.run, names, kept_paths(trip.diff))
+    results, out, err = await shop.room.run(trip.tree, trip.run, names, kept_paths(trip.diff), confirmed(trip.task))
     trip.checks.extend(results)
     bad = [result for result in results if not result.passed]
     return NodeResult(
@@ -145,6 +145,11 @@ async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         },
         seconds=time.monotonic() - started,
     )
+
+
+def confirmed(task: Task) -> tuple[str, ...]:
+    """The paths that a task names, which a person so allowed to change."""
+    return task.spec.confirm if task.spec else ()
 
 
 def wanted_checks(checks: Sequence[str], task: Task) -> list[str]:
@@ -199,7 +204,7 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
     ]
     wanted = wanted_checks([name for each in graph.nodes for name in each.checks], trip.task)
     edited = edits(shop.repo, shop.base, trip.tree, trip.diff)
-    named = trip.task.spec.confirm if trip.task.spec else ()
+    named = confirmed(trip.task)
     changed = sorted({p for c in trip.diff.files for p in (c.path, c.old_path) if p is not None})
     trip.decision = gate.decide(
         changed=changed,

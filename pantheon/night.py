@@ -29,7 +29,7 @@ from pantheon.egress import EgressProof
 from pantheon.engine import Engine
 from pantheon.errors import ConfigError, EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
-from pantheon.item import FILE, Shop, Trip, kept_paths, run_item, wanted_checks
+from pantheon.item import FILE, Shop, Trip, confirmed, kept_paths, run_item, wanted_checks
 from pantheon.records import (
     Decision,
     EngineMetrics,
@@ -445,8 +445,9 @@ class _Runner:
         targets = kept_paths(self.repo.diff(base, tree))
         first = stack.runs[0].item
         names = [name for node in self.shop.config.flows[first.flow].nodes for name in node.checks]
-        wanted = wanted_checks(names, self.frozen.tasks[first.task])
-        results, _, _ = await self.shop.room.run(tree, f"tip-{tree[:16]}", wanted, targets)
+        task = self.frozen.tasks[first.task]
+        wanted = wanted_checks(names, task)
+        results, _, _ = await self.shop.room.run(tree, f"tip-{tree[:16]}", wanted, targets, confirmed(task))
         return all(result.passed for result in results)
 
     def _drop(self, stack: Stack, index: int) -> None:

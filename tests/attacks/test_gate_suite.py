@@ -331,6 +331,15 @@ FIXES: dict[str, Attack] = {
         {"text.py": FIXED, "tests/test_text.py": TEXT_TESTS + "\n\ndef test_a():\n    assert slug('') == ''\n"},
         named=("tests/test_text.py",),
     ),
+    "named-test-follows-the-change": Attack(
+        {
+            "calc.py": CALC.replace(
+                "return total(values) / len(values)", "return round(total(values) / len(values), 1)"
+            ),
+            "tests/test_calc.py": TESTS.replace("assert mean([1, 3]) == 2", "assert mean([1, 1, 2]) == 1.3"),
+        },
+        named=("tests/test_calc.py",),
+    ),
     "words-about-tests": Attack(
         {"calc.py": CALC.replace('"""Sums."""', '"""Sums. Tested by pytest, see conftest.py and os._exit."""')}
     ),
@@ -355,7 +364,7 @@ async def judge(repo: Repo, room: CheckRoom, base: str, name: str, attack: Attac
     diff = repo.diff(base_tree, tree)
     edits = item.edits(repo, base, tree, diff)
     guard = testguard.findings(edits, attack.named)
-    results, _, _ = await room.run(tree, name, ["tests"], item.kept_paths(diff))
+    results, _, _ = await room.run(tree, name, ["tests"], item.kept_paths(diff), attack.named)
     decision = gate.decide(
         changed=sorted({p for c in diff.files for p in (c.path, c.old_path) if p is not None}),
         added=diff.added,
@@ -369,6 +378,7 @@ async def judge(repo: Repo, room: CheckRoom, base: str, name: str, attack: Attac
         ],
         weakened=guard,
         allowed_tests=testguard.allowed(edits, attack.named),
+        confirmed=attack.named,
     )
     return Judged(decision, guard, results[0])
 
