@@ -6,13 +6,12 @@ bot that nobody accepted. Decides from git's lines and local records; refuses no
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 import pathspec
 
-from pantheon import prs, redact
+from pantheon import artifacts, prs
 from pantheon.git import NAMESPACES, Repo
 from pantheon.plan import printable
 from pantheon.records import PullRequest, PullState, Record
@@ -20,7 +19,6 @@ from pantheon.records import PullRequest, PullState, Record
 RUN_TRAILER = "Pantheon-Run"
 ALLOW = "PANTHEON_PUSH=1"
 SCAN_S = 10.0  # how long artifacts that are about to be published are searched
-SCAN_BYTES = 1 << 20  # of one artifact
 
 
 class Update(Record):
@@ -84,20 +82,19 @@ def _waiting(pulls: Sequence[PullRequest]) -> dict[str, PullRequest]:
 def secrets(repo: Repo, pushed: Sequence[Update], clock: Callable[[], float] = time.monotonic) -> list[str]:
     """What looks like a secret in the bot's objects that are about to be published: older versions stored them."""
     until = clock() + SCAN_S
-    said: list[str] = []
-    seen: set[str] = set()
+    said: dict[str, None] = {}
+    whole = True
     for one in pushed:
         if not one.ours or one.local.startswith("refs/heads/"):
             continue
-        for path, entry in repo.entries(one.local_oid).items():
-            if entry.oid in seen or stat.S_IFMT(entry.mode) != stat.S_IFREG:
-                continue
-            if clock() > until:
-                return [*said, f"warning: not everything was searched for secrets: {SCAN_S:g} s were over"]
-            seen.add(entry.oid)
-            kinds = dict.fromkeys(found.kind for found in redact.find(repo.read_blob(entry.oid)[:SCAN_BYTES]))
-            said += [f"warning: {printable(path)} of {printable(one.local)} holds what looks like {k}" for k in kinds]
-    return said
+        if clock() > until:
+            whole = False
+            break
+        finds, complete = artifacts.find_secrets(repo, one.local_oid)
+        whole &= complete
+        for path, secret in finds:
+            said[f"warning: {printable(path)} of {printable(one.local)} holds what looks like {secret.kind}"] = None
+    return [*said, *([] if whole else ["warning: not everything was searched for secrets, there was too much of it"])]
 
 
 def answer(
