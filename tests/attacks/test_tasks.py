@@ -160,9 +160,9 @@ def test_21_a_scope_over_everything_takes_no_task_file_as_its_target(
     assert set(changed) == {VICTIM, "docs/tasks/tidy.md"}
 
 
-def test_21_a_note_of_5_mb_and_notes_of_one_line_hold_nobody_up(make_field: Callable[..., Field]) -> None:
+def test_21_a_note_of_3_mb_and_notes_of_one_line_hold_nobody_up(make_field: Callable[..., Field]) -> None:
     notes = {
-        "docs/huge.md": b"# Huge\n" + b"[x](y.md) word " * (5 << 16),
+        "docs/huge.md": b"# Huge\n" + b"[x](y.md) word " * (3 << 16),
         "docs/line.md": b"# Line\n" + b"[[a]](b) " * 100_000,
         "docs/brackets.md": b"# Brackets\n" + b"[" * 500_000 + b"](" * 100_000,
         "docs/ticks.md": b"# Ticks\n" + b"`" * 300_001 + b" " + b"``` " * 50_000,
