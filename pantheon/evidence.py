@@ -403,15 +403,21 @@ def _adopt(ledger: Ledger, expected: dict[str, Any], said: dict[str, Any], facts
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
-def check_decisions(ledger: Ledger, commit: str, items: set[tuple[int, str, str]]) -> None:
-    """What a person said of a commit: well-formed, and of an item (PR, item, run) that this commit was."""
+def check_decisions(ledger: Ledger, commit: str, items: set[tuple[int, str, str]]) -> set[tuple[int, str]]:
+    """What a person said of a commit: well-formed, and of an item (PR, item, run) that this commit was.
+
+    The decisions, as (PR, verdict).
+    """
     where = f"{NOTES}decisions on {commit}"
+    decided: set[tuple[int, str]] = set()
     for number, line in enumerate(lines_of(ledger.note("decisions", commit) or b""), 1):
         data = line.encode("utf-8", "surrogateescape")
         found = ledger.record(HumanDecision, data, "note", f"{where}, line {number}")
         if found is None:
             continue
         ledger.one_line(data, "note", f"{where}, line {number}")
+        decided.add((found.pr, found.verdict))
         if (found.pr, found.item, found.run) not in items:
             why = f"it is about run {found.run} in PR {found.pr}, which this commit is not"
             ledger.fault("note", f"{where}, line {number}", why)
+    return decided

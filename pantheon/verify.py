@@ -172,10 +172,11 @@ class _Hall:
                         said.setdefault(item.commit, set()).add((number, item.item, item.run))
         for proof in self.runs.values():
             check_run(self.ledger, proof, self.night(proof.run.night))
+        decided = {commit: check_decisions(self.ledger, commit, items) for commit, items in said.items()}
         for number, operations in self.pulls.items():
             self._check_pull(number, operations)
-        for commit, items in said.items():
-            check_decisions(self.ledger, commit, items)
+            if operations:
+                self._check_decided(operations[0].pull, decided)
         for night in list(self.nights):
             self._check_seal(night)
         if everything or chosen:
@@ -438,6 +439,24 @@ class _Hall:
         if branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
             why = f"expected {now.tip}, the tip of {where}, found {branch}"
             ledger.fault("ref", f"refs/heads/{now.branch}", why)
+
+    def _check_decided(self, pull: PullRequest, decided: dict[str, set[tuple[int, str]]]) -> None:
+        """A closed PR has a person's word on each of its items: it was written first. An open one has none on those
+        that are left, unless the last step was lost."""
+        for item in pull.items:
+            verdicts = {verdict for number, verdict in decided.get(item.commit, ()) if number == pull.id}
+            where = f"{NOTES}decisions on {item.commit}"
+            if not item.run or (item.dropped and pull.state is not PullState.ACCEPTED):
+                continue
+            if pull.state in (PullState.ACCEPTED, PullState.REJECTED):
+                wanted = {"dropped", "rejected"} if item.dropped else {str(pull.state)}
+                if not verdicts & wanted:
+                    why = f"PR {pull.id} was {pull.state}: {' or '.join(sorted(wanted))} is not said of {item.target}"
+                    self.ledger.fault("note", where, why)
+            elif verdicts:
+                words = ", ".join(sorted(verdicts))
+                why = "its closing was killed, or its record was put back"
+                self.ledger.said.append(f"PR {pull.id} is open, but {words} is said of {item.target}: {why}")
 
     def _check_stack(self, where: str, pull: PullRequest) -> None:
         """The commits from the base to a revision's tip are the items of that revision, in order."""

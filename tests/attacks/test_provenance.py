@@ -127,7 +127,7 @@ def test_a_dropped_node_is_named(field: Copy) -> None:
 def test_swapped_notes_are_named(field: Copy) -> None:
     one, two = runs(field)[:2]
     signer = desk.signer(field.repo)
-    for ref in (artifacts.NOTES, attest.ATTESTATIONS, artifacts.SUMMARY):
+    for ref in (artifacts.NOTES, attest.ATTESTATIONS):
         texts = {a.result or "": field.repo.read_note(ref, b.result or "") or b"" for a, b in ((one, two), (two, one))}
         field.repo.set_notes(ref, texts, "swapped", DAYS[2], signer)
     lines = field.lines()
@@ -142,9 +142,17 @@ def test_swapped_notes_are_named(field: Copy) -> None:
             and str(b.result) in line
             for line in lines
         )
-        assert any(
-            line.startswith(f"note: refs/notes/pantheon/summary on {a.result}: it is not what") for line in lines
-        )
+
+
+def test_swapped_summaries_are_named(field: Copy) -> None:
+    """Of an accepted and a failed run: `git log` would show the one under the other."""
+    good = runs(field)[0].result or ""
+    bad = next(r.run_commit or "" for r in artifacts.list_runs(field.repo) if r.outcome is Outcome.FAILED)
+    texts = {a: field.repo.read_note(artifacts.SUMMARY, b) or b"" for a, b in ((good, bad), (bad, good))}
+    field.repo.set_notes(artifacts.SUMMARY, texts, "swapped", DAYS[2], desk.signer(field.repo))
+    for commit in (good, bad):
+        where = f"note: refs/notes/pantheon/summary on {commit}: it is not what run "
+        assert any(line.startswith(where) for line in field.lines())
 
 
 def test_notes_swapped_by_somebody_without_the_key_are_unsigned(field: Copy) -> None:
@@ -197,12 +205,33 @@ def test_a_deleted_ref_is_named_by_the_seal(field: Copy) -> None:
 
 
 def test_a_ref_rolled_back_behind_its_seal_is_named(field: Copy) -> None:
+    seal = json.loads(field.git("show", "refs/pantheon/nights/2026-03-02-1:seal.json"))["refs"]
     for name in (artifacts.NOTES, attest.ATTESTATIONS, "refs/pantheon/prs/1/meta", "refs/pantheon/nights/2026-03-01-1"):
         raw = (field.common / name).read_bytes()
-        (field.common / name).write_text(field.ref(f"{name}~1" if "meta" not in name else f"{name}^") + "\n")
+        (field.common / name).write_text(field.ref(f"{seal[name]}^") + "\n")
         lines = field.lines()
         (field.common / name).write_bytes(raw)
         assert any(line.startswith(f"ref: {name}: ") and "does not descend" in line for line in lines), (name, lines)
+
+
+def test_decisions_that_were_put_back_are_missed(field: Copy) -> None:
+    """They are younger than the last seal: the PR's own record says that they were there."""
+    ref = "refs/notes/pantheon/decisions"
+    kept = field.git("rev-list", ref).split()
+    (field.common / ref).write_text(kept[-1] + "\n")
+    lines = field.lines()
+    assert any(line.startswith(f"note: {ref} on ") and "PR 1 was accepted: " in line for line in lines), lines
+
+
+def test_a_pr_whose_closing_was_put_back_is_found(field: Copy) -> None:
+    """Its record is as it was sealed, open; its branch, its second revision and its decisions say what came after."""
+    ref = "refs/pantheon/prs/1/meta"
+    seal = json.loads(field.git("show", "refs/pantheon/nights/2026-03-01-1:seal.json"))
+    (field.common / ref).write_text(seal["refs"][ref] + "\n")
+    found = field.verify("1")
+    assert any(fault.where == "refs/heads/pantheon/tidy/1" for fault in found.faults)
+    assert any("refs/pantheon/prs/1/r2 is not in the record of its PR" in text for text in found.said)
+    assert any("PR 1 is open, but dropped is said of docs/" in text for text in found.said)
 
 
 def test_a_night_that_is_gone_is_named_by_the_next(field: Copy) -> None:
