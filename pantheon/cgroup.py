@@ -23,7 +23,7 @@ from pantheon.records import Record
 NAME = "pantheon"
 NEEDED = ("memory", "pids")
 CLOSE_S = 2.0  # how long the kernel may take to let go of an empty group
-_OWNER = re.compile(rf"{NAME}-(\d+)-(\d+)-(\d+)")
+_OWNER = re.compile(rf"{NAME}-(\d+)-(\d+)-(\d+)-\d+")
 _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
 _COUNTER = itertools.count(1)
 
@@ -160,7 +160,7 @@ def make_parent(proof: Proof, proc: Path = Path("/proc/self")) -> Parent | None:
     for version, memory, pids, cpu in places:
         for place in filter(None, {memory, pids, cpu}):
             _sweep(place)
-        name = f"{NAME}-{_me()}"
+        name = f"{NAME}-{_me()}-{next(_COUNTER)}"
         parent = Parent(version=version, memory=memory / name, pids=pids / name, cpu=cpu / name if cpu else None)
         try:
             for path in parent.paths:

@@ -131,14 +131,12 @@ class ChatTemplate:
 
     def render(self, system: str, user: str) -> str:
         messages = [
-            {"role": role, "content": self._disarmed(text)}
-            for role, text in (("system", system), ("user", user))
+            {"role": role, "content": self._disarmed(text)} for role, text in (("system", system), ("user", user))
         ]
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
         except jinja2.TemplateError as error:
             raise EngineError("cannot render the chat template", "", str(error)) from error
-
 
     def _disarmed(self, text: str) -> str:
         """The text without control tokens, also for a tokenizer that normalises what it reads."""

@@ -440,10 +440,19 @@ def start(
 # --- control groups --------------------------------------------------------------------------------------------------
 
 
-@functools.cache
 def groups() -> cgroup.Parent | None:
     """The parent of the control groups of this process's children, proved by a child in one; None: rlimits only. The
-    variable PANTHEON_CGROUP names one that was made outside; one that we made is removed when we end."""
+    variable PANTHEON_CGROUP names one that was made outside; one that we made is removed when we end, and made again
+    when somebody removed it before."""
+    found = _groups()
+    if found is not None and not all(path.is_dir() for path in found.paths):
+        _groups.cache_clear()
+        found = _groups()
+    return found
+
+
+@functools.cache
+def _groups() -> cgroup.Parent | None:
     given = os.environ.get(GROUPS, "")
     if given:
         return cgroup.parent_at([Path(path) for path in given.split(":")], _enters)

@@ -98,6 +98,7 @@ class Store:
         for store in self._stores:  # grows as it goes: an alternate may have alternates
             if len(self._stores) < ALTERNATES:
                 self._stores += [one for one in store.alternates if isinstance(one, DiskObjectStore)]
+        self.packed: dict[str, str] = {}  # every line of packed-refs, once `refs` was asked
         self._packs: list[Pack] | None = None
         self._sound: dict[str, bool] = {}  # pack file -> its checksum holds
         self._seen: dict[str, str] = {}  # oid -> type, or "" when it cannot be read
@@ -280,7 +281,8 @@ class Store:
 
     def refs(self) -> dict[str, str]:
         """Every ref of Pantheon's with its target, loose before packed; what is not a ref's form is told."""
-        found = {name: oid for name, oid in self._packed_refs().items() if name.startswith(OURS)}
+        self.packed = self._packed_refs()
+        found = {name: oid for name, oid in self.packed.items() if name.startswith(OURS)}
         container = DiskRefsContainer(str(self.path))
         for prefix in OURS:
             for path in sorted((self.path / prefix).rglob("*")):
@@ -295,6 +297,16 @@ class Store:
                         self.require(found[name], f"{name} in packed-refs")
                     found[name] = value
         return dict(sorted(found.items()))
+
+    def tracked(self, branch: str) -> set[str]:
+        """What remote-tracking branches of this name hold: in a clone a review branch is there and not a head."""
+        names = re.compile(rf"refs/remotes/[^/]+/{re.escape(branch)}")
+        found = {name: oid for name, oid in self.packed.items() if names.fullmatch(name)}
+        with suppress(OSError):
+            for remote in (self.path / "refs" / "remotes").iterdir():
+                with suppress(OSError):  # loose before packed
+                    found[f"refs/remotes/{remote.name}/{branch}"] = (remote / branch).read_text("latin-1").strip()
+        return set(found.values())
 
     def _loose_ref(self, container: DiskRefsContainer, name: str, path: Path) -> str | None:
         try:

@@ -436,6 +436,8 @@ class _Hall:
                 ledger.fault("ref", name, f"expected {pull.tip} of the PR's record, found {ledger.refs.get(name)}")
             self._check_stack(where, pull)
         branch = ledger.refs.get(f"refs/heads/{now.branch}")
+        if branch is None and now.tip in ledger.store.tracked(now.branch):
+            branch = now.tip  # a clone: there it is
         if branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
             why = f"expected {now.tip}, the tip of {where}, found {branch}"
             ledger.fault("ref", f"refs/heads/{now.branch}", why)

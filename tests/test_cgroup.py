@@ -129,7 +129,11 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start_and_nothing_els
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={"PYTHONPATH": root}, check=False)
     left = [Path(word) for word in done.stdout.decode().split()]
     assert left, done.stderr
-    assert cgroup.make_parent(enters) == parent  # ours is alive: kept, and used again
+    more = cgroup.make_parent(enters)  # ours is alive: kept, and not this one
+    assert more is not None
+    more.close()
+    assert all(path.is_dir() for path in parent.paths)
+    assert not any(path.exists() for path in more.paths)
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in parent.paths)
 
@@ -189,4 +193,4 @@ def test_our_own_group_is_found_in_every_kind_of_hierarchy(tmp_path: Path) -> No
 def test_a_name_belongs_to_one_process_for_ever() -> None:
     assert cgroup._started(os.getpid()) > 0
     assert cgroup._started(1 << 22) == -1
-    assert cgroup._OWNER.fullmatch(f"{cgroup.NAME}-{cgroup._me()}")
+    assert cgroup._OWNER.fullmatch(f"{cgroup.NAME}-{cgroup._me()}-1")

@@ -51,8 +51,8 @@ def split(forger: Forger) -> tuple[list[str], list[str]]:
     tops = {oid for name in runs for oid in forger.copy.git("rev-parse", f"{name}^{{tree}}").split()}
     nodes = {below for top in tops for _, mode, below in provenance.entries(forger.objects[top][1]) if mode == 0o040000}
     blobs = {blob for node in nodes for _, _, blob in provenance.entries(forger.objects[node][1])}
-    artifacts = sorted(oid for oid in blobs if forger.objects[oid][1])  # an empty one has no byte to change
-    return artifacts, sorted(set(forger.objects) - set(artifacts))
+    whole = {oid for oid, (_, data) in forger.objects.items() if data}  # an empty one has no byte to change
+    return sorted(blobs & whole), sorted(whole - blobs)
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:

@@ -181,9 +181,8 @@ class Field:
         """
         before = picture(self.root), picture(self.home), self.foreign_refs()
         frozen = self.freeze()
-        places = {
-            item.target: self.work / "worktrees" / nights.run_name(frozen.night.id, item.id)[:16] for item in frozen.items
-        }
+        trees = self.work / "worktrees"
+        places = {item.target: trees / nights.run_name(frozen.night.id, item.id)[:16] for item in frozen.items}
 
         def script(prompt: str, schema: dict[str, Any]) -> str | None:
             user = prompt.rpartition("<user>")[2]

@@ -55,6 +55,20 @@ def test_a_fresh_clone_with_notes_and_refs_verifies(field: Copy, tmp_path: Path)
     assert (found.nights, found.runs, found.prs) == (2, 7, 2)
 
 
+def test_an_open_prs_branch_may_be_a_remote_tracking_one_and_nothing_else(field: Copy, tmp_path: Path) -> None:
+    place = tmp_path / "clone"
+    field.git("clone", "-q", "--no-local", str(field.root), str(place))
+    field.git("-C", str(place), "fetch", "-q", str(field.root), *REFS)
+    trust = load_trust(place / ".git", field.common / "pantheon/allowed_signers")
+    assert verify(place / ".git", trust, "all").faults == ()
+    (branch,) = field.git(
+        "-C", str(place), "for-each-ref", "--format=%(refname)", "refs/remotes/origin/pantheon"
+    ).split()
+    field.git("-C", str(place), "update-ref", branch, "HEAD")
+    (fault,) = verify(place / ".git", trust, "all").faults
+    assert (fault.kind, fault.where) == ("ref", branch.replace("refs/remotes/origin", "refs/heads"))
+
+
 # --- 31: artifacts ----------------------------------------------------------------------------------------------------
 
 
