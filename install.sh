@@ -192,6 +192,10 @@ install_test_tools() {
     step "test tools" pip install --no-deps -r "$here/requirements/test.txt"
     printf '%s\n' "$id" >"$venv/.pantheon-test"
   fi
+  if [[ $EUID == 0 ]] && ! command -v strace >/dev/null && command -v apt-get >/dev/null; then
+    step "strace, for a census of system calls" \
+      env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update && apt-get install -y --no-install-recommends strace"
+  fi
 }
 
 check() { # WORDS COMMAND..

@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ from pantheon.records import (
     PullItem,
     PullRequest,
     PullState,
+    Record,
     Run,
     Task,
     pretty,
@@ -120,9 +121,9 @@ def alone(repo: Repo) -> Iterator[int]:
         yield handle.fileno()
 
 
-def base_of(repo: Repo, night_id: str) -> str:
-    """The base commit of a frozen night."""
-    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"").base
+def load_night(repo: Repo, night_id: str) -> Night:
+    """A frozen night's record."""
+    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"")
 
 
 def unfinished(repo: Repo) -> str | None:
@@ -211,11 +212,16 @@ def _content(frozen: Frozen) -> dict[str, bytes]:
     """The files of a night that say what it is and how far it came."""
     return {
         "night.json": pretty(frozen.night.model_dump(mode="json")),
-        "queue.jsonl": "".join(item.to_json() + "\n" for item in frozen.items).encode(),
-        "tasks.jsonl": "".join(task.to_json() + "\n" for task in frozen.tasks.values()).encode(),
+        "queue.jsonl": _lines(frozen.items),
+        "tasks.jsonl": _lines(frozen.tasks.values()),
         "notes.json": pretty(list(frozen.notes)),
-        "journal.jsonl": "".join(run.to_json() + "\n" for run in frozen.runs).encode(),
+        "journal.jsonl": _lines(frozen.runs),
     }
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    """JSON Lines; of a path that is no text the escape that JSON has for it stays."""
+    return "".join(record.to_json() + "\n" for record in records).encode("utf-8", "backslashreplace")
 
 
 def _checkpoint(

@@ -38,6 +38,7 @@ class Order(Record):
     budget: str | None
     engine: str | None
     quiet: bool
+    model: Path | None  # its directory; none for an engine without a model
     trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
     limits: UserLimits
     protected: tuple[str, ...]  # where the user's configuration lets hooks run from
@@ -56,13 +57,14 @@ def night(
         require_space(directory)
     with nights.alone(repo) as lock:
         interrupted = nights.unfinished(repo)
-        base = nights.base_of(repo, interrupted) if interrupted else repo.head().commit
+        frozen = nights.load_night(repo, interrupted) if interrupted else None
+        base = frozen.base if frozen else repo.head().commit
         entries = repo.entries(base)
         settings = read_config(repo, base, entries).settings  # first: it names what is wrong, and runs nothing
         found = trust.look(repo, entries, where.state)
         trust.require(found)
         user = config.load_user(where.config)
-        kind = engine or settings.engine.kind
+        kind = frozen.engine if frozen else engine or settings.engine.kind
         model = find_model(settings.engine.model, where.models) if kind != "scripted" else None
         desk.signer(repo)  # made here: the night cannot write it
         sandbox = enclosure.night_sandbox(repo, where, model, environ)
@@ -73,6 +75,7 @@ def night(
                 budget=budget,
                 engine=engine,
                 quiet=quiet,
+                model=model,
                 trusted=found.digest,
                 limits=user.limits,
                 protected=hooks.inside(repo),
@@ -128,7 +131,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, mode=0o700)
     try:
-        found = asyncio.run(_run(repo, frozen, where, work, order.quiet, proof, line))
+        found = asyncio.run(_run(repo, frozen, where, work, order, proof, line))
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -175,7 +178,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         frozen = nights.thaw(repo, interrupted, survey_trusted)
         if not order.quiet:
             print(f"resuming night {interrupted}: {len(frozen.runs)} of {len(frozen.items)} items are done")
-        if frozen.night.model_sha256 and frozen.night.model_sha256 != _weights(frozen.survey, where)[1]:
+        if frozen.night.model_sha256 and frozen.night.model_sha256 != _weights(order.model):
             why = f"its weights are not those that night {interrupted} was frozen with"
             raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
         budget_s = seconds(order.budget) if order.budget else frozen.night.budget_s
@@ -196,26 +199,24 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         _nothing(planned, found, order.quiet)
         return None
     kind = order.engine or settings.engine.kind
-    model, digests = ("scripted", {}) if kind == "scripted" else _weights(found, where)
     return nights.freeze(
         repo,
         found,
         planned,
         budget_s=min(seconds(order.budget or settings.night.budget), most_s),
         engine=kind,
-        model=model,
+        model=order.model.name if order.model else kind,
         window=settings.night.window or expected_window(kind),
         now=desk.now(),
         signer=desk.signer(repo),
-        model_sha256=digests,
+        model_sha256=_weights(order.model),
     )
 
 
-def _weights(found: Survey, where: Places) -> tuple[str, dict[str, str]]:
-    """The model's name and the sha256 of each file of its weights. Raises EngineError."""
-    model = find_model(found.config.settings.engine.model, where.models)
+def _weights(model: Path | None) -> dict[str, str]:
+    """The sha256 of each file of a model's weights. Raises EngineError."""
     try:
-        return model.name, attest.digest_files(list(model.glob("*.safetensors")))
+        return attest.digest_files(list(model.glob("*.safetensors"))) if model else {}
     except OSError as error:
         raise EngineError("cannot read the model", str(model), str(error), "./install.sh") from error
 
@@ -235,7 +236,7 @@ async def _run(
     frozen: nights.Frozen,
     where: Places,
     work: Path,
-    quiet: bool,
+    order: Order,
     proof: EgressProof,
     line: socket.socket,
 ) -> NightReport:
@@ -252,9 +253,9 @@ async def _run(
 
     loop.add_reader(line, asked_to_stop)
     try:
-        server = await open_engine(frozen, where, quiet)
+        server = await open_engine(order, where, frozen.night.id)
         try:
-            with screen.night_bar(quiet) as progress:
+            with screen.night_bar(order.quiet) as progress:
                 return await nights.run(
                     repo, frozen, server, proof, work=work, signer=desk.signer(repo), now=desk.now, progress=progress
                 )
@@ -266,15 +267,14 @@ async def _run(
         loop.remove_reader(line)
 
 
-async def open_engine(frozen: nights.Frozen, where: Places, quiet: bool) -> Engine:
-    """The engine the night was frozen with. Raises EngineError."""
-    if frozen.night.engine == "scripted":
+async def open_engine(order: Order, where: Places, night_id: str) -> Engine:
+    """The engine that was ordered. Raises EngineError."""
+    if order.model is None:
         return ScriptedEngine(latency_s=0.01)
-    model = find_model(frozen.survey.config.settings.engine.model, where.models)
-    runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{frozen.night.id}"
-    with screen.waiting("starting the engine", quiet) as say:
+    runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{night_id}"
+    with screen.waiting("starting the engine", order.quiet) as say:
         return await VllmEngine.start(
-            model,
+            order.model,
             runtime_dir=runtime,
             cache_dir=_made(where.cache / "engine"),
             log_path=_made(where.logs) / "engine.log",

@@ -196,7 +196,7 @@ def test_an_interrupt_ends_the_night_cleanly_and_it_resumes(make_repo: MakeRepo,
     assert b"Traceback" not in out + err
     assert not survivors("--enclosed")
     assert git("worktree", "list", cwd=root).count("\n") == 1
-    argv = [sys.executable, "-m", "pantheon.cli", "night", "--now", "--engine", "scripted", "--budget", "1s"]
+    argv = [sys.executable, "-m", "pantheon.cli", "night", "--now", "--budget", "1s"]  # the engine is that of the night
     done = subprocess.run(argv, cwd=root, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert b"resuming night" in done.stdout
@@ -255,6 +255,7 @@ def test_a_person_cannot_start_the_inner_half(make_repo: MakeRepo) -> None:
             budget=None,
             engine="scripted",
             quiet=True,
+            model=None,
             trusted=trust.look(repo, repo.entries(repo.head().commit), root).digest,
             limits=UserLimits(),
             protected=(),
