@@ -75,7 +75,7 @@ class CheckRoom:
                     passed = done.returncode == 0 and not done.stopped_for
                     detail = done.why()
                     if not passed and not detail:
-                        detail = next(iter(text.splitlines()), f"exit status {done.returncode}")[:300]
+                        detail = _telling(text) or f"exit status {done.returncode}"
                     results.append(CheckResult(name=check.name, passed=passed, detail=detail, seconds=done.seconds))
                     out.append(f"== {check.name}\n".encode() + done.stdout)
                     err.append(done.stderr)
@@ -92,6 +92,12 @@ class CheckRoom:
             memory_bytes=most.check_memory_mib * MIB,
             processes=most.check_processes,
         )
+
+
+def _telling(text: str) -> str:
+    """The line that says most of why a check failed: its first, or of a Python traceback the last."""
+    lines = text.splitlines() or [""]
+    return lines[-1 if lines[0].startswith("Traceback (") else 0][:300]
 
 
 def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str]) -> list[str]:
