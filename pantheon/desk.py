@@ -24,6 +24,8 @@ from pantheon.places import Places
 from pantheon.records import NodeState, Outcome, PullState
 from pantheon.survey import Survey, read_config, survey
 
+REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
+
 
 def here() -> Repo:
     """The repository of the current directory. Raises RepositoryError."""
@@ -309,7 +311,7 @@ def trust(repo: Repo, where: Places, *, yes: bool, as_json: bool) -> int:
 
 
 def hook(repo: Repo, where: Places, name: str, rest: Sequence[str], environ: Mapping[str, str], stdin: TextIO) -> int:
-    """What the hook stubs call. Only pre-commit and pre-push may refuse."""
+    """What the hook stubs call. Only pre-commit and pre-push may refuse, with a status that no crash ends with."""
     match name:
         case "pre-push":
             return _pre_push(repo, stdin.read().splitlines(), rest, environ.get("PANTHEON_PUSH") == "1")
@@ -338,10 +340,10 @@ def _pre_push(repo: Repo, lines: Sequence[str], rest: Sequence[str], allow: bool
     head = repo.head().commit
     protected = read_config(repo, head, repo.entries(head)).settings.push.protected
     remote = rest[0] if rest else ""
-    code, said = publish.answer(repo, lines, remote=remote, protected=protected, allow=allow)
+    refused, said = publish.answer(repo, lines, remote=remote, protected=protected, allow=allow)
     for line in said:
         print(f"pantheon: {line}", file=sys.stderr)
-    return code
+    return REFUSED if refused else 0
 
 
 def _pre_commit(repo: Repo, index_file: Path | None) -> int:
@@ -353,7 +355,7 @@ def _pre_commit(repo: Repo, index_file: Path | None) -> int:
             tasks.parse(staged[path], path)
         except InputError as error:
             print(f"pantheon: {error.render()}", file=sys.stderr)
-            code = 1
+            code = REFUSED
     if code:
         print("pantheon: to commit it all the same: git commit --no-verify", file=sys.stderr)
     return code

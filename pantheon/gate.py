@@ -82,10 +82,12 @@ def decide(
     secrets: Sequence[str] = (),
     allowed_tests: Sequence[str] = (),
     confirmed: Sequence[str] = (),
+    binary: Sequence[str] = (),
 ) -> Decision:
     """The decision on one item, with every reason against it. `outside`: changed paths that are none of its business;
-    `weakened` and `allowed_tests` are testguard's words; `confirmed`: the paths that the task names. `held` in the
-    answer: these paths are all that is against it, and a person's word would lift it."""
+    `binary`: those whose new content is no text, so that no count of lines bounds it; `weakened` and `allowed_tests`
+    are testguard's words; `confirmed`: the paths that the task names. `held` in the answer: these paths are all that is
+    against it, and a person's word would lift it."""
     reasons: list[str] = []
     if not changed:
         reasons.append("nothing changed")
@@ -94,6 +96,8 @@ def decide(
     forbidden = protected_paths(changed, protected, allowed_tests)
     if forbidden:
         reasons.append(f"protected path changed: {', '.join(forbidden)}")
+    if binary:
+        reasons.append(f"not text, so that nobody can review it: {', '.join(binary)}")
     if outside:
         reasons.append(f"outside the task's scope: {', '.join(outside)}")
     reasons.extend(weakened)

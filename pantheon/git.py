@@ -34,7 +34,7 @@ from pantheon.errors import MergeConflict, RefMoved, RepositoryError
 from pantheon.names import valid_name
 from pantheon.records import Record
 from pantheon.signing import Signer
-from pantheon.trees import DIRECTORY, Items, diff_trees, edit_tree, find_note, parse_tree, render_tree
+from pantheon.trees import DIRECTORY, Items, diff_trees, edit_tree, find_note, judge_merge, parse_tree, render_tree
 
 __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer", "valid_name"]
 
@@ -312,13 +312,16 @@ class Repo:
             return str(self._repo.create_commit_with_signature(content, signer.sign(content.encode("utf-8"))))
 
     def merge_trees(self, base: str, ours: str, theirs: str) -> str:
-        """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths."""
+        """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths; RepositoryError: the
+        sides together make a name or a directory that neither may make."""
         with _door("cannot merge trees", f"{ours} and {theirs}"):
             index = self._repo.merge_trees(self._tree(base), self._tree(ours), self._tree(theirs))
             if index.conflicts is not None:
                 sides = [side for conflict in index.conflicts for side in conflict if side is not None]
                 raise MergeConflict("cannot merge", tuple(sorted({side.path for side in sides})))
-            return str(index.write_tree(self._repo))
+            merged = str(index.write_tree(self._repo))
+        judge_merge(self.tree_of(ours), merged, self._items)
+        return merged
 
     def diff(self, old_tree: str, new_tree: str) -> Diff:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""

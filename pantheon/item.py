@@ -221,6 +221,7 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         secrets=secret_reasons(edited),
         allowed_tests=testguard.allowed(edited, named),
         confirmed=named,
+        binary=[e.path for e in edited if e.new is not None and e.new != e.base and b"\0" in e.new],
     )
     output = {**trip.decision.model_dump(mode="json"), "verdicts": [v.model_dump(mode="json") for v in verdicts]}
     return NodeResult(

@@ -99,13 +99,13 @@ def secrets(repo: Repo, pushed: Sequence[Update], clock: Callable[[], float] = t
 
 def answer(
     repo: Repo, lines: Iterable[str], *, remote: str, protected: Sequence[str], allow: bool
-) -> tuple[int, list[str]]:
-    """The exit status of the pre-push hook and what it says."""
+) -> tuple[bool, list[str]]:
+    """Whether the push is refused, and what is said."""
     pushed = updates(lines)
     if allow:
-        return 0, secrets(repo, pushed)
+        return False, secrets(repo, pushed)
     said = [*private(pushed), *unaccepted(repo, pushed, remote, protected)]
     if not said:
-        return 0, []
+        return False, []
     accept = "to take it: git pantheon accept N; " if any("PR " in line for line in said) else ""
-    return 1, [*said, f"{accept}to publish it all the same: {ALLOW} git push ..."]
+    return True, [*said, f"{accept}to publish it all the same: {ALLOW} git push ..."]

@@ -137,6 +137,19 @@ def _refuse_names(items: Items, before: frozenset[bytes], where: str) -> None:
         raise RepositoryError("will not write this directory", ascii(where[:-1]), why)
 
 
+def judge_merge(before: str | None, after: str, read: Callable[[str], Items], where: str = "") -> None:
+    """The rules for names over what a merge made of a tree: two changes that are sound alone may not be together. Only
+    directories that differ are read. Raises RepositoryError."""
+    if before == after:
+        return
+    old, new = read(before) if before else {}, read(after)
+    _refuse_names(new, frozenset(old), where)
+    for key, (mode, oid) in new.items():
+        if mode == DIRECTORY:
+            was = old.get(key, (0, ""))
+            judge_merge(was[1] if was[0] == DIRECTORY else None, oid, read, f"{where}{os.fsdecode(key)}/")
+
+
 def find_note(tree: str | None, commit: str, read: Callable[[str], Items]) -> tuple[list[tuple[str, str]], str]:
     """The (path, blob) of a commit's note at any depth of fan-out, and the path where it should be.
 

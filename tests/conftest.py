@@ -23,6 +23,17 @@ from pantheon.errors import EngineError
 MakeRepo = Callable[..., Path]
 T = TypeVar("T")
 
+TASK = """---
+uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
+title: "Tidy the notes"
+slug: "tidy"
+status: "ready"
+pantheon:
+  flow: docops
+  scope: ["docs/*.md"]
+---
+"""
+
 # Read before any test seals the environment.
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
 NAMED_MODEL = os.environ.get("PANTHEON_MODEL_DIR")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git, survivors
+from conftest import TASK, MakeRepo, git, survivors
 
 from pantheon import egress, enclosure, process, session, trust
 from pantheon.config import UserLimits
@@ -157,17 +157,6 @@ def test_a_child_that_never_spoke_is_a_sandbox_that_did_not_stand(make_repo: Mak
 
 
 # --- how an enclosed night ends --------------------------------------------------------------------------------------
-
-TASK = """---
-uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
-title: "Tidy the notes"
-slug: "tidy"
-status: "ready"
-pantheon:
-  flow: docops
-  scope: ["docs/*.md"]
----
-"""
 
 
 def start_night(root: Path) -> subprocess.Popen[bytes]:

@@ -33,6 +33,7 @@ def test_everything_in_order_is_accepted() -> None:
     [
         ({"changed": []}, "nothing changed"),
         ({"added": 11}, "the task allows 10"),
+        ({"binary": ["docs/a.md"]}, "not text, so that nobody can review it: docs/a.md"),
         ({"checks": []}, "check links did not pass"),
         ({"checks": [CheckResult(name="links", passed=False)]}, "check links did not pass"),
         ({"checks": [OK, CheckResult(name="other", passed=False)]}, "check other failed"),

@@ -345,6 +345,21 @@ def test_merge_agrees_with_git_merge_file(
         assert repo.read_path(merged, "dir/f") == done.stdout
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ({"d/HEAD": b"x", "d/objects/a": b"x"}, {"d/refs/a": b"x"}, "embedded git repository"),
+        ({"d/Note.md": b"x"}, {"d/note.md": b"y"}, "one file with"),
+    ],
+)
+def test_two_sound_sides_do_not_make_together_what_neither_may(
+    repo: Repo, ours: dict[str, bytes | None], theirs: dict[str, bytes | None], words: str
+) -> None:
+    base = put(repo, None, {"d/a.md": b"1"})
+    with pytest.raises(RepositoryError, match=words):
+        repo.merge_trees(base, put(repo, base, ours), put(repo, base, theirs))
+
+
 def test_diff(repo: Repo) -> None:
     head = repo.head().commit
     body = b"".join(b"line %d\n" % number for number in range(50))

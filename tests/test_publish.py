@@ -8,22 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git
+from conftest import TASK, MakeRepo, git
 
 from pantheon import publish
 from pantheon.git import Repo
 
 A, ZERO = "a" * 40, "0" * 40
-TASK = """---
-uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
-title: "Tidy the notes"
-slug: "tidy"
-status: "ready"
-pantheon:
-  flow: docops
-  scope: ["docs/*.md"]
----
-"""
 FILES = {
     "docs/oven.md": "# Care of the oven\n\nThe oven is cleaned every Friday after the last loaf. It is not hot then.\n",
     "docs/tides.md": "# Tide tables\n\nTide tables are loaded every night from the harbour office. It tries twice.\n",

@@ -53,6 +53,7 @@ def attacked_as_an_ordinary_user(top: Path) -> subprocess.CompletedProcess[str]:
         "TMPDIR": str(home),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(tree),  # for hooks: an editable install may lie where UID cannot look
     }
     return subprocess.run(
         [*reachable(top), *command],

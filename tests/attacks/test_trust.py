@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git, write_files
+from conftest import TASK, MakeRepo, git, write_files
 
 from pantheon import cli, enclosure, process, trust
 from pantheon.config import load_user, packaged, within
@@ -18,16 +18,6 @@ from pantheon.git import Repo
 from pantheon.places import places
 from pantheon.survey import read_config
 
-TASK = """---
-uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
-title: "Tidy the notes"
-slug: "tidy"
-status: "ready"
-pantheon:
-  flow: docops
-  scope: ["docs/*.md"]
----
-"""
 NOTE = "# Care of the oven\n\nThe oven is cleaned every Friday after the last loaf. It is not hot then.\n"
 FILES = {"docs/oven.md": NOTE, "docs/tasks/tidy.md": TASK}
 EVIL = packaged("checks.toml").read_text() + '[check.evil]\nrun = ["/bin/sh", "-c", "touch /check/tree/ran"]\n'
