@@ -3,8 +3,8 @@
 Owns the probe and its record; the sandboxes are process.py's. It is run where the night runs (the orchestrator's own
 namespaces) and in a sandbox of its tools, while the host really listens: on loopback, on an abstract and on a pathname
 socket, each proved by reaching it from the host first. Where one of those is reached nothing further is tried: a probe
-that gets out would itself be a leak. The names of variables that look like credentials are recorded,
-never their values.
+that gets out would itself be a leak. The names of variables that look like credentials are recorded, never their
+values.
 """
 
 from __future__ import annotations

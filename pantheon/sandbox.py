@@ -127,19 +127,20 @@ _CLONE, _IOCTL, _SETRLIMIT, _PRLIMIT, _SOCKET = (56, 220), (16, 29), (160, 164),
 _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _NEW = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _TYPING = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX: they put words into a terminal's mouth
-MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+_MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 _Step = tuple[int, int, int, int]  # one BPF instruction: code, jump if true, jump if false, operand
 
 
-def seccomp(nests: bool = False) -> bytes | None:
+def seccomp(nests: bool = False) -> bytes:
     """A filter for what namespaces leave open, for root above all: odd socket families (vsock reaches the host of a
     virtual machine), key rings, the kernel's log, io_uring, and whatever makes a namespace or a mount. A child that
     `nests` keeps the last, since it starts sandboxes itself. A closed call looks like one the kernel does not have; it
-    never kills. None on a processor we have no numbers for."""
-    if platform.machine() not in MACHINES:
-        return None
-    column, arch = MACHINES[platform.machine()]
+    never kills. Raises SandboxError on a processor we have no numbers for."""
+    if platform.machine() not in _MACHINES:
+        why = f"no system-call filter was written for it: {', '.join(_MACHINES)} have one"
+        raise SandboxError("no sandbox, no night", platform.machine(), why, "run the night on another machine")
+    column, arch = _MACHINES[platform.machine()]
     load, equal, at_least, any_bit, ret = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGE, JSET, BPF_RET
     allow: _Step = (ret, 0, 0, 0x7FFF0000)
 

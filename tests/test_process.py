@@ -41,7 +41,7 @@ def python(script: str, sandbox: Sandbox | None = None, limits: Limits = QUICK) 
 
 
 def work(place: Path) -> Sandbox:
-    return Sandbox(writable=((place, Path("/work")),), cwd=Path("/work"))
+    return Sandbox(writable=((place, Path("/place")),), cwd=Path("/place"))
 
 
 def marked(marker: str) -> list[int]:
@@ -101,7 +101,7 @@ def test_the_package_runs_inside_without_the_clone_around_it() -> None:
 
 def test_modules_left_in_the_working_directory_are_not_imported(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')")
-    sandbox = Sandbox(writable=((tmp_path, Path("/work")),), cwd=Path("/work"))
+    sandbox = Sandbox(writable=((tmp_path, Path("/place")),), cwd=Path("/place"))
     done = run([sys.executable, "-m", "json.tool"], limits=QUICK, sandbox=sandbox)
     assert b"hijacked" not in done.stderr
 
@@ -147,7 +147,7 @@ def test_writes_outside_the_writable_paths_fail(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
-    sandbox = Sandbox(writable=((inside, Path("/work")),), readable=((outside, Path("/base")),), cwd=Path("/work"))
+    sandbox = Sandbox(writable=((inside, Path("/place")),), readable=((outside, Path("/base")),), cwd=Path("/place"))
     done = shell("echo x > ok; for f in /base/f /usr/f /f /opt/f /etc/passwd; do (echo x > $f); done", sandbox)
     assert (inside / "ok").exists()
     assert done.stderr.count(b"cannot create") == 5
@@ -234,7 +234,7 @@ def test_a_device_node_cannot_be_made_nor_used(tmp_path: Path) -> None:
     assert b"not permitted" in shell("mknod /tmp/mem c 1 1").stderr
     if os.geteuid() == 0:
         os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-        assert b"Permission denied" in shell("echo x > /work/null", work(tmp_path)).stderr
+        assert b"Permission denied" in shell("echo x > /place/null", work(tmp_path)).stderr
 
 
 def test_a_file_with_set_user_id_gives_nothing() -> None:
@@ -383,7 +383,7 @@ def test_a_fork_bomb_ends_at_once(limiter: str) -> None:
 
 
 def test_a_large_file_is_refused(tmp_path: Path) -> None:
-    sandbox = Sandbox(writable=((tmp_path, Path("/work")),), cwd=Path("/work"))
+    sandbox = Sandbox(writable=((tmp_path, Path("/place")),), cwd=Path("/place"))
     done = shell("head -c 20000000 /dev/zero > big", sandbox, Limits(file_bytes=MIB))
     assert done.returncode != 0
     assert (tmp_path / "big").stat().st_size == MIB
@@ -466,7 +466,7 @@ def someone() -> Iterator[Someone]:
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from pantheon.process import Limits, run\nfrom pantheon.sandbox import Sandbox\n"
-        "box = Sandbox(writable=((Path(sys.argv[1]), Path('/work')),), cwd=Path('/work'))\n"
+        "box = Sandbox(writable=((Path(sys.argv[1]), Path('/place')),), cwd=Path('/place'))\n"
         "done = run(['sh', '-c', sys.argv[2]], limits=Limits.model_validate_json(sys.argv[3]), sandbox=box)\n"
         "print(done.model_dump_json(include={'stopped_for', 'limited_by', 'seconds', 'returncode'}))"
     )
