@@ -5,7 +5,6 @@ Ring 4: takes plain values, calls the rings below, prints text or JSON, returns 
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -56,11 +55,6 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
     return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
 
 
-def _print_json(value: object) -> int:
-    print(json.dumps(value, sort_keys=True, indent=1))  # in ASCII: names may drive a terminal or be no text
-    return 0
-
-
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +71,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
     open_night = nights.unfinished(repo)
     if as_json:
-        return _print_json(
+        return screen.print_json(
             {
                 "needs_you": reports.needs_you(pulls, failed, len(found.problems), trusted),
                 "trusted": trusted,
@@ -123,7 +117,7 @@ def plan(repo: Repo, *, as_json: bool) -> int:
     speeds = _speeds(repo)
     span = plans.forecast(len(planned.items), speeds)
     if as_json:
-        return _print_json(
+        return screen.print_json(
             {
                 "items": [item.model_dump(mode="json") for item in planned.items],
                 "tasks": [task.path for task in planned.tasks],
@@ -162,7 +156,7 @@ def _speeds(repo: Repo) -> list[float]:
 def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool) -> int:
     found = nights.load_report(repo, night)
     if as_json:
-        return _print_json(found.model_dump(mode="json"))
+        return screen.print_json(found.model_dump(mode="json"))
     if markdown:
         print(reports.markdown(found), end="")
     else:
@@ -173,7 +167,7 @@ def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool) -> i
 def pr_list(repo: Repo, *, everything: bool, as_json: bool) -> int:
     found = prs.load_all(repo)
     if as_json:
-        return _print_json([p.model_dump(mode="json") for p in found if everything or p.state is PullState.OPEN])
+        return screen.print_json([p.model_dump(mode="json") for p in found if everything or p.state is PullState.OPEN])
     screen.pulls(found, everything)
     return 0
 
@@ -181,7 +175,7 @@ def pr_list(repo: Repo, *, everything: bool, as_json: bool) -> int:
 def pr_show(repo: Repo, number: int, *, as_json: bool) -> int:
     found = prs.load(repo, number)
     if as_json:
-        return _print_json(found.model_dump(mode="json"))
+        return screen.print_json(found.model_dump(mode="json"))
     screen.pull(found)
     return 0
 
@@ -219,7 +213,7 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
         sys.stdout.buffer.write(artifacts.read_artifact(repo, found.id, node, file))
         return 0
     if as_json:
-        return _print_json(found.model_dump(mode="json"))
+        return screen.print_json(found.model_dump(mode="json"))
     print(f"run {found.id}: {found.outcome} in night {found.night}, {plans.printable(found.item.target)}")
     for node, state in found.nodes.items():
         print(f"  {node:14} {state}{'  <- ' + plans.printable(found.reason) if state == NodeState.FAILED else ''}")
@@ -278,7 +272,7 @@ def trust(repo: Repo, where: Places, *, yes: bool, as_json: bool) -> int:
     entries = repo.entries(commit)
     found = trusts.look(repo, entries, where.state)
     if as_json:
-        return _print_json(
+        return screen.print_json(
             {"trusted": found.trusted, "digest": found.digest, "foreign": list(found.foreign), "commit": commit}
         )
     if not found.foreign:

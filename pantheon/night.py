@@ -343,24 +343,23 @@ class _Runner:
             run = self._stack(run, trip)
         files = {name: result.files for name, result in trip.done.items() if result.files}
         run, listed = artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
-        artifacts.note_runs(self.repo, {run.result or run.run_commit or "": listed}, self.now(), self.signer)
+        artifacts.note_runs(self.repo, {run.noted_on: listed}, self.now(), self.signer)
         self._attest(run)
         return run
 
     def mend(self) -> None:
         """The notes of runs of an earlier part, where a kill came between a run's ref and its notes."""
         for run in self.frozen.runs:
-            home = run.result or run.run_commit or ""
-            if self.repo.read_note(artifacts.NOTES, home) is None:
+            if self.repo.read_note(artifacts.NOTES, run.noted_on) is None:
                 listed = artifacts.describe_stored(self.repo, run)
-                artifacts.note_runs(self.repo, {home: listed}, self.now(), self.signer)
-            if not attest.covers(self.repo, home, run.run_commit or ""):
+                artifacts.note_runs(self.repo, {run.noted_on: listed}, self.now(), self.signer)
+            if not attest.covers(self.repo, run.noted_on, run.run_commit or ""):
                 self._attest(run)
 
     def _attest(self, run: Run) -> None:
         """A signed statement over a stored run, on the commit that carries its artifact note."""
         said = attest.state(self.repo, run, self.frozen.night, self.egress, self.now())
-        attest.attest(self.repo, {run.result or run.run_commit or "": [said]}, self.now(), self.signer)
+        attest.attest(self.repo, {run.noted_on: [said]}, self.now(), self.signer)
 
     def _stack(self, run: Run, trip: Trip) -> Run:
         assert trip.tree is not None
@@ -598,7 +597,7 @@ async def run(
     working = time.monotonic() - started
     progress.say("opening PRs")
     pulls = await runner.open_pulls()
-    noted = {run.result or run.run_commit or "": report.summary_note(run) for run in frozen.runs}
+    noted = {run.noted_on: report.summary_note(run) for run in frozen.runs}
     artifacts.summarise(repo, noted, now(), signer)
     finished = NightReport(
         night=frozen.night,

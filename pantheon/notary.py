@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from pantheon import keys as ring
 from pantheon import night as nights
+from pantheon import screen
 from pantheon.git import Repo
 from pantheon.plan import printable
 from pantheon.verify import load_trust
@@ -36,7 +36,7 @@ def verify(repo: Repo, what: str | None, *, signers: Path | None, as_json: bool)
     with _steps(as_json) as step:
         found = check(repo.common_dir, trust, what, step)
     if as_json:
-        print(json.dumps(found.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1))
+        screen.print_json(found.model_dump(mode="json"))
         return 1 if found.faults else 0
     for fault in found.faults:
         print(f"{fault.kind}: {printable(fault.where)}: {printable(fault.why)}")
@@ -55,8 +55,7 @@ def verify(repo: Repo, what: str | None, *, signers: Path | None, as_json: bool)
 def keys(repo: Repo, *, as_json: bool) -> int:
     found = ring.listed(repo)
     if as_json:
-        print(json.dumps([key.model_dump(mode="json") for key in found], sort_keys=True, indent=1))
-        return 0
+        return screen.print_json([key.model_dump(mode="json") for key in found])
     for key in found:
         print(_line(key))
     if not found:

@@ -327,6 +327,11 @@ class Run(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @property
+    def noted_on(self) -> str:
+        """The commit that carries a stored run's notes: its result, or where there is none the run's own."""
+        return self.result or self.run_commit or ""
+
 
 class Night(Record):
     """The frozen night: everything that decides what will run, before anything runs. Digests are sha256 in hex."""

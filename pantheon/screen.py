@@ -6,6 +6,7 @@ then, and with `quiet` nothing.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,12 @@ PLAIN_EVERY_S = 15.0
 
 def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> int:
+    """What a command prints with --json, in ASCII: names may drive a terminal or be no text. Exit code 0."""
+    print(json.dumps(value, sort_keys=True, indent=1))
+    return 0
 
 
 @contextmanager

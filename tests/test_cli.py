@@ -12,6 +12,7 @@ import pytest
 from conftest import TASK, MakeRepo, git
 
 from pantheon.cli import main
+from pantheon.screen import print_json
 
 NOTES = {
     "docs/tides.md": "# Tide tables\n\nTide tables are loaded every night from the harbour office. It tries twice.\n",
@@ -218,3 +219,10 @@ def test_the_core_imports_without_the_heavy_stack() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ})
+
+
+def test_json_is_ascii_whatever_a_name_holds(capfd: pytest.CaptureFixture[str]) -> None:
+    assert print_json({"name": "\udcff\x9b2J\u202e"}) == 0
+    out = capfd.readouterr().out
+    assert out.isascii()
+    assert json.loads(out) == {"name": "\udcff\x9b2J\u202e"}
