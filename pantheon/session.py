@@ -20,10 +20,11 @@ from pantheon import night as nights
 from pantheon.checks import CheckRoom
 from pantheon.config import UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
-from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window, find_model
+from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
 from pantheon.errors import EngineError, PantheonError, RepositoryError, SandboxError, TrustError
 from pantheon.git import Repo
 from pantheon.item import kept_paths
+from pantheon.models import find_model
 from pantheon.places import Places
 from pantheon.records import NightReport, Record, seconds
 from pantheon.survey import Survey, open_count, read_config, survey

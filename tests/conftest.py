@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import pytest
 
 from pantheon import engine as engines
-from pantheon.engine import Engine, VllmEngine, find_model
+from pantheon.engine import Engine, VllmEngine
 from pantheon.errors import EngineError
+from pantheon.models import find_model
 
 MakeRepo = Callable[..., Path]
 T = TypeVar("T")

@@ -17,8 +17,9 @@ import pytest
 from conftest import Bench, survivors
 
 from pantheon import engine as engines
-from pantheon.engine import HANG, ChatTemplate, ScriptedEngine, VllmEngine, find_model
+from pantheon.engine import HANG, ScriptedEngine, VllmEngine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
+from pantheon.models import DEFAULT_MODEL, ChatTemplate, find_model
 
 CALL: dict[str, Any] = {
     "anyOf": [
@@ -238,9 +239,9 @@ def test_a_missing_model_names_the_next_command(tmp_path: Path) -> None:
 
 
 def test_models_are_found_by_name_and_by_path(tmp_path: Path) -> None:
-    made = fake_model(tmp_path / engines.DEFAULT_MODEL)
+    made = fake_model(tmp_path / DEFAULT_MODEL)
     assert find_model("default", tmp_path) == made
-    assert find_model(engines.DEFAULT_MODEL, tmp_path) == made
+    assert find_model(DEFAULT_MODEL, tmp_path) == made
     assert find_model(str(made), tmp_path / "elsewhere") == made
 
 

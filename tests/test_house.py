@@ -17,6 +17,7 @@ RINGS = {
     2: {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
+        *("models", "relay", "server"),  # parts of engine.py
         *("signing", "signers", "keys", "attest", "reader", "worktrees", "trees", "children"),  # parts of git.py
     },
     3: {

@@ -16,7 +16,7 @@ import pytest
 
 from attacks.conftest import BYSTANDER, NOTES, TASK, VICTIM, Captured, Field
 from pantheon import artifacts, prompt
-from pantheon.engine import ChatTemplate
+from pantheon.models import ChatTemplate
 from pantheon.records import Outcome
 
 ORDERS = {
