@@ -9,7 +9,6 @@ Runs in a clean export of the committed tree; DIR is an export of the base tree.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pantheon.errors import ConfigError, InputError
 from pantheon.frontmatter import parse
 from pantheon.records import Repair
 from pantheon.tools import links
+from pantheon.tools.disk import read, shown, walk
 from pantheon.tools.evidence import body_of, expected_bodies
 from pantheon.tools.rules import RULES_PATH, Rules, check_note, parse_rules
 
@@ -36,17 +36,17 @@ class Trees:
 
     @cached_property
     def before(self) -> links.Tree:
-        return links.Tree(tuple(_walk(self.base)))
+        return links.Tree(tuple(walk(self.base)))
 
     @cached_property
     def after(self) -> links.Tree:
-        return links.Tree(tuple(_walk(self.here)))
+        return links.Tree(tuple(walk(self.here)))
 
     def old(self, path: str) -> bytes | None:
-        return _read(self.base, path)
+        return read(self.base, path)
 
     def new(self, path: str) -> bytes | None:
-        return _read(self.here, path)
+        return read(self.here, path)
 
     @cached_property
     def moved(self) -> dict[str, str]:
@@ -142,31 +142,6 @@ def _uuid(path: str, raw: bytes) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _walk(root: str) -> Iterator[str]:
-    for folder, names, files in os.walk(root):
-        below = os.path.relpath(folder, root)
-        if below == ".":
-            names[:] = [name for name in names if name != ".git"]
-        for name in files:
-            if name != ".git":
-                yield name if below == "." else f"{below}/{name}"
-
-
-def _read(root: str, path: str) -> bytes | None:
-    """A regular file beneath the root; links are not followed."""
-    try:
-        descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-
-
-def _shown(text: str) -> str:
-    """Text that cannot drive a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one check; the exit code."""
     words, targets = list(arguments), []
@@ -183,11 +158,11 @@ def main(arguments: Sequence[str]) -> int:
         with open(path, "rb") as file:
             rules = parse_rules(file.read(), path)
     except (OSError, ConfigError) as error:
-        print(_shown(str(error)), file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         return 2
     found = list(CHECKS[words[0]](Trees(options["--base"], rules), targets))
     for where, line, rule, message in found:
-        print(_shown(f"{where}:{line}: {rule}: {message}"))
+        print(shown(f"{where}:{line}: {rule}: {message}"))
     return 1 if found else 0
 
 

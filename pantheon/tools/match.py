@@ -18,6 +18,7 @@ from pantheon.records import Offer, Record
 from pantheon.tools import prose
 from pantheon.tools.facts import TAG_FIELDS
 from pantheon.tools.notes import document
+from pantheon.tools.tool import Tool
 from pantheon.tools.words import is_topic, stem, tag_of
 from pantheon.tools.workspace import Workspace
 
@@ -116,3 +117,25 @@ def _strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]
         return shared(value), hashlib.sha256(f"{ws.origin}\0{value}".encode("utf-8", "surrogateescape")).digest()
 
     return [value for value in sorted(set(values), key=order) if shared(value) < 0.5]
+
+
+TOOLS = (
+    Tool(
+        "match_title",
+        "give the title that belongs to the note",
+        TitleArgs,
+        Matched,
+        {"title": "Nightly backups of the mail server"},
+        match_title,
+        offer_title,
+    ),
+    Tool(
+        "match_tags",
+        "give the topic that belongs to the note",
+        TopicArgs,
+        Matched,
+        {"topic": "backup"},
+        match_tags,
+        offer_topic,
+    ),
+)

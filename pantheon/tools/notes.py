@@ -10,18 +10,25 @@ from pydantic import Field
 
 from pantheon.errors import InputError, ToolError
 from pantheon.frontmatter import Document, parse, set_field
-from pantheon.records import Offer, Record, Repair
+from pantheon.records import Finding, Offer, Record, Repair
 from pantheon.tools import candidates, links, prose
 from pantheon.tools.evidence import Evidence, evidence
 from pantheon.tools.repair import repair
-from pantheon.tools.rules import FieldRule, check_field, check_note, is_empty, is_right, name_is_right
+from pantheon.tools.rules import (
+    FieldRule,
+    Rules,
+    check_field,
+    check_note,
+    is_empty,
+    is_right,
+    name_is_right,
+    parse_rules,
+)
+from pantheon.tools.tool import Kind, Nothing, Tool, Tree
 from pantheon.tools.workspace import Workspace
 
 EXCERPT = 600  # characters
-
-
-class Nothing(Record):
-    """A tool without arguments."""
+MARKDOWN = (".md", ".markdown")
 
 
 class FieldArgs(Record):
@@ -65,6 +72,10 @@ class Renamed(Record):
     relinked: tuple[str, ...]
 
 
+def _rules(ws: Workspace) -> Rules:
+    return ws.ruled(Rules)
+
+
 def document(ws: Workspace) -> Document:
     """The target, parsed; a ToolError says why it cannot be."""
     try:
@@ -76,7 +87,7 @@ def document(ws: Workspace) -> Document:
 def repair_note(ws: Workspace, args: Nothing) -> Repaired:
     """Make every certain repair of the target."""
     done = _repair(ws)
-    findings = check_note(ws.target, ws.read(ws.target), ws.rules)
+    findings = check_note(ws.target, ws.read(ws.target), _rules(ws))
     return Repaired(
         done=done,
         open=tuple(f.rule for f in findings if f.repair is not Repair.REPORT),
@@ -86,7 +97,7 @@ def repair_note(ws: Workspace, args: Nothing) -> Repaired:
 
 def _repair(ws: Workspace) -> tuple[str, ...]:
     raw = ws.read(ws.target)
-    fixed, done = repair(ws.origin, raw, ws.rules, ws.facts)
+    fixed, done = repair(ws.origin, raw, _rules(ws), ws.facts)
     if fixed != raw:
         ws.write(ws.target, fixed)
     return done
@@ -100,7 +111,7 @@ def read_note(ws: Workspace, args: Nothing) -> Excerpt:
     text = " ".join(b.text for b in blocks if b.kind != "heading")
     cut = text[:EXCERPT].rpartition(" ")[0] if len(text) > EXCERPT else text
     title = doc.get("title")
-    rule = ws.rules.field.get("title", FieldRule())
+    rule = _rules(ws).field.get("title", FieldRule())
     shown = title if isinstance(title, str) and is_right(title, rule) else next(iter(heads), "")
     return Excerpt(path=ascii(ws.target)[1:-1], title=shown, headings=heads[:6], text=cut or text[:EXCERPT])
 
@@ -109,7 +120,7 @@ def open_fields(ws: Workspace) -> list[tuple[str, FieldRule]]:
     """The fields a choice is still to be made for, in the rules' order."""
     doc = document(ws)
     found = []
-    for name, rule in ws.rules.ordered():
+    for name, rule in _rules(ws).ordered():
         finding = check_field(doc, name, rule)
         if (finding is not None and finding.repair is Repair.CHOOSE) or _wants_more(ws, doc, name, rule):
             found.append((name, rule))
@@ -134,7 +145,7 @@ def _wants_more(ws: Workspace, doc: Document, name: str, rule: FieldRule) -> boo
 def suggest_fields(ws: Workspace, args: Nothing) -> Choices:
     """The open fields with their candidates."""
     doc = document(ws)
-    fields = {n: candidates.candidates(n, ws.origin, doc, ws.facts, ws.rules) for n, _ in open_fields(ws)}
+    fields = {n: candidates.candidates(n, ws.origin, doc, ws.facts, _rules(ws)) for n, _ in open_fields(ws)}
     return Choices(fields=fields)
 
 
@@ -142,7 +153,7 @@ def offer_fields(ws: Workspace) -> tuple[Offer, ...]:
     """The next choice: one field, its candidates (or a short text where the rule allows it)."""
     doc = document(ws)
     for name, rule in open_fields(ws):
-        values = candidates.candidates(name, ws.origin, doc, ws.facts, ws.rules)
+        values = candidates.candidates(name, ws.origin, doc, ws.facts, _rules(ws))
         if values:
             return (Offer(tool="set_field", args={"field": (name,), "value": values}),)
         if rule.free_text and rule.type != "list":
@@ -153,7 +164,7 @@ def offer_fields(ws: Workspace) -> tuple[Offer, ...]:
 
 def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
     """Set an open field to one of its candidates; of a list, add it."""
-    rule = ws.rules.field.get(args.field)
+    rule = _rules(ws).field.get(args.field)
     if rule is None:
         raise ToolError("cannot set", args.field, "the rules have no such field")
     doc = document(ws)
@@ -162,23 +173,23 @@ def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
         return FieldSet(field=args.field, value=args.value, changed=False)
     if args.field not in [name for name, _ in open_fields(ws)]:
         raise ToolError("cannot set", args.field, "the field is right as it is")
-    if args.value not in candidates.candidates(args.field, ws.origin, doc, ws.facts, ws.rules):
+    if args.value not in candidates.candidates(args.field, ws.origin, doc, ws.facts, _rules(ws)):
         free = rule.free_text and rule.type != "list" and args.value.isprintable() and is_right(args.value, rule)
         if not free:
             raise ToolError("cannot set", args.field, "the value is not among the candidates")
     value: str | list[str] = args.value
     if rule.type == "list":
         value = [*(v for v in have if isinstance(v, str) and v), args.value] if isinstance(have, list) else [args.value]
-    ws.write(ws.target, set_field(doc, args.field, value, order=ws.rules.order))
+    ws.write(ws.target, set_field(doc, args.field, value, order=_rules(ws).order))
     _repair(ws)
     return FieldSet(field=args.field, value=args.value, changed=True)
 
 
 def suggest_names(ws: Workspace, args: Nothing) -> Names:
     """Names the target may get; none when its name is right."""
-    if name_is_right(ws.target, ws.rules):
+    if name_is_right(ws.target, _rules(ws)):
         return Names(names=())
-    return Names(names=candidates.names(ws.origin, document(ws), ws.facts, ws.rules))
+    return Names(names=candidates.names(ws.origin, document(ws), ws.facts, _rules(ws)))
 
 
 def offer_names(ws: Workspace) -> tuple[Offer, ...]:
@@ -214,4 +225,41 @@ def rename_note(ws: Workspace, args: NameArgs) -> Renamed:
 def show_change(ws: Workspace, args: Nothing) -> Evidence:
     """What was done to the target, as facts."""
     before = ws.base(ws.origin) or b""
-    return evidence((ws.origin, before), (ws.target, ws.read(ws.target)), ws.rules, ws.facts.tree)
+    return evidence((ws.origin, before), (ws.target, ws.read(ws.target)), _rules(ws), ws.facts.tree)
+
+
+def _about(path: str, rules: Rules) -> bool:
+    return path.lower().endswith(MARKDOWN)
+
+
+def _check(path: str, raw: bytes, rules: Rules, tree: Tree) -> tuple[Finding, ...]:
+    return check_note(path, raw, rules)
+
+
+KIND = Kind("frontmatter", parse_rules, _about, _check)
+
+TOOLS = (
+    Tool("repair_note", "make every certain repair", Nothing, Repaired, {}, repair_note),
+    Tool("read_note", "read the beginning of the note", Nothing, Excerpt, {}, read_note),
+    Tool("suggest_fields", "list open fields and candidates", Nothing, Choices, {}, suggest_fields),
+    Tool(
+        "set_field",
+        "set an open field to the candidate that fits the note best",
+        FieldArgs,
+        FieldSet,
+        {"field": "title", "value": "Nightly backups of the mail server"},
+        set_note_field,
+        offer_fields,
+    ),
+    Tool("suggest_names", "list names the file may get", Nothing, Names, {}, suggest_names),
+    Tool(
+        "rename_note",
+        "give the file the name that says best what it is about; links follow",
+        NameArgs,
+        Renamed,
+        {"name": "nightly-backups.md"},
+        rename_note,
+        offer_names,
+    ),
+    Tool("show_change", "state what was changed, as facts", Nothing, Evidence, {}, show_change),
+)

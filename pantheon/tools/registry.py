@@ -1,76 +1,38 @@
-"""The one table of tools: name, schemas, an example, what it does and what it offers next."""
+"""The one table of tools and the one of kinds of rules: each module names its own, here they are gathered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+import tomllib
+from collections.abc import Mapping
 
-from pantheon.records import Offer, Record
-from pantheon.tools import match, notes
-from pantheon.tools.evidence import Evidence
-from pantheon.tools.workspace import Workspace
+from pantheon.errors import ConfigError
+from pantheon.records import Record
+from pantheon.tools import match, notes, pattern
+from pantheon.tools.tool import Kind, Tool
 
+DEFAULT_KIND = "frontmatter"  # of a rules file that names none
 
-def _nothing(ws: Workspace) -> tuple[Offer, ...]:
-    return ()
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A named function over one worktree. `args` and `result` are its schemas, `offer` its narrowed next calls."""
-
-    name: str
-    summary: str
-    args: type[Record]
-    result: type[Record]
-    example: Mapping[str, str]
-    run: Callable[[Workspace, Any], Record]
-    offer: Callable[[Workspace], tuple[Offer, ...]] = _nothing
+TOOLS: Mapping[str, Tool] = {tool.name: tool for module in (notes, match, pattern) for tool in module.TOOLS}
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (notes.KIND, pattern.KIND)}
 
 
-_ALL = (
-    Tool("repair_note", "make every certain repair", notes.Nothing, notes.Repaired, {}, notes.repair_note),
-    Tool("read_note", "read the beginning of the note", notes.Nothing, notes.Excerpt, {}, notes.read_note),
-    Tool("suggest_fields", "list open fields and candidates", notes.Nothing, notes.Choices, {}, notes.suggest_fields),
-    Tool(
-        "set_field",
-        "set an open field to the candidate that fits the note best",
-        notes.FieldArgs,
-        notes.FieldSet,
-        {"field": "title", "value": "Nightly backups of the mail server"},
-        notes.set_note_field,
-        notes.offer_fields,
-    ),
-    Tool("suggest_names", "list names the file may get", notes.Nothing, notes.Names, {}, notes.suggest_names),
-    Tool(
-        "rename_note",
-        "give the file the name that says best what it is about; links follow",
-        notes.NameArgs,
-        notes.Renamed,
-        {"name": "nightly-backups.md"},
-        notes.rename_note,
-        notes.offer_names,
-    ),
-    Tool(
-        "match_title",
-        "give the title that belongs to the note",
-        match.TitleArgs,
-        match.Matched,
-        {"title": "Nightly backups of the mail server"},
-        match.match_title,
-        match.offer_title,
-    ),
-    Tool(
-        "match_tags",
-        "give the topic that belongs to the note",
-        match.TopicArgs,
-        match.Matched,
-        {"topic": "backup"},
-        match.match_tags,
-        match.offer_topic,
-    ),
-    Tool("show_change", "state what was changed, as facts", notes.Nothing, Evidence, {}, notes.show_change),
-)
+def parse_rules(raw: bytes, path: str) -> tuple[Kind, Record]:
+    """A rules file and its kind. Raises ConfigError with the line of what is wrong."""
+    kind = KINDS.get(kind_of(raw, path))
+    if kind is None:
+        line = next((n for n, text in enumerate(raw.splitlines(), 1) if re.match(rb"\s*kind\s*=", text)), 0)
+        raise ConfigError(
+            "cannot use the rules", path, f"no such kind: {kind_of(raw, path)!r}; known: {', '.join(KINDS)}", line
+        )
+    return kind, kind.parse(raw, path)
 
-TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in _ALL}
+
+def kind_of(raw: bytes, path: str) -> str:
+    """The kind that a rules file names. Raises ConfigError for what is not TOML."""
+    try:
+        found = tomllib.loads(raw.decode()).get("kind", DEFAULT_KIND)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        at = re.search(r"at line (\d+)", str(error))
+        raise ConfigError("cannot use the rules", path, f"not TOML: {error}", int(at[1]) if at else 0) from error
+    return found if isinstance(found, str) else repr(found)

@@ -82,6 +82,7 @@ class RepairRule(Record):
 class Rules(Record):
     """Everything in `.pantheon/rules/frontmatter.toml`."""
 
+    kind: Literal["frontmatter"] = "frontmatter"
     order: tuple[str, ...] = ()
     field: dict[str, FieldRule] = Field(default_factory=dict)
     name: NameRule = NameRule()

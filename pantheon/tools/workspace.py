@@ -7,18 +7,20 @@ meanwhile (a file is swapped, grows, vanishes) ends in a ToolError.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from pantheon.errors import ToolError
 from pantheon.names import is_git_name, name_fault
+from pantheon.records import CheckResult, Record
 from pantheon.tools.facts import Facts
-from pantheon.tools.rules import Rules
 
 MAX_BYTES = 1024 * 1024  # of one file
 MAX_TOTAL = 16 * 1024 * 1024
@@ -31,21 +33,45 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+R = TypeVar("R", bound=Record)
+Checker = Callable[[Sequence[str]], Awaitable[tuple[CheckResult, ...]]]
+
 
 class Workspace:
-    """The worktree of one item. `origin` is the target's path in the base tree, `target` its path now.
+    """The worktree of one item. `origin` is the target's path in the base tree, `target` its path now, `focus` the part
+    of it that a node of a fan-out works on ("": all of it).
 
-    `base_reader` gives a file of the base tree, or None. Every refusal is a ToolError.
+    `rules` are those of the item's flow, `base_reader` gives a file of the base tree or None, `checker` runs named
+    checks on what the worktree holds now. Every refusal is a ToolError.
     """
 
     def __init__(
-        self, root: Path, target: str, rules: Rules, facts: Facts, base_reader: Callable[[str], bytes | None]
+        self,
+        root: Path,
+        target: str,
+        rules: Record,
+        facts: Facts,
+        base_reader: Callable[[str], bytes | None],
+        checker: Checker | None = None,
     ) -> None:
         self.root, self.target, self.origin = root, target, target
-        self.rules, self.facts = rules, facts
+        self.rules, self.facts, self.checker = rules, facts, checker
+        self.focus = ""
         self._base_reader = base_reader
         self._base: dict[str, bytes | None] = {}
         self._pointer = self._read_pointer()
+
+    def focused(self, focus: str) -> Workspace:
+        """The same worktree, for the work on one part of the target."""
+        other = copy.copy(self)
+        other.focus = focus
+        return other
+
+    def ruled(self, kind: type[R]) -> R:
+        """The flow's rules, which a tool for another kind of rules cannot use."""
+        if not isinstance(self.rules, kind):
+            raise ToolError("cannot use the tool", ascii(self.target), f"its flow has no rules for {kind.__name__}")
+        return self.rules
 
     def base(self, path: str) -> bytes | None:
         """The file as it is in the base tree."""
@@ -91,6 +117,8 @@ class Workspace:
             raise ToolError("cannot rename", ascii(new), "the name is taken")
         if new == old:
             return
+        if self.focus:
+            raise ToolError("cannot rename", ascii(old), "other parts of it are being worked on")
         self._put(after, new, data)
         with self._folder(before[:-1], old) as folder:
             if folder is not None:
