@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomlkit
 from pydantic import Field, ValidationError
@@ -66,11 +66,21 @@ class UserLimits(Record):
     check_disk_mib: int = Field(default=256, ge=1)  # of each private directory of a check
 
 
+class PlannerSettings(Record):
+    """`[planner]` of the user's own config.toml: a program that proposes how to split a task, by day only. `env` names
+    the variables that it gets beside the usual ones; an empty command means that there is none."""
+
+    command: tuple[str, ...] = ()
+    env: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)], ...] = ()
+    timeout_s: float = Field(default=120.0, gt=0, le=3600)
+
+
 class UserSettings(Record):
     """`git-pantheon/config.toml` below the user's configuration directory; no repository reads or writes it."""
 
     schema_version: Literal[1] = 1
     limits: UserLimits = UserLimits()
+    planner: PlannerSettings = PlannerSettings()
 
 
 class Settings(Record):
