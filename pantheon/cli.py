@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("night", night, "run a night")
     sub.add_argument("--now", action="store_true", help="start it now")
     sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
-    sub.add_argument("--engine", choices=("vllm", "scripted"), help="scripted: a dry run without a model")
+    sub.add_argument(
+        "--engine", choices=("vllm", "openai", "scripted"), help="openai: your own server; scripted: a dry run"
+    )
     sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
     sub = add("report", report, "the morning report", json=True)

@@ -41,7 +41,9 @@ class NightSettings(Record):
 
 
 class EngineSettings(Record):
-    kind: Literal["vllm", "scripted"] = "vllm"
+    """`openai`: the server whose address the user's own configuration names."""
+
+    kind: Literal["vllm", "openai", "scripted"] = "vllm"
     model: str = "default"
 
 
@@ -75,11 +77,20 @@ class PlannerSettings(Record):
     timeout_s: float = Field(default=120.0, gt=0, le=3600)
 
 
+class UserEngine(Record):
+    """`[engine]` of the user's own config.toml: a model server of theirs on this machine, for `kind = "openai"`."""
+
+    url: str = ""  # http://127.0.0.1:11434/v1, or unix:///run/user/1000/model.sock:/v1
+    model: str = ""  # the name that the server knows
+    context: int = Field(default=4096, ge=512, le=1 << 20)  # tokens, where the server does not tell
+
+
 class UserSettings(Record):
     """`git-pantheon/config.toml` below the user's configuration directory; no repository reads or writes it."""
 
     schema_version: Literal[1] = 1
     limits: UserLimits = UserLimits()
+    engine: UserEngine = UserEngine()
     planner: PlannerSettings = PlannerSettings()
 
 

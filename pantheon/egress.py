@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -63,13 +63,14 @@ class Attempt(Record):
 
 class EgressProof(Record):
     """What happened when children of the night tried to get out. `controls` were made on the host and must succeed,
-    `attempts` must all fail. `stripped` holds names only, never values."""
+    `attempts` must all fail. `stripped` holds names only, never values. What the relay leads to is told, not tried."""
 
     attempts: tuple[Attempt, ...]
     interfaces: tuple[str, ...]
     closed: bool
     controls: tuple[Attempt, ...] = ()
     stripped: tuple[str, ...] = ()
+    relay: str = ""  # the one local address that the night's model server has, and its model; empty: none
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -149,8 +150,9 @@ def _open(one: Attempt) -> bool:
 
 
 @contextlib.contextmanager
-def listening(environ: Mapping[str, str]) -> Iterator[Targets]:
-    """Listen on the host, for as long as the probe needs it, on sockets that nothing but the probe knows."""
+def listening(environ: Mapping[str, str], others: Sequence[str] = ()) -> Iterator[Targets]:
+    """Listen on the host, for as long as the probe needs it, on sockets that nothing but the probe knows. `others`:
+    pathname sockets that are to be tried in any case."""
     abstract, paths = _of_the_host(environ)
     name = f"pantheon-probe-{secrets.token_hex(8)}"
     with contextlib.ExitStack() as held:
@@ -173,7 +175,7 @@ def listening(environ: Mapping[str, str]) -> Iterator[Targets]:
             tcp6=tcp6,
             udp=udp.getsockname()[1],
             abstract=(name.encode().hex(), *abstract),
-            paths=(str(place / "socket"), *paths),
+            paths=(str(place / "socket"), *others, *paths),
             resolvers=_resolvers(),
         )
 

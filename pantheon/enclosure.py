@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pantheon import config, process
+from pantheon import config, process, relay
 from pantheon.errors import RepositoryError, SandboxError
 from pantheon.git import NAMESPACES, Repo
 from pantheon.places import Places
@@ -27,8 +27,13 @@ _MADE = (*_WRITTEN, "refs/notes", "logs/refs/notes")
 _DEPTH = 8  # of alternates that borrow from alternates, as git counts
 
 
-def night_sandbox(repo: Repo, where: Places, model: Path | None, environ: Mapping[str, str]) -> Sandbox:
-    """The sandbox of one night. Makes the directories that it needs where they are missing. Raises RepositoryError."""
+def night_sandbox(
+    repo: Repo, where: Places, model: Path | None, environ: Mapping[str, str], way: Path | None = None
+) -> Sandbox:
+    """The sandbox of one night. Makes the directories that it needs where they are missing. Raises RepositoryError.
+
+    `way`: the directory of a relay's socket, for a night whose model server is outside.
+    """
     common = repo.common_dir.resolve()
     _must_be_ours(common)
     for place in (where.cache, where.logs):
@@ -44,6 +49,8 @@ def night_sandbox(repo: Repo, where: Places, model: Path | None, environ: Mappin
     readable.append((config.packaged().parent, Path(PACKAGE_INSIDE, "templates")))
     if model is not None:
         readable.append((model, model))
+    if way is not None:
+        readable.append((way, relay.INSIDE))
     return Sandbox(
         readable=tuple(readable),
         writable=tuple((path, path) for path in written),

@@ -1,8 +1,9 @@
 """Engines: what answers a prompt. Hides the model server, its sandbox, its socket and its metrics.
 
 `VllmEngine` starts vLLM as a child in a sandbox without network, listening on a Unix socket only; `ScriptedEngine`
-answers without a model (dry runs, tests) under the same contract. An engine renders the chat template itself, so the
-prompt that is stored is byte for byte the prompt that is sent. It decides nothing about prompts, schemas or retries.
+answers without a model (dry runs, tests) under the same contract; server.py asks a server that is not ours. An engine
+renders the chat template itself, so the prompt that is stored is byte for byte the prompt that is sent. It decides
+nothing about prompts, schemas or retries.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, Pant
 from pantheon.models import INSTALL, ChatTemplate, read_json
 from pantheon.records import Completion, EngineMetrics
 from pantheon.sandbox import Sandbox
+from pantheon.server import WINDOW as SERVER_WINDOW
 
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
 CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where decoding reaches the arithmetic limit
@@ -80,6 +82,8 @@ def _on_cpu() -> bool:
 def expected_window(kind: str) -> int:
     """How many runs to keep in flight with an engine of this kind: a quarter more than its batch, so that while some
     runs use tools or wait for checks there are always requests ready."""
+    if kind == "openai":
+        return SERVER_WINDOW * 5 // 4
     return CPU_WINDOW * 5 // 4 if kind == "scripted" or _on_cpu() else GPU_WINDOW * 5 // 4
 
 

@@ -19,6 +19,12 @@ from pantheon.errors import EngineError
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 INSTALL = "./install.sh"
+# Where nobody tells us a model's control tokens: the forms that the families in use have.
+KNOWN_CONTROL = re.compile(
+    r"<\|[^<>|\s]{1,64}\|?>|<[^<>|\s]{1,64}\|>|<\uff5c[^<>\uff5c]{1,64}\uff5c>|</?s>|<(?:bos|eos|pad|unk|mask)>"
+    r"|<(?:start|end)_of_(?:turn|role|text|image)>|<</?SYS>>|</?(?:think|tool_call|tool_response)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|gMASK)\]"
+)
 
 
 def find_model(name: str, models_dir: Path) -> Path:
@@ -80,20 +86,22 @@ class ChatTemplate:
 
     def render(self, system: str, user: str) -> str:
         messages = [
-            {"role": role, "content": self._disarmed(text)} for role, text in (("system", system), ("user", user))
+            {"role": role, "content": disarmed(text, self._control)}
+            for role, text in (("system", system), ("user", user))
         ]
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
         except jinja2.TemplateError as error:
             raise EngineError("cannot render the chat template", "", str(error)) from error
 
-    def _disarmed(self, text: str) -> str:
-        """The text without control tokens, also for a tokenizer that normalises what it reads."""
-        for form in ("", "NFKC"):
-            seen = unicodedata.normalize("NFKC", text) if form else text
-            while self._control.search(seen):
-                text = seen = self._control.sub(lambda found: found[0][0] + " " + found[0][1:], seen)
-        return text
+
+def disarmed(text: str, control: re.Pattern[str] = KNOWN_CONTROL) -> str:
+    """The text with its control tokens broken up, also for a tokenizer that normalises what it reads."""
+    for form in ("", "NFKC"):
+        seen = unicodedata.normalize("NFKC", text) if form else text
+        while control.search(seen):
+            text = seen = control.sub(lambda found: found[0][0] + " " + found[0][1:], seen)
+    return text
 
 
 def _refuse(message: str) -> str:

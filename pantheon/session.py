@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, screen, trust
+from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, relay, screen, trust
 from pantheon import night as nights
 from pantheon.checks import CheckRoom
-from pantheon.config import UserLimits
+from pantheon.config import UserEngine, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
 from pantheon.errors import EngineError, PantheonError, RepositoryError, SandboxError, TrustError
@@ -27,9 +27,20 @@ from pantheon.item import kept_paths
 from pantheon.models import find_model
 from pantheon.places import Places
 from pantheon.records import NightReport, Record, seconds
+from pantheon.server import OpenAIEngine
 from pantheon.survey import Survey, open_count, read_config, survey
 
 MIN_FREE = 512 << 20  # bytes of disk a night wants to begin with
+
+
+class Server(Record):
+    """The user's own model server, as a night reaches it through the relay."""
+
+    url: str
+    to: str  # what the relay connects to: a number with a port, or a socket's path
+    root: str
+    model: str
+    context: int
 
 
 class Order(Record):
@@ -39,7 +50,8 @@ class Order(Record):
     budget: str | None
     engine: str | None
     quiet: bool
-    model: Path | None  # its directory; none for an engine without a model
+    model: Path | None  # its directory; none for an engine without a model of ours
+    server: Server | None = None
     trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
     limits: UserLimits
     protected: tuple[str, ...]  # where the user's configuration lets hooks run from
@@ -66,17 +78,20 @@ def night(
         trust.require(found)
         user = config.load_user(where.config)
         kind = frozen.engine if frozen else engine or settings.engine.kind
-        model = find_model(settings.engine.model, where.models) if kind != "scripted" else None
+        model = find_model(settings.engine.model, where.models) if kind == "vllm" else None
         desk.signer(repo)  # made here: the night cannot write it
-        sandbox = enclosure.night_sandbox(repo, where, model, environ)
-        with contextlib.ExitStack() as listening:
-            targets = listening.enter_context(egress.listening(environ))
+        with contextlib.ExitStack() as reached, contextlib.ExitStack() as listening:
+            server, way = _reached(reached, user.engine, where) if kind == "openai" else (None, None)
+            sandbox = enclosure.night_sandbox(repo, where, model, environ, way)
+            others = [str(way / relay.SOCKET)] if way else []
+            targets = listening.enter_context(egress.listening(environ, others))
             order = Order(
                 start=str(repo.root),
                 budget=budget,
                 engine=engine,
                 quiet=quiet,
                 model=model,
+                server=server,
                 trusted=found.digest,
                 limits=user.limits,
                 protected=hooks.inside(repo),
@@ -94,6 +109,21 @@ def night(
                 )
             finally:
                 enclosure.tidy(repo)
+
+
+def _reached(held: contextlib.ExitStack, user: UserEngine, where: Places) -> tuple[Server, Path]:
+    """The user's model server, and the directory of the relay to it, which listens as long as `held`.
+
+    Raises EngineError when there is none, or none that is local.
+    """
+    if not user.url:
+        why = "a night asks only the server that you name yourself, and you named none"
+        hint = f'put [engine] url = "http://127.0.0.1:PORT/v1" and model into {where.config}/config.toml'
+        raise EngineError("no model server", "engine openai", why, hint)
+    model, address = relay.local_model(user.model), relay.parse(user.url)
+    target = relay.reach(relay.resolve(address))
+    server = Server(url=address.url, to=str(target), root=address.root, model=model, context=user.context)
+    return server, held.enter_context(relay.serving(target, model, where.runtime))
 
 
 def enclosed_night(where: Places, lock: int) -> int:
@@ -125,6 +155,9 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     line.sendall(process.READY)
     if not proof.closed:
         raise SandboxError("no night", "the network", "; ".join(proof.ways), "git pantheon doctor")
+    if order.server is not None:
+        led = f"{order.server.url} at {order.server.to}, model {order.server.model}"
+        proof = proof.model_copy(update={"relay": led})
     frozen = _frozen(repo, where, order)
     if frozen is None:
         return 0
@@ -182,6 +215,9 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         if frozen.night.model_sha256 and frozen.night.model_sha256 != _weights(order.model):
             why = f"its weights are not those that night {interrupted} was frozen with"
             raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
+        if order.server is not None and frozen.night.model != order.server.model:
+            why = f"night {interrupted} was frozen with it, and your config.toml names {order.server.model}"
+            raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
         budget_s = seconds(order.budget) if order.budget else frozen.night.budget_s
         frozen.night = frozen.night.model_copy(update={"budget_s": min(budget_s, most_s)})
         return frozen
@@ -206,7 +242,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         planned,
         budget_s=min(seconds(order.budget or settings.night.budget), most_s),
         engine=kind,
-        model=order.model.name if order.model else kind,
+        model=order.server.model if order.server else order.model.name if order.model else kind,
         window=settings.night.window or expected_window(kind),
         now=desk.now(),
         signer=desk.signer(repo),
@@ -270,6 +306,8 @@ async def _run(
 
 async def open_engine(order: Order, where: Places, night_id: str) -> Engine:
     """The engine that was ordered. Raises EngineError."""
+    if order.server is not None:
+        return await _ask(order.server, relay.INSIDE)
     if order.model is None:
         return ScriptedEngine(latency_s=0.01)
     runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{night_id}"
@@ -281,6 +319,12 @@ async def open_engine(order: Order, where: Places, night_id: str) -> Engine:
             log_path=_made(where.logs) / "engine.log",
             on_progress=say,
         )
+
+
+async def _ask(server: Server, way: Path) -> OpenAIEngine:
+    return await OpenAIEngine.connect(
+        way / relay.SOCKET, url=server.url, root=server.root, model=server.model, context=server.context
+    )
 
 
 # --- checks outside a night ------------------------------------------------------------------------------------------
@@ -338,7 +382,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
         "limits": _limits_said,
         "night": lambda: _enclosure_proof(start, where, environ),
         "trust": lambda: _trust_said(start, where),
-        "model": lambda: str(find_model("default", where.models)),
+        "model": lambda: _model_said(start, where),
         "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
     }
@@ -387,6 +431,26 @@ def _trust_said(start: Path, where: Places) -> str:
     found = trust.look(repo, repo.entries(repo.head().commit), where.state)
     trust.require(found)
     return f"{config.DIRECTORY}/ is as packaged" if not found.foreign else f"{config.DIRECTORY}/ was trusted by you"
+
+
+def _model_said(start: Path, where: Places) -> str:
+    """The model of this repository's nights; where it is a server's, its answer through a relay."""
+    repo, base = _base(start)
+    settings = read_config(repo, base, repo.entries(base)).settings.engine
+    if settings.kind == "scripted":
+        return "none: this repository's nights are dry runs"
+    if settings.kind == "vllm":
+        return str(find_model(settings.model, where.models))
+
+    async def ask(server: Server, way: Path) -> int:
+        engine = await _ask(server, way)
+        await engine.close()
+        return engine.max_model_len
+
+    with contextlib.ExitStack() as held:
+        server, way = _reached(held, config.load_user(where.config).engine, where)
+        context = asyncio.run(ask(server, way))
+    return f"{plan.printable(server.model)} at {server.url} ({server.to}) answers, {context} tokens of context"
 
 
 def _base(start: Path) -> tuple[Repo, str]:

@@ -1,0 +1,237 @@
+"""Somebody else's model server, asked through the relay: any that speaks the OpenAI API on this machine.
+
+Owns the conversation with it: how a question looks (relay.py has its form), what an answer must be, which errors mean
+what. The prompt that is stored is the JSON of the messages, byte for byte as it stands in the request; the server's own
+chat template is not seen here. A server is believed in nothing but its counts: the loop judges every answer again. No
+key is ever sent, no redirect followed. Starting and stopping it is its owner's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
+from pantheon.models import disarmed
+from pantheon.records import Completion, EngineMetrics
+from pantheon.relay import CONFIG_HINT, CONNECTIONS, Message, Question, messages_json, question_json
+
+WINDOW = 8  # requests in flight: such servers have few slots, and what waits for one waits against its deadline
+ANSWER_MOST = 4 << 20  # bytes of a reply
+MODELS_S = 30.0
+TRIES, PAUSE_S = 3, 1.0  # before a server that does not answer counts as gone
+_TOO_LONG = re.compile(
+    r"maximum context length|context[ _](length|size|window)|exceeds? (the )?model max|prompt is too long",
+    re.IGNORECASE,
+)
+_GONE = (502, 503, 504)
+
+
+class OpenAIEngine:
+    """A server behind the relay's socket. Make one with `connect`."""
+
+    name = "openai"
+
+    def __init__(self, socket: Path, *, url: str, root: str, model: str, context: int) -> None:
+        self.model, self.window, self.max_model_len = model, WINDOW, context
+        self._url, self._root = url, root
+        self._alive = True
+        self._asking = asyncio.Lock()
+        self._in_flight = 0
+        self._metrics = EngineMetrics()
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket), limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0)
+            ),
+            base_url="http://relay",
+            headers={"Accept-Encoding": "identity"},
+            trust_env=False,
+            timeout=httpx.Timeout(None, connect=10),
+            follow_redirects=False,
+        )
+
+    @classmethod
+    async def connect(cls, socket: Path, *, url: str, root: str, model: str, context: int) -> OpenAIEngine:
+        """Ask the server for its models: `model` must be one of them. `context` is how many tokens it takes where it
+        does not tell. Raises EngineError."""
+        engine = cls(socket, url=url, root=root, model=model, context=context)
+        try:
+            told = await engine._models()
+        except BaseException:
+            await engine.close()
+            raise
+        if told is not None:
+            if model not in told:
+                await engine.close()
+                names = ", ".join(sorted(told)[:12]) or "none"
+                raise EngineError("the server does not have the model", model, f"at {url} it has: {names}", CONFIG_HINT)
+            engine.max_model_len = told[model] or context
+        return engine
+
+    async def _models(self) -> dict[str, int] | None:
+        """The server's models, each with its context where that is told (else 0); None when it has no such list."""
+        try:
+            async with asyncio.timeout(MODELS_S):
+                status, data = await self._send("GET", "/models")
+        except TimeoutError as error:
+            raise self._error("no answer", f"within {MODELS_S:g} s") from error
+        if status in (404, 405):
+            return None
+        if status != 200:
+            raise _refusal(self._url, status, data)
+        try:
+            return {str(one["id"]): _context_of(one) for one in json.loads(data)["data"]}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._error("cannot read the list of models", "it is not in the form of the OpenAI API") from error
+
+    def alive(self) -> bool:
+        return self._alive
+
+    def render(self, system: str, user: str) -> str:
+        """The messages as JSON. The server's control tokens are not known here: the usual forms are broken up."""
+        parts = Message(role="system", content=disarmed(system)), Message(role="user", content=disarmed(user))
+        return messages_json(parts)
+
+    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+        content = self._request(prompt, schema, max_tokens)
+        if not self._alive:
+            raise self._error("no answer", "the server is gone")
+        started = time.monotonic()
+        self._in_flight += 1
+        try:
+            async with asyncio.timeout(deadline_s):
+                status, data = await self._send("POST", "/chat/completions", content)
+                in_flight = self._in_flight
+                if status in _GONE:
+                    await self._look()
+        except TimeoutError as error:
+            raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
+        except EngineError:
+            await self._look()
+            raise
+        finally:
+            self._in_flight -= 1
+        if status != 200:
+            raise _refusal(self.model, status, data)
+        done = self._completion(data, time.monotonic() - started)
+        self._count(done, in_flight)
+        if done.prompt_tokens + max_tokens > self.max_model_len or (
+            done.finish_reason == "length" and 0 < done.completion_tokens < max_tokens
+        ):  # some servers cut a prompt that is too long without a word
+            raise ContextOverflow(
+                "the prompt does not fit",
+                self.model,
+                f"{done.prompt_tokens} + {max_tokens} > {self.max_model_len} tokens",
+                f"if the server takes more, set context: {CONFIG_HINT}",
+            )
+        return done
+
+    def _request(self, prompt: str, schema: dict[str, Any], max_tokens: int) -> bytes:
+        form = {"name": "answer", "strict": True, "schema": schema}
+        try:
+            messages = tuple(Message(**one) for one in json.loads(prompt))
+            question = Question(
+                model=self.model,
+                messages=messages,
+                max_tokens=max_tokens,
+                response_format={"type": "json_schema", "json_schema": form},
+            )
+            if messages_json(messages) != prompt:
+                raise ValueError("it is not what `render` gave")
+            return question_json(question).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EngineError("cannot ask the server", self.model, f"the prompt or its schema: {error}") from error
+
+    async def _send(self, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+        """(status, body), the body bounded. Raises EngineError when the server or the relay is not there."""
+        data = b""
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        try:
+            async with self._client.stream(method, self._root + path, content=content, headers=headers) as reply:
+                async for part in reply.aiter_raw():
+                    data += part
+                    if len(data) > ANSWER_MOST:
+                        raise self._error("no answer", f"it is longer than {ANSWER_MOST >> 20} MiB")
+                return reply.status_code, data
+        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
+            raise self._error("no answer", f"{type(error).__name__} {error}") from error
+
+    async def _look(self) -> None:
+        """Whether the server is still there; one asks for all."""
+        async with self._asking:
+            for attempt in range(TRIES if self._alive else 0):
+                if attempt:
+                    await asyncio.sleep(PAUSE_S)
+                with contextlib.suppress(EngineError):
+                    await self._models()
+                    return
+            self._alive = False
+
+    def _completion(self, data: bytes, seconds: float) -> Completion:
+        """What the reply says. A text that is not there (a refusal, a tool call) is empty: the loop counts it."""
+        try:
+            reply = json.loads(data)
+            choice = reply["choices"][0]
+            usage = reply.get("usage") or {}
+            details = usage.get("prompt_tokens_details") or {}
+            return Completion(
+                text=str(choice["message"].get("content") or ""),
+                finish_reason=str(choice.get("finish_reason") or "stop"),
+                prompt_tokens=_number(usage.get("prompt_tokens")),
+                cached_tokens=_number(details.get("cached_tokens")),
+                completion_tokens=_number(usage.get("completion_tokens")),
+                seconds=seconds,
+            )
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            raise self._error("no answer", "the reply is not in the form of the OpenAI API") from error
+
+    def _count(self, done: Completion, in_flight: int) -> None:
+        """The engine's own counters: such a server has none in common with others. Its steps are estimated: with n
+        requests in flight a token is an nth of one."""
+        before = self._metrics
+        self._metrics = EngineMetrics(
+            prompt_tokens=before.prompt_tokens + done.prompt_tokens,
+            generation_tokens=before.generation_tokens + done.completion_tokens,
+            engine_steps=before.engine_steps + done.completion_tokens / in_flight,
+            prefix_cache_queries=before.prefix_cache_queries + done.prompt_tokens,
+            prefix_cache_hits=before.prefix_cache_hits + done.cached_tokens,
+        )
+
+    async def metrics(self) -> EngineMetrics:
+        return self._metrics
+
+    async def close(self) -> None:
+        self._alive = False
+        await self._client.aclose()
+
+    def _error(self, what: str, why: str) -> EngineError:
+        return EngineError(what, self._url, why, "git pantheon doctor")
+
+
+def _context_of(one: dict[str, Any]) -> int:
+    """Where vLLM and llama.cpp tell it; 0 where nobody does."""
+    meta = one.get("meta") or {}
+    return _number(one.get("max_model_len")) or _number(meta.get("n_ctx"))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
+
+
+def _refusal(thing: str, status: int, data: bytes) -> EngineError:
+    message = data[:4000].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(data)["error"]
+        message = str(found if isinstance(found, str) else found["message"])
+    if status in (400, 413, 422, 500) and _TOO_LONG.search(message):
+        return ContextOverflow("the prompt does not fit", thing, message[:500])
+    if 300 <= status < 400:
+        message = "it sends us elsewhere, which is never followed"
+    return EngineError("the server refused", thing, f"{status}: {message[:500]}")
