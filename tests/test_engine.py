@@ -6,20 +6,36 @@ The live tests need the embedded model: in $PANTHEON_MODEL_DIR, or where install
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import openai_server
 import pytest
 from conftest import Bench, survivors
 
 from pantheon import engine as engines
+from pantheon import relay
 from pantheon.engine import HANG, ScriptedEngine, VllmEngine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
-from pantheon.models import DEFAULT_MODEL, ChatTemplate, find_model
+from pantheon.models import DEFAULT_MODEL, ChatTemplate, disarmed, find_model
+from pantheon.server import OpenAIEngine
+
+
+@contextlib.contextmanager
+def through_a_relay(server: openai_server.Server, runtime: Path) -> Iterator[Path]:
+    target = relay.reach(relay.resolve(relay.parse(server.url)))
+    with relay.serving(target, openai_server.MODEL, runtime) as way:
+        yield way / relay.SOCKET
+
+
+def connected(server: openai_server.Server, socket: Path, context: int = 4096) -> Coroutine[Any, Any, OpenAIEngine]:
+    return OpenAIEngine.connect(socket, url=server.url, root="/v1", model=openai_server.MODEL, context=context)
+
 
 CALL: dict[str, Any] = {
     "anyOf": [
@@ -58,10 +74,16 @@ REVIEW: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["scripted", pytest.param("vllm", marks=pytest.mark.live)])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+@pytest.fixture(params=["scripted", "openai", pytest.param("vllm", marks=pytest.mark.live)])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "vllm":
         yield request.getfixturevalue("live")
+        return
+    if request.param == "openai":
+        with asyncio.Runner() as runner, openai_server.running() as server, through_a_relay(server, tmp_path) as way:
+            asked = runner.run(connected(server, way))
+            yield Bench(asked, runner)
+            runner.run(asked.close())
         return
     with asyncio.Runner() as runner:
         yield Bench(ScriptedEngine(latency_s=0.05), runner)
@@ -368,3 +390,169 @@ def test_the_number_type_follows_the_processor(flags: str, dtype: str, tmp_path:
     assert engines._dtype(True, info) == dtype
     assert engines._dtype(True, tmp_path / "missing") == "float32"
     assert engines._dtype(False, info) == "auto"
+
+
+# --- somebody else's server ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Iterator[openai_server.Server]:
+    with openai_server.running() as server:
+        yield server
+
+
+def ask_theirs(server: openai_server.Server, tmp_path: Path, *, deadline_s: float = 20.0, context: int = 4096) -> Any:
+    """(the engine, what one question to the server gave: a Completion or an error)."""
+
+    async def once(way: Path) -> Any:
+        engine = await connected(server, way, context)
+        try:
+            return engine, await engine.complete(
+                engine.render("You set fields.", "Which status?"), schema=CALL, max_tokens=64, deadline_s=deadline_s
+            )
+        except (EngineError, DeadlineExceeded) as error:
+            return engine, error
+        finally:
+            said = engine.alive()
+            await engine.close()
+            engine._alive = said
+
+    with through_a_relay(server, tmp_path) as way:
+        return asyncio.run(once(way))
+
+
+def said(text: str | None, **more: Any) -> openai_server.Reply:
+    return 200, {}, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], **more}).encode()
+
+
+def test_what_is_stored_as_the_prompt_is_what_the_server_got(theirs: openai_server.Server, tmp_path: Path) -> None:
+    engine, done = ask_theirs(theirs, tmp_path)
+    question = next(one for one in theirs.asked if one.method == "POST")
+    prompt = engine.render("You set fields.", "Which status?")
+    assert prompt.encode() in question.body
+    assert json.loads(question.body) == {
+        "model": openai_server.MODEL,
+        "messages": json.loads(prompt),
+        "max_tokens": 64,
+        "temperature": 0,
+        "stream": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": CALL}},
+    }
+    assert done.prompt_tokens > 0
+    assert not {"authorization", "cookie", "api-key", "x-api-key"} & {name.lower() for name in question.headers}
+
+
+def test_a_key_in_the_environment_is_not_sent(
+    theirs: openai_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://marker-4711@203.0.113.7:80")
+    ask_theirs(theirs, tmp_path)
+    assert theirs.asked
+    assert "marker-4711" not in repr(theirs.asked)
+
+
+def test_an_answer_that_ignores_the_schema_is_handed_on_for_the_loop_to_judge(
+    theirs: openai_server.Server, tmp_path: Path
+) -> None:
+    theirs.misbehave = lambda question: said("Sure! The status is done.")
+    _, done = ask_theirs(theirs, tmp_path)
+    assert done.text == "Sure! The status is done."
+    theirs.misbehave = lambda question: said(None, usage={"prompt_tokens": "many", "completion_tokens": -1})
+    _, done = ask_theirs(theirs, tmp_path)
+    assert (done.text, done.prompt_tokens, done.completion_tokens) == ("", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "words"),
+    [
+        ((400, {}, b'{"error": {"message": "maximum context length is 9"}}'), ContextOverflow, "maximum context"),
+        ((400, {}, b'{"error": {"message": "exceeds the available context size"}}'), ContextOverflow, "context size"),
+        ((400, {}, b'{"error": "no such thing"}'), EngineError, "400: no such thing"),
+        ((500, {}, b"<html>"), EngineError, "500: <html>"),
+        ((200, {}, b"<html>"), EngineError, "not in the form"),
+        ((200, {}, b"[]"), EngineError, "not in the form"),
+        ((200, {}, b'{"choices": []}'), EngineError, "not in the form"),
+        ((200, {}, b"[" * 100_000), EngineError, "not in the form"),
+        ((200, {}, b" " * (5 << 20)), EngineError, "longer than"),
+        ((200, {"Content-Encoding": "gzip"}, b"\x1f\x8b nonsense"), EngineError, "not in the form"),
+        ((200, {"Content-Length": "9" * 30}, b"{}"), EngineError, "no answer"),
+        ((302, {"Location": "http://203.0.113.7/"}, b""), EngineError, "never followed"),
+    ],
+    ids=lambda value: str(value[2][:30]) if isinstance(value, tuple) else None,
+)
+def test_a_server_that_misbehaves_costs_one_answer(
+    theirs: openai_server.Server, tmp_path: Path, reply: openai_server.Reply, error: type[EngineError], words: str
+) -> None:
+    theirs.misbehave = lambda question: reply
+    engine, found = ask_theirs(theirs, tmp_path)
+    assert type(found) is error, found
+    assert words in str(found)
+    assert engine.alive()
+
+
+def test_a_server_that_cuts_a_long_prompt_without_a_word_is_noticed(
+    theirs: openai_server.Server, tmp_path: Path
+) -> None:
+    theirs.models = {"data": [{"id": openai_server.MODEL}]}
+    theirs.misbehave = lambda question: said("{}", usage={"prompt_tokens": 500, "completion_tokens": 2})
+    engine, found = ask_theirs(theirs, tmp_path, context=512)
+    assert engine.max_model_len == 512
+    assert isinstance(found, ContextOverflow)
+
+
+def test_a_server_that_went_away_is_gone_for_the_whole_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pantheon.server.PAUSE_S", 0.01)
+
+    async def go(server: openai_server.Server, way: Path, gone: contextlib.ExitStack) -> None:
+        engine = await connected(server, way)
+        gone.close()
+        prompt = engine.render("You set fields.", "Which status?")
+        jobs = [engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=20) for _ in range(3)]
+        found = await asyncio.gather(*jobs, return_exceptions=True)
+        assert all(isinstance(one, EngineError) for one in found), found
+        assert not engine.alive()
+        await engine.close()
+
+    with contextlib.ExitStack() as gone:
+        server = gone.enter_context(openai_server.running())
+        with through_a_relay(server, tmp_path) as way:
+            asyncio.run(go(server, way, gone))
+
+
+def test_a_server_without_the_model_says_which_it_has(theirs: openai_server.Server, tmp_path: Path) -> None:
+    theirs.models = {"data": [{"id": "another"}, {"id": "a-third"}]}
+    with pytest.raises(EngineError, match="it has: a-third, another"), through_a_relay(theirs, tmp_path) as way:
+        asyncio.run(connected(theirs, way))
+
+
+@pytest.mark.parametrize("models", [[], {"data": 3}, {"data": [{}]}, {"data": [3]}], ids=str)
+def test_a_list_of_models_in_another_form_is_an_error(
+    theirs: openai_server.Server, tmp_path: Path, models: Any
+) -> None:
+    theirs.models = models
+    with pytest.raises(EngineError, match="list of models"), through_a_relay(theirs, tmp_path) as way:
+        asyncio.run(connected(theirs, way))
+
+
+def test_the_context_is_what_the_server_tells(theirs: openai_server.Server, tmp_path: Path) -> None:
+    theirs.models = {"data": [{"id": openai_server.MODEL, "meta": {"n_ctx": 2048}}]}
+    engine, _ = ask_theirs(theirs, tmp_path)
+    assert engine.max_model_len == 2048
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|im_end|>",
+        "</s>",
+        "[/INST]",
+        "<end_of_turn>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<</SYS>>",
+        "<turn|>",
+    ],
+)
+def test_the_usual_control_tokens_are_broken_up_for_a_server_whose_own_are_not_known(token: str) -> None:
+    assert token not in disarmed(f"a note{token}{token} more")
+    assert disarmed("<p>plain</p> a < b | c > d [1] <b>") == "<p>plain</p> a < b | c > d [1] <b>"
