@@ -19,7 +19,8 @@ from functools import lru_cache
 from typing import Literal
 
 import yaml
-from tree_sitter import Language, Node, Parser, Tree
+from tree_sitter import Language, Parser, Tree
+from tree_sitter import Node as Node
 
 MAX_CODE = 512 * 1024  # bytes of a source that is parsed; the worst found takes 4 s for so much
 MAX_DATA = 256 * 1024  # bytes of JSON, TOML or YAML
@@ -172,6 +173,15 @@ def _grammar(language: str) -> Language:
 @lru_cache(maxsize=8)
 def _tree(language: str, raw: bytes) -> Tree:
     return Parser(_grammar(language)).parse(raw)
+
+
+def root(path: str, raw: bytes) -> Node | None:
+    """The syntax tree of a source; None for another language, a file that is too large or one that does not parse."""
+    language = language_of(path)
+    if language not in _GRAMMARS or len(raw) > MAX_CODE:
+        return None
+    found = _tree(language, raw).root_node
+    return None if found.has_error else found
 
 
 def _tree_fault(node: Node) -> str:
