@@ -118,6 +118,8 @@ class OpenAIEngine:
             raise
         finally:
             self._in_flight -= 1
+        if not self._alive:
+            raise self._error("no answer", f"the server is gone: {_refusal(self.model, status, data).why}")
         if status != 200:
             raise _refusal(self.model, status, data)
         done = self._completion(data, time.monotonic() - started)
