@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("uninstall", uninstall, "put the repository back as it was")
     sub.add_argument("--purge", action="store_true", help="also delete Pantheon's refs, branches and keys")
     add("plan", plan, "what tonight would run, in what order, how long", json=True)
+    _add_day(add)
     sub = add("night", night, "run a night")
     sub.add_argument("--now", action="store_true", help="start it now")
     sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
@@ -114,6 +115,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("rest", nargs="*")
     sub.set_defaults(command=hook, json=False)
     return parser
+
+
+def _add_day(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("survey", survey, "where repetition is highest; drafts task files for it", json=True)
+    sub.add_argument("--write", action="store_true", help="write the drafts to the working tree")
+    sub.add_argument("--limit", type=_count, metavar="N", help="only the N largest clusters")
+    sub = add("breakdown", breakdown, "split a task into items or child tasks", json=True)
+    sub.add_argument("task", metavar="TASK", help="its path, slug or uuid")
+    sub.add_argument("--into", choices=("items", "tasks"), default="tasks", help="what to write (default: tasks)")
+    sub.add_argument("--planner", action="store_true", help="ask the planner of your own config.toml for the split")
+    sub.add_argument("--yes", action="store_true", help="write without being asked")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
 
 
 def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -166,6 +184,27 @@ def plan(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
     return desk.plan(desk.here(), as_json=options.json)
+
+
+def survey(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import daytime, desk
+
+    return daytime.survey(desk.here(), where, write=options.write, limit=options.limit, as_json=options.json)
+
+
+def breakdown(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import daytime, desk
+
+    return daytime.breakdown(
+        desk.here(),
+        where,
+        options.task,
+        dict(os.environ),
+        into=options.into,
+        use_planner=options.planner,
+        yes=options.yes,
+        as_json=options.json,
+    )
 
 
 def report(options: argparse.Namespace, where: Places) -> int:

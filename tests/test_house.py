@@ -13,7 +13,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 RINGS = {
     0: {"errors", "records", "frontmatter", "places", "names", "testpaths"},
-    1: {"tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"},
+    1: {
+        *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
+        *("clusters", "drafts"),  # of the day
+    },
     2: {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
@@ -23,9 +26,9 @@ RINGS = {
     3: {
         *("ledger", "evidence", "verify"),  # share nothing with what writes
         *("agent", "item", "checks", "trust", "enclosure", "publish", "night", "daemon", "hooks", "survey", "review"),
-        "training",
+        *("training", "planner"),
     },
-    4: {"cli", "desk", "session", "screen", "notary", "demo", "__main__"},
+    4: {"cli", "desk", "session", "screen", "notary", "demo", "daytime", "__main__"},
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 IMPURE = {
