@@ -42,7 +42,7 @@ class Workspace:
     of it that a node of a fan-out works on ("": all of it).
 
     `rules` are those of the item's flow, `base_reader` gives a file of the base tree or None, `checker` runs named
-    checks on what the worktree holds now. Every refusal is a ToolError.
+    checks on what the worktree holds now, `checks` are the names it knows. Every refusal is a ToolError.
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class Workspace:
         facts: Facts,
         base_reader: Callable[[str], bytes | None],
         checker: Checker | None = None,
+        checks: Sequence[str] = (),
     ) -> None:
         self.root, self.target, self.origin = root, target, target
-        self.rules, self.facts, self.checker = rules, facts, checker
+        self.rules, self.facts, self.checker, self.checks = rules, facts, checker, tuple(checks)
         self.focus = ""
         self._base_reader = base_reader
         self._base: dict[str, bytes | None] = {}
@@ -88,6 +89,16 @@ class Workspace:
         if data is None:
             raise ToolError("cannot read", ascii(path), "no such file")
         return data
+
+    def look(self, path: str) -> bytes | None:
+        """The file as it is now, without bringing it into the directory; None where there is none."""
+        parts = _parts(path)
+        if path not in self._base:
+            data = self._base_reader(path)
+            if data is not None:
+                return data
+        with self._folder(parts[:-1], path) as folder:
+            return None if folder is None else _read(folder, parts[-1], path)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file now."""
