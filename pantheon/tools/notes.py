@@ -11,7 +11,8 @@ from pydantic import Field
 from pantheon.errors import InputError, ToolError
 from pantheon.frontmatter import Document, parse, set_field
 from pantheon.records import Finding, Offer, Record, Repair
-from pantheon.tools import candidates, links, prose
+from pantheon.tools import candidates, prose
+from pantheon.tools.edits import move
 from pantheon.tools.evidence import Evidence, evidence
 from pantheon.tools.repair import repair
 from pantheon.tools.rules import (
@@ -199,27 +200,10 @@ def offer_names(ws: Workspace) -> tuple[Offer, ...]:
 
 def rename_note(ws: Workspace, args: NameArgs) -> Renamed:
     """Rename the target and make the links of other files follow."""
-    folder, _, name = ws.target.rpartition("/")
-    if name == args.name:
-        return Renamed(path=ws.target, relinked=())
-    if args.name not in suggest_names(ws, Nothing()).names:
+    if ws.target.rpartition("/")[2] != args.name and args.name not in suggest_names(ws, Nothing()).names:
         raise ToolError("cannot rename", ascii(args.name), "the name is not among the candidates")
-    old, new = ws.target, f"{folder}/{args.name}" if folder else args.name
-    moved = {ws.origin: new}
-    rewritten = {
-        path: links.rewrite(ws.read(path), path, moved, ws.facts.tree)
-        for path in ws.facts.inbound.get(ws.origin, ())
-        if path != ws.origin
-    }
-    raw = ws.read(old)
-    own = links.rewrite(raw, ws.origin, moved, ws.facts.tree)
-    ws.rename(old, new)
-    if own != raw:
-        ws.write(new, own)
-    changed = tuple(path for path, data in rewritten.items() if data != ws.read(path))
-    for path in changed:
-        ws.write(path, rewritten[path])
-    return Renamed(path=new, relinked=changed)
+    relinked = move(ws, args.name)
+    return Renamed(path=ws.target, relinked=relinked)
 
 
 def show_change(ws: Workspace, args: Nothing) -> Evidence:
