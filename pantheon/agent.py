@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,26 +22,30 @@ from pydantic import ValidationError
 from pantheon import loop, prompt
 from pantheon.engine import Engine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, ToolError
-from pantheon.records import Agent, NodeResult, NodeState, Offer, Repair, ToolCall, pretty
-from pantheon.tools.registry import TOOLS
-from pantheon.tools.rules import check_note
+from pantheon.records import Agent, Finding, NodeResult, NodeState, Offer, Repair, ToolCall, pretty
+from pantheon.tools.tool import Tool
 from pantheon.tools.workspace import Workspace
+
+Judge = Callable[[Workspace], Sequence[Finding]]
 
 
 @dataclass(frozen=True)
 class Seat:
-    """What an agent needs to run: its record, its prompt, the engine, and the part of the prompt all items share."""
+    """What an agent needs to run: its record, its prompt, the engine, the tools in force, and the part of the prompt
+    that all items share."""
 
     agent: Agent
     template: prompt.Template | None
     engine: Engine
+    tools: Mapping[str, Tool]
     shared: Mapping[str, Any]
 
 
-async def run_agent(seat: Seat, ws: Workspace, node: str, item_values: Mapping[str, Any]) -> NodeResult:
-    """One agent's whole loop on `ws`. Never raises for what an agent can do wrong: a failure is a result."""
+async def run_agent(seat: Seat, ws: Workspace, node: str, item_values: Mapping[str, Any], judge: Judge) -> NodeResult:
+    """One agent's whole loop on `ws`. `judge`: what the target still breaks. Never raises for what an agent can do
+    wrong: a failure is a result."""
     started = time.monotonic()
-    talk = _Talk(seat, ws, dict(item_values))
+    talk = _Talk(seat, ws, dict(item_values), judge)
     try:
         async with asyncio.timeout(seat.agent.limits.deadline_s):
             action = await talk.run()
@@ -55,24 +63,26 @@ async def run_agent(seat: Seat, ws: Workspace, node: str, item_values: Mapping[s
 class _Talk:
     """The conversation of one agent: its state, its prompts, what the host fetched before."""
 
-    def __init__(self, seat: Seat, ws: Workspace, values: dict[str, Any]) -> None:
-        self.seat, self.ws, self.values = seat, ws, values
+    def __init__(self, seat: Seat, ws: Workspace, values: dict[str, Any], judge: Judge) -> None:
+        self.seat, self.ws, self.values, self.judge = seat, ws, values, judge
         self.state = loop.Loop(limits=seat.agent.limits)
         self.host_calls: list[ToolCall] = []
         self.prompts: list[str] = []
+        self.schemas: list[dict[str, Any]] = []  # what each answer had to obey
         self.results: list[Mapping[str, Any]] = []
+        self.latest: dict[str, Any] = {}  # tool -> its last result
         self.answered: set[str] = set()  # a reviewer is asked each question once
 
     async def run(self) -> loop.Action:
         fetched: dict[str, Any] = {}
         for name in self.seat.agent.prefetch:
-            result = call_tool(self.ws, name, {})
-            fetched[name] = result
+            result = await call_tool(self.seat.tools, self.ws, name, {})
+            fetched[name] = self.latest[name] = result
             self.host_calls.append(
                 ToolCall(step=len(self.host_calls) + 1, by="host", tool=name, args={}, result=result)
             )
         self.values["fetched"] = fetched
-        self.state, action = loop.advance(self.state, loop.Offered(self._offers()))
+        self.state, action = loop.advance(self.state, loop.Offered(await self._offers()))
         while isinstance(action, loop.Ask | loop.CallTool):
             self.state, action = loop.advance(self.state, await self._obey(action))
         return action
@@ -80,14 +90,16 @@ class _Talk:
     async def _obey(self, action: loop.Ask | loop.CallTool) -> loop.Event:
         if isinstance(action, loop.CallTool):
             try:
-                result = call_tool(self.ws, action.tool, action.args)
+                result = await call_tool(self.seat.tools, self.ws, action.tool, action.args)
                 self.answered.add(action.tool)
                 self.results.append(result)
+                self.latest[action.tool] = result
             except ToolError as error:
-                return loop.Offered(self._offers(), error=str(error))
-            return loop.Offered(self._offers(), result=result)
+                return loop.Offered(await self._offers(), error=str(error))
+            return loop.Offered(await self._offers(), result=result)
         text = self._prompt()
         self.prompts.append(text)
+        self.schemas.append(action.schema)
         completion = await self.seat.engine.complete(
             text,
             schema=action.schema,
@@ -96,15 +108,19 @@ class _Talk:
         )
         return loop.Answered(completion, hashlib.sha256(text.encode()).hexdigest())
 
-    def _offers(self) -> tuple[Offer, ...]:
-        review = self.seat.agent.output == "review"
-        names = [name for name in self.seat.agent.tools if not (review and name in self.answered)]
-        offers = tuple(offer for name in names for offer in TOOLS[name].offer(self.ws))
-        if offers:
-            return offers
+    async def _offers(self) -> tuple[Offer, ...]:
+        agent = self.seat.agent
+        review = agent.output == "review"
+        offers: list[Offer] = []
+        for name in agent.tools:
+            if not (review and name in self.answered):
+                offers += await _offered(self.seat.tools[name], self.ws)
+        if offers and agent.finish == "forced":
+            return tuple(offers)
+        args: dict[str, tuple[str, ...] | None] = {}
         if review:
-            return (Offer(tool=loop.FINALIZE, args={k: (v,) for k, v in verdict(self.results).items()}),)
-        return (Offer(tool=loop.FINALIZE, args={}),)
+            args = {key: (value,) for key, value in verdict(self.results).items()}
+        return (*offers, Offer(tool=loop.FINALIZE, args=args))
 
     def _prompt(self) -> str:
         assert self.seat.template is not None, f"{self.seat.agent.label} asks a model but has no prompt"
@@ -122,7 +138,11 @@ class _Talk:
         failed = isinstance(action, loop.Fail)
         output: dict[str, Any] = {}
         if isinstance(action, loop.Finish):
-            output = dict(action.output) if self.seat.agent.output == "review" else edited(self.ws)
+            output = (
+                dict(action.output)
+                if self.seat.agent.output == "review"
+                else edit_output(self.ws, self.judge(self.ws), self.latest)
+            )
         metrics: dict[str, Any] = {
             "seconds": round(seconds, 3),
             "model_calls": self.state.asked,
@@ -148,6 +168,8 @@ class _Talk:
         }
         if self.prompts:
             files["llm_prompt.txt"] = prompt.record(self.prompts)
+            lines = [json.dumps(schema, ensure_ascii=False, separators=(",", ":")) for schema in self.schemas]
+            files["schemas.jsonl"] = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
         if self.seat.agent.output == "review":
             files["review.json"] = pretty({"agent": self.seat.agent.label, **output})
         return NodeResult(
@@ -163,16 +185,56 @@ class _Talk:
         )
 
 
-def call_tool(ws: Workspace, name: str, args: Mapping[str, str]) -> dict[str, Any]:
-    """Call a tool by name with arguments checked against its schema. Raises ToolError."""
-    tool = TOOLS.get(name)
+async def call_tool(tools: Mapping[str, Tool], ws: Workspace, name: str, args: Mapping[str, str]) -> dict[str, Any]:
+    """Call a tool by name with arguments checked against its schema, within its time. Raises ToolError."""
+    tool = tools.get(name)
     if tool is None:
-        raise ToolError("no such tool", name, f"known: {', '.join(sorted(TOOLS))}")
+        raise ToolError("no such tool", name, f"known: {', '.join(sorted(tools))}")
     try:
         typed = tool.args.model_validate(dict(args))
     except ValidationError as error:
         raise ToolError("wrong arguments", name, error.errors()[0]["msg"]) from error
-    return tool.run(ws, typed).model_dump(mode="json")
+    try:
+        with _interrupted(tool):
+            result = tool.run(ws, typed)
+        if isinstance(result, Awaitable):
+            async with asyncio.timeout(tool.timeout_s):
+                result = await result
+    except TimeoutError as error:
+        raise ToolError("gave up on the tool", name, f"its timeout of {tool.timeout_s:g} s passed") from error
+    return result.model_dump(mode="json")
+
+
+async def _offered(tool: Tool, ws: Workspace) -> tuple[Offer, ...]:
+    try:
+        with _interrupted(tool):
+            offers = tool.offer(ws)
+        if isinstance(offers, Awaitable):
+            async with asyncio.timeout(tool.timeout_s):
+                offers = await offers
+    except TimeoutError as error:
+        raise ToolError("gave up on the tool", tool.name, f"its timeout of {tool.timeout_s:g} s passed") from error
+    return offers
+
+
+@contextmanager
+def _interrupted(tool: Tool) -> Iterator[None]:
+    """Raise TimeoutError inside a tool that computes for too long: an alarm reaches Python code and its regular
+    expressions, which nothing else in a single thread does. Elsewhere than in the main thread there is none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, tool.timeout_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -185,12 +247,13 @@ def verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"verdict": "pass", "reason": f"{results[0]['field']} fits the text"}
 
 
-def edited(ws: Workspace) -> dict[str, Any]:
-    """The output of an agent that edits: what the rules still say of the target."""
-    findings = check_note(ws.target, ws.read(ws.target), ws.rules)
+def edit_output(ws: Workspace, findings: Sequence[Finding], latest: Mapping[str, Any]) -> dict[str, Any]:
+    """The output of an agent that edits: what the rules still say of the target, and what its tools gave last."""
     return {
         "target": ws.target,
-        "choose": [f.field for f in findings if f.repair is Repair.CHOOSE and f.rule != "name"],
+        "open": [f.rule for f in findings if f.repair is not Repair.REPORT],
+        "choose": [f.field or f.rule for f in findings if f.repair is Repair.CHOOSE and f.rule != "name"],
         "rename": any(f.rule == "name" for f in findings),
         "report": [f.message for f in findings if f.repair is Repair.REPORT],
+        "results": dict(latest),
     }

@@ -51,11 +51,21 @@ class CheckRoom:
         return [self.config.checks[name] for name in dict.fromkeys(names)]
 
     async def run(
-        self, tree: str, label: str, names: Sequence[str], targets: Sequence[str], confirmed: Sequence[str] = ()
+        self,
+        tree: str,
+        label: str,
+        names: Sequence[str],
+        targets: Sequence[str],
+        confirmed: Sequence[str] = (),
+        rules: str = "",
     ) -> tuple[list[CheckResult], bytes, bytes]:
-        """Run checks over `targets` of `tree`: (results, stdout, stderr). `confirmed`: the paths that the task names.
-        Raises ConfigError, SandboxError."""
+        """Run checks over `targets` of `tree`: (results, stdout, stderr). `confirmed`: the paths that the task names;
+        `rules`: the flow's own. Raises ConfigError, SandboxError."""
         checks = self.named(names)
+        for check in checks:
+            if not rules and any("{rules}" in word for word in check.run):
+                why = "it judges by a flow's rules, and no flow is named"
+                raise ConfigError("cannot run the check", check.name, why, hint="git pantheon check --flow FLOW")
         place = self.work / "exports" / label
         sandbox = Sandbox(
             readable=((place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)),
@@ -68,7 +78,7 @@ class CheckRoom:
             try:
                 for check in checks:
                     done = await run_async(
-                        _fill(check.run, targets, confirmed), limits=self._limits(check), sandbox=sandbox
+                        _fill(check.run, targets, confirmed, rules), limits=self._limits(check), sandbox=sandbox
                     )
                     self.cpu_s += done.cpu_seconds
                     text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
@@ -100,7 +110,13 @@ def _telling(text: str) -> str:
     return lines[-1 if lines[0].startswith("Traceback (") else 0][:300]
 
 
-def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str]) -> list[str]:
+def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str], rules: str) -> list[str]:
+    places = {
+        "{python}": sys.executable,
+        "{base}": str(BASE),
+        "{config}": str(SETTINGS),
+        "{rules}": str(SETTINGS / "rules" / f"{rules}.toml"),
+    }
     words: list[str] = []
     for word in argv:
         if word == "{targets}":
@@ -108,7 +124,7 @@ def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str])
         elif word == "{named}":
             words.extend(f"--named={path}" for path in confirmed)
         else:
-            words.append(
-                word.replace("{python}", sys.executable).replace("{base}", str(BASE)).replace("{config}", str(SETTINGS))
-            )
+            for name, value in places.items():
+                word = word.replace(name, value)
+            words.append(word)
     return words

@@ -8,19 +8,18 @@ the packaged defaults.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import tomlkit
-from pydantic import Field, ValidationError
-from tomlkit.exceptions import ParseError, TOMLKitError
+from pydantic import Field
 
+from pantheon import tomlfile
 from pantheon.errors import ConfigError
-from pantheon.records import Agent, Check, Flow, FlowNode, Record, seconds
+from pantheon.records import Agent, Check, Flow, Record, seconds
 
 DIRECTORY = ".pantheon"
+TOOLS = "tools/"  # below it: a repository's own tools, declarations and programs
 R = TypeVar("R", bound=Record)
 Reader = Callable[[str], bytes | None]
 
@@ -106,8 +105,9 @@ class Settings(Record):
 
 
 class Config(Record):
-    """What one commit says. `prompts` and `rules` are raw; `digest` covers every file that was read; `ignored` says
-    what it tried to set that is not a repository's to set, or set beyond the user's limits."""
+    """What one commit says. `prompts`, `rules` and `tools` are raw; `sources` says which file is in force for each name
+    (`agents/doc.rename.toml`); `digest` covers every file that was read; `ignored` says what it tried to set that is
+    not a repository's to set, or set beyond the user's limits."""
 
     settings: Settings
     agents: dict[str, Agent]
@@ -115,6 +115,9 @@ class Config(Record):
     checks: dict[str, Check]
     prompts: dict[str, str]
     rules: dict[str, bytes]
+    tools: dict[str, bytes] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
+    texts: dict[str, str] = Field(default_factory=dict)  # of the flows' and agents' files, for the lines of errors
     digest: str
     ignored: tuple[str, ...] = ()
     limits: UserLimits = UserLimits()
@@ -137,33 +140,55 @@ def packaged(*parts: str) -> Path:
     return root.joinpath(*parts)
 
 
-def load(read: Reader, names: tuple[str, ...]) -> Config:
+def load(read: Reader, names: tuple[str, ...], faults: list[ConfigError] | None = None) -> Config:
     """The configuration. `read` gives a repository file's bytes or None; `names` are all paths of that commit.
 
-    Raises ConfigError with file and line.
+    The repository's file overrides the packaged one of the same name; of checks, the repository's own are put over the
+    packaged ones. Raises ConfigError with file and line; given `faults`, they are gathered there and what is wrong is
+    left out, but for the settings.
     """
-    files = _defaults()
+    packaged_files = _defaults()
+    files = dict(packaged_files)
     for name in sorted(names):
         inside = name.removeprefix(DIRECTORY + "/")
-        if inside != name and inside.endswith((".toml", ".j2")):
+        if inside != name and (inside.endswith((".toml", ".j2")) or inside.startswith(TOOLS)):
             data = read(name)
             if data is not None:
                 files[inside] = (name, data)
+    covered = {**{f"packaged/{name}": packaged_files[name] for name in ("checks.toml",)}, **files}
     digest = hashlib.sha256()
-    for inside, (_, data) in sorted(files.items()):
+    for inside, (_, data) in sorted(covered.items()):
         digest.update(f"{inside}\0{len(data)}\0".encode() + data)
     ignored: list[str] = []
-    agents = [_agent(*files[name], ignored) for name in sorted(files) if name.startswith("agents/")]
-    flows = [_flow(*files[name]) for name in sorted(files) if name.startswith("flows/")]
+
+    def every(folder: str, parse: Callable[[str, bytes], Any]) -> dict[str, Any]:
+        found = {}
+        for name in sorted(files):
+            if name.startswith(folder) and (folder != TOOLS or name.endswith(".toml")):
+                try:
+                    found[name.removeprefix(folder)] = parse(*files[name])
+                except ConfigError as error:
+                    if faults is None:
+                        raise
+                    faults.append(error)
+        return found
+
+    checks = _checks(*packaged_files["checks.toml"], [])
+    if files["checks.toml"] != packaged_files["checks.toml"]:
+        own = every("checks.toml", lambda path, data: _checks(path, data, ignored))
+        checks |= own.get("", {})
     return Config(
         settings=_record(Settings, *files["pantheon.toml"], ignored),
-        agents={agent.name: agent for agent in agents},
-        flows={flow.name: flow for flow in flows},
-        checks=_checks(*files["checks.toml"], ignored),
-        prompts={
-            name.removeprefix("prompts/"): _text(*files[name]) for name in sorted(files) if name.startswith("prompts/")
+        agents={a.name: a for a in every("agents/", lambda path, data: _agent(path, data, ignored)).values()},
+        flows={flow.name: flow for flow in every("flows/", _flow).values()},
+        checks=checks,
+        prompts=every("prompts/", _text),
+        rules=every("rules/", lambda path, data: data),
+        tools={name.removeprefix(TOOLS): data for name, (_, data) in files.items() if name.startswith(TOOLS)},
+        sources={name: path for name, (path, _) in files.items()},
+        texts={
+            n: data.decode(errors="replace") for n, (_, data) in files.items() if n.startswith(("agents/", "flows/"))
         },
-        rules={name.removeprefix("rules/"): files[name][1] for name in sorted(files) if name.startswith("rules/")},
         digest=digest.hexdigest(),
         ignored=tuple(ignored),
     )
@@ -238,105 +263,61 @@ def _text(path: str, data: bytes) -> str:
         raise ConfigError("cannot read", path, "not UTF-8", line) from error
 
 
-def _document(path: str, data: bytes) -> tuple[str, dict[str, Any]]:
-    text = _text(path, data)
-    try:
-        return text, tomlkit.parse(text).unwrap()
-    except ParseError as error:
-        raise ConfigError("cannot read", path, str(error), error.line) from error
-    except TOMLKitError as error:
-        raise ConfigError("cannot read", path, str(error)) from error
-
-
 def _record(kind: type[R], path: str, data: bytes, ignored: list[str] | None = None) -> R:
-    text, values = _document(path, data)
+    text, values = tomlfile.read(data, path)
     if ignored is not None:
         _leave_out(path, "", values, ignored)
         for name, table in values.items():
             if isinstance(table, dict):
                 _leave_out(path, name, table, ignored)
-    return _validated(kind, path, text, values)
-
-
-def _validated(kind: type[R], path: str, text: str, values: Mapping[str, Any]) -> R:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        keys = [str(key) for key in first["loc"]]
-        why = f"{'.'.join(keys)}: {first['msg']}"
-        if first["type"] == "extra_forbidden":
-            why = f"unknown key {keys[-1]!r}; known here: {', '.join(_known(kind, keys[:-1]))}"
-        raise ConfigError("cannot use", path, why, _line_of(text, keys)) from error
-
-
-def _known(kind: type[Record], keys: list[str]) -> list[str]:
-    """The keys a record accepts at a nested place, for the message."""
-    for key in keys:
-        field = kind.model_fields.get(key)
-        inner = field.annotation if field is not None else None
-        if not (isinstance(inner, type) and issubclass(inner, Record)):
-            return ["see the documentation"]
-        kind = inner
-    return sorted(kind.model_fields)
-
-
-def _line_of(text: str, keys: list[str]) -> int:
-    """The line (from 1) of the innermost named key that can be found; 0 when none can."""
-    for key in reversed([k for k in keys if not k.isdigit()]):
-        pattern = re.compile(rf"(^|[\[{{,.\s]){re.escape(key)}\s*[=\]]")
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#") and pattern.search(line):
-                return number
-    return 0
+    return tomlfile.validated(kind, values, text, path)
 
 
 def _agent(path: str, data: bytes, ignored: list[str]) -> Agent:
-    text, values = _document(path, data)
-    table = _table(path, values, "agent")
+    text, values = tomlfile.read(data, path)
+    table = _table(path, text, values, "agent")
     runtime = table.get("runtime")
     if isinstance(runtime, dict):
         _leave_out(path, "agent.runtime", runtime, ignored)
-    return _validated(Agent, path, text, table)
-
-
-def _table(path: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    extra = sorted(set(values) - {name})
-    if name not in values or extra:
-        why = f"unknown table {extra[0]!r}" if extra else "is missing"
-        raise ConfigError("cannot use", path, f"the file has one table [{name}]; {why}")
-    if not isinstance(values[name], dict):
-        raise ConfigError("cannot use", path, f"{name} is not a table")
-    return dict(values[name])
+    return _named(tomlfile.validated(Agent, table, text, path, ("agent",)), path, text, "agent")
 
 
 def _flow(path: str, data: bytes) -> Flow:
-    text, values = _document(path, data)
-    table = _table(path, values, "flow")
-    nodes = table.pop("node", [])
-    parsed = tuple(_validated(FlowNode, path, text, node) for node in nodes)
-    flow = _validated(Flow, path, text, {**table, "nodes": parsed})
-    return flow
+    text, values = tomlfile.read(data, path)
+    table = _table(path, text, values, "flow")
+    return _named(tomlfile.validated(Flow, table, text, path, ("flow",)), path, text, "flow")
 
 
-def _checks(path: str, data: bytes, ignored: list[str]) -> dict[str, Check]:
-    text, values = _document(path, data)
-    found: dict[str, Check] = {}
-    for name, value in _table(path, values, "check").items():
-        if not isinstance(value, dict):
-            raise ConfigError("cannot use", path, f"check.{name} is not a table", _line_of(text, ["check", name]))
-        _leave_out(path, f"check.{name}", value, ignored)
-        found[name] = _validated(Check, path, text, {**value, "name": name})
+N = TypeVar("N", Agent, Flow)
+
+
+def _named(found: N, path: str, text: str, table: str) -> N:
+    """The record, whose name is that of its file: so two files never speak of the same thing."""
+    name = path.rpartition("/")[2].removesuffix(".toml")
+    if found.name != name:
+        why = f"it is named {found.name!r}, and the file {name!r}: they must be the same"
+        raise ConfigError("cannot use", path, why, tomlfile.line_of(text, (table, "name")))
     return found
 
 
-def refuse_remote(config: Config) -> None:
-    """Raise ConfigError when any agent's runtime is not local: night is local, there is no fallback."""
-    for agent in config.agents.values():
-        if agent.runtime.origin != "local":
-            raise ConfigError(
-                "refused",
-                f"agent {agent.name}",
-                f"runtime.origin is {agent.runtime.origin!r}; only 'local' may run at night",
-                hint=f"edit {DIRECTORY}/agents/{agent.name}.toml",
-            )
+def _table(path: str, text: str, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    extra = sorted(set(values) - {name})
+    if name not in values or extra:
+        why = f"unknown table {extra[0]!r}" if extra else "is missing"
+        line = tomlfile.line_of(text, (extra[0],)) if extra else 1
+        raise ConfigError("cannot use", path, f"the file has one table [{name}]; {why}", line)
+    if not isinstance(values[name], dict):
+        raise ConfigError("cannot use", path, f"{name} is not a table", tomlfile.line_of(text, (name,)))
+    return dict(values[name])
+
+
+def _checks(path: str, data: bytes, ignored: list[str]) -> dict[str, Check]:
+    text, values = tomlfile.read(data, path)
+    found: dict[str, Check] = {}
+    for name, value in _table(path, text, values, "check").items():
+        if not isinstance(value, dict):
+            line = tomlfile.line_of(text, ("check", name))
+            raise ConfigError("cannot use", path, f"check.{name} is not a table", line)
+        _leave_out(path, f"check.{name}", value, ignored)
+        found[name] = tomlfile.validated(Check, {**value, "name": name}, text, path, ("check", name))
+    return found

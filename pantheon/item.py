@@ -12,18 +12,32 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pantheon import flow, gate, redact, tasks, testguard
-from pantheon.agent import Seat, run_agent
+from pantheon.agent import Seat, edit_output, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
 from pantheon.errors import EngineError, InputError, RepositoryError, SandboxError, ToolError
 from pantheon.git import Diff, Entry, Repo
 from pantheon.plan import printable
-from pantheon.records import CheckResult, Decision, FlowNode, Item, NodeResult, NodeState, Task, Verdict, pretty
+from pantheon.records import (
+    CheckResult,
+    Decision,
+    Finding,
+    Flow,
+    FlowNode,
+    Item,
+    NodeResult,
+    NodeState,
+    Task,
+    Verdict,
+    pretty,
+)
+from pantheon.registry import Ruled
 from pantheon.tools.facts import Facts
-from pantheon.tools.rules import Rules
+from pantheon.tools.tool import Tree
 from pantheon.tools.workspace import Workspace
 
 FILE, EXECUTABLE = 0o100644, 0o100755
@@ -37,11 +51,15 @@ class Shop:
     config: Config
     base: str
     entries: Mapping[str, Entry]
-    rules: Rules
+    rules: Mapping[str, Ruled]
     facts: Facts
     seats: Mapping[str, Seat]
     room: CheckRoom
     protected: tuple[str, ...] = ()  # patterns of paths that no item may change, besides the gate's own
+
+    def ruled(self, item: Item) -> Ruled:
+        """The rules of the item's flow."""
+        return self.rules[self.config.flows[item.flow].rules]
 
     def read_base(self, path: str) -> bytes | None:
         """A regular file of the base commit."""
@@ -65,18 +83,19 @@ class Trip:
 
 
 async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
-    """The item's whole way. A failing node ends it; nothing is retried. Raises EngineError when the engine is gone."""
+    """The item's whole way. A failing node ends it, unless it is tolerated. Raises EngineError when the engine is
+    gone."""
     trip = Trip(item=item, task=task, run=run, target=item.target)
     place = shop.room.work / "worktrees" / run[:16]
     name = f"pantheon-{run[:16]}"
     shop.repo.remove_worktree(place, name)
     shop.repo.add_worktree(place, shop.base, name)
     try:
-        ws = Workspace(place, item.target, shop.rules, shop.facts, shop.read_base)
+        ws = _open(shop, trip, place)
         graph = shop.config.flows[item.flow]
         while nodes := flow.ready(graph, trip.done):
-            results = await asyncio.gather(*(_run_node(shop, trip, ws, node) for node in nodes))
-            trip.done.update({result.node: result for result in results})
+            for results in await asyncio.gather(*(_run_node(shop, trip, ws, node) for node in nodes)):
+                trip.done.update({result.node: result for result in results})
     except EngineError:
         raise
     except Exception as error:  # noqa: BLE001 - a bug met by one item must not end the others
@@ -88,14 +107,121 @@ async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
     return trip
 
 
-async def _run_node(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode) -> NodeResult:
+def _open(shop: Shop, trip: Trip, place: Path) -> Workspace:
+    """The item's worktree for its tools; checks that a tool asks for run on what it holds at that moment."""
+
+    async def checker(names: Sequence[str]) -> tuple[CheckResult, ...]:
+        tree, diff = _grown(shop, ws)
+        label = f"{trip.run}-asked-{ascii(ws.focus).encode().hex()[:32]}"
+        results, _, _ = await shop.room.run(
+            tree, label, names, kept_paths(diff), confirmed(trip.task), shop.config.flows[trip.item.flow].rules
+        )
+        return tuple(results)
+
+    ruled = shop.ruled(trip.item)
+    ws = Workspace(place, trip.item.target, ruled.rules, shop.facts, shop.read_base, checker)
+    return ws
+
+
+def _judge(shop: Shop, trip: Trip, ws: Workspace) -> tuple[Finding, ...]:
+    """What the target breaks as it is now."""
+    changes = ws.changes()
+    gone = {path for path, data in changes.items() if data is None}
+    paths = frozenset((set(shop.entries) | set(changes)) - gone)
+    tree = Tree(paths, lambda path: changes[path] if path in changes else shop.read_base(path))
+    ruled = shop.ruled(trip.item)
+    raw = tree.read(ws.target)
+    return () if raw is None else ruled.kind.check(ws.target, raw, ruled.rules, tree)
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+async def _run_node(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode) -> list[NodeResult]:
+    """A node with all its attempts; of a fan-out one result per element, and one that sums them up."""
     if not flow.wanted(node, trip.done):
-        return NodeResult(node=node.id, state=NodeState.SKIPPED, reason=f"{node.when} is false")
+        return [NodeResult(node=node.id, state=NodeState.SKIPPED, reason=f"{node.when} is false")]
+    if node.each is None:
+        return [await _attempts(shop, trip, ws, node, node.id)]
+    parts = flow.parts(node, trip.done)
+    if not parts:
+        return [NodeResult(node=node.id, state=NodeState.SKIPPED, reason=f"{node.each} is empty")]
+    results = await asyncio.gather(
+        *(_attempts(shop, trip, ws.focused(part), node, f"{node.id}.{n}") for n, part in enumerate(parts, 1))
+    )
+    return [*results, _summed(shop, trip, ws, node, parts, results)]
+
+
+def _summed(
+    shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, parts: Sequence[str], results: Sequence[NodeResult]
+) -> NodeResult:
+    """A fan-out as one result: what the rules still say, what each element gave, and which of them failed."""
+    bad = [part for part, result in zip(parts, results, strict=True) if result.state is not NodeState.PASSED]
+    output: dict[str, Any] = {"each": [result.output for result in results], "failed": bad}
+    if _seat(shop, trip, node).agent.output == "edit":
+        output = {**edit_output(ws, _judge(shop, trip, ws), {}), **output}
+    failed = bool(bad) and not node.tolerated
+    return NodeResult(
+        node=node.id,
+        state=NodeState.FAILED if failed else NodeState.PASSED,
+        reason=f"{len(bad)} of {len(parts)} failed: {', '.join(bad[:5])}" if failed else "",
+        output=output,
+        files={"output.json": pretty(output)},
+        seconds=max(result.seconds for result in results),
+    )
+
+
+async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name: str) -> NodeResult:
+    """A node until it succeeds, at most `retries` times more; every attempt stays in its artifacts."""
+    files: dict[str, bytes] = {}
+    prompt_tokens = completion_tokens = 0
+    started = time.monotonic()
+    failure = ""
+    for attempt in range(1, node.retries + 2):
+        left = node.timeout_s - (time.monotonic() - started)
+        result = await _once(shop, trip, ws, node, _Attempt(name, attempt, failure), left)
+        prompt_tokens += result.prompt_tokens
+        completion_tokens += result.completion_tokens
+        good = flow.succeeded(node, result, trip.done)
+        if good or attempt > node.retries or left <= 0:
+            break
+        failure = result.reason or f"{node.success} does not hold"
+        files.update({f"attempt-{attempt}.{file}": data for file, data in result.files.items()})
+    reason = result.reason
+    if result.state is NodeState.PASSED and not good:
+        reason = f"after {attempt} attempt{'s' if attempt > 1 else ''} this does not hold: {node.success}"
+    state = NodeState.PASSED if good else NodeState.TOLERATED if node.tolerated else NodeState.FAILED
+    return result.model_copy(
+        update={
+            "state": state,
+            "reason": reason,
+            "files": {**files, **result.files},
+            "seconds": time.monotonic() - started,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "attempts": attempt,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Which try of a node this is: its name in the artifacts, its number from 1, what the one before said."""
+
+    name: str
+    number: int
+    failure: str
+
+
+async def _once(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, attempt: _Attempt, seconds: float) -> NodeResult:
     started = time.monotonic()
     try:
-        async with asyncio.timeout(node.timeout_s):
-            if node.agent is not None:
-                return await run_agent(shop.seats[node.agent], ws, node.id, _values(trip))
+        async with asyncio.timeout(seconds):
+            if node.agent:
+                values = _values(trip, ws, attempt)
+                return await run_agent(
+                    _seat(shop, trip, node), ws, attempt.name, values, lambda ws: _judge(shop, trip, ws)
+                )
             _harvest(shop, trip, ws)
             if node.gate:
                 return _gate(shop, trip, node)
@@ -104,47 +230,78 @@ async def _run_node(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode) -> No
         why = f"timeout of {node.timeout_s:g} s passed"
     except (ToolError, RepositoryError, SandboxError, InputError) as error:
         why = str(error)
-    return NodeResult(node=node.id, state=NodeState.FAILED, reason=why, seconds=time.monotonic() - started)
+    return NodeResult(node=attempt.name, state=NodeState.FAILED, reason=why, seconds=time.monotonic() - started)
 
 
-def _values(trip: Trip) -> dict[str, Any]:
-    return {"target": printable(trip.target), "findings": [finding.message for finding in trip.item.findings]}
+def _seat(shop: Shop, trip: Trip, node: FlowNode) -> Seat:
+    """The agent that the router gave the node when the queue was frozen."""
+    label = trip.item.agents.get(node.id, "")
+    return shop.seats[label.rpartition("@")[0] or flow.wanted_agent(node.agent[0])[0]]
 
 
-def _harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
-    """The worktree as a tree object, once."""
-    if trip.tree is not None:
-        return
+def _values(trip: Trip, ws: Workspace, attempt: _Attempt) -> dict[str, Any]:
+    return {
+        "target": printable(trip.target),
+        "findings": [finding.message for finding in trip.item.findings],
+        "before": flow.outputs(trip.done),
+        "focus": ws.focus,
+        "attempt": attempt.number,
+        "failure": attempt.failure,
+    }
+
+
+def _grown(shop: Shop, ws: Workspace) -> tuple[str, Diff]:
+    """The worktree as a tree object, and what differs from the base."""
     changes: dict[str, tuple[int, str] | None] = {}
     for path, data in ws.changes().items():
         mode = shop.entries[path].mode if path in shop.entries else FILE
         changes[path] = None if data is None else (mode, shop.repo.write_blob(data))
     base_tree = shop.repo.tree_of(shop.base)
-    trip.tree = shop.repo.write_tree(base_tree, changes)
-    trip.diff = shop.repo.diff(base_tree, trip.tree)
+    tree = shop.repo.write_tree(base_tree, changes)
+    return tree, shop.repo.diff(base_tree, tree)
+
+
+def _harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
+    """The worktree as it is now. What checks said of another tree counts no more."""
+    before = trip.tree
+    trip.tree, trip.diff = _grown(shop, ws)
     trip.target = ws.target
+    if trip.tree != before:
+        trip.checks.clear()
 
 
 async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
     started = time.monotonic()
     assert trip.tree is not None and trip.diff is not None
-    names = wanted_checks(node.checks, trip.task)
-    results, out, err = await shop.room.run(trip.tree, trip.run, names, kept_paths(trip.diff), confirmed(trip.task))
-    trip.checks.extend(results)
+    names = list(node.checks) if node.tolerated else wanted_checks(node.checks, trip.task)
+    rules = shop.config.flows[trip.item.flow].rules
+    results, out, err = await shop.room.run(
+        trip.tree, f"{trip.run}-{node.id}", names, kept_paths(trip.diff), confirmed(trip.task), rules
+    )
+    if not node.tolerated:  # else it informs the nodes behind it, and the gate has others to ask
+        trip.checks.extend(results)
     bad = [result for result in results if not result.passed]
+    output = {
+        "checks": [result.model_dump(mode="json") for result in results],
+        "passed": not bad,
+        "failed": [result.name for result in bad],
+    }
     return NodeResult(
         node=node.id,
         state=NodeState.FAILED if bad else NodeState.PASSED,
         reason="; ".join(f"check {r.name}: {r.detail}" for r in bad),
-        output={"checks": [result.model_dump(mode="json") for result in results]},
+        output=output,
         files={
             "stdout.log": out,
             "stderr.log": err,
-            "output.json": pretty([result.model_dump(mode="json") for result in results]),
+            "output.json": pretty(output["checks"]),
             "diff.patch": trip.diff.patch,
         },
         seconds=time.monotonic() - started,
     )
+
+
+# --- gate ------------------------------------------------------------------------------------------------------------
 
 
 def confirmed(task: Task) -> tuple[str, ...]:
@@ -156,6 +313,11 @@ def wanted_checks(checks: Sequence[str], task: Task) -> list[str]:
     """The flow's checks, then those of the task's acceptance that are not among them."""
     accepted = [criterion.run for criterion in task.spec.acceptance] if task.spec else []
     return list(dict.fromkeys((*checks, *accepted)))
+
+
+def gating_checks(graph: Flow, task: Task) -> list[str]:
+    """Every check that must have passed before the gate."""
+    return wanted_checks([name for node in graph.nodes if not node.tolerated for name in node.checks], task)
 
 
 def kept_paths(diff: Diff) -> list[str]:
@@ -177,8 +339,11 @@ def edits(repo: Repo, base: str, tree: str, diff: Diff) -> list[testguard.Edit]:
 
 
 def _outside(shop: Shop, trip: Trip, changed: Sequence[str]) -> list[str]:
-    """Changed paths that are neither the item's own, nor linked to it, nor in its task's scope."""
-    own = {trip.item.target, trip.target, *shop.facts.inbound.get(trip.item.target, ())}
+    """Changed paths that are neither the item's own, nor linked to it, nor beside it, nor in its task's scope."""
+    ruled, target = shop.ruled(trip.item), trip.item.target
+    tree = Tree(frozenset(shop.entries), shop.read_base)
+    beside = ruled.kind.companions(target, ruled.rules, tree)
+    own = {target, trip.target, *shop.facts.inbound.get(target, ()), *beside}
     rest = [path for path in changed if path not in own]
     inside = tasks.select(rest, trip.task.spec.scope, trip.task.spec.exclude) if trip.task.spec else ()
     return [path for path in rest if path not in inside]
@@ -202,7 +367,7 @@ def _gate(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
         for r in trip.done.values()
         if "verdict" in r.output
     ]
-    wanted = wanted_checks([name for each in graph.nodes for name in each.checks], trip.task)
+    wanted = gating_checks(graph, trip.task)
     edited = edits(shop.repo, shop.base, trip.tree, trip.diff)
     named = confirmed(trip.task)
     changed = sorted({p for c in trip.diff.files for p in (c.path, c.old_path) if p is not None})

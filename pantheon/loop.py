@@ -140,13 +140,20 @@ def _next(state: Loop, offers: tuple[Offer, ...]) -> tuple[Loop, Action]:
 def _answer(state: Loop, completion: Completion, prompt_sha256: str) -> tuple[Loop, Action]:
     state = replace(state, asked=state.asked + 1)
     tool, args, problem = _parse(completion, state.offers)
-    if not problem and any(c.tool == tool and c.args == args and c.by == "model" for c in state.calls):
+    if not problem and _repeats(state, tool, args):
         problem = "the same call was made before"
     if problem:
         call = _call(state, tool or "?", args, "model", completion, prompt_sha256, error=problem)
         state = replace(state, calls=(*state.calls, call), failures=state.failures + 1)
         return _next(state, state.offers)
     return _take(state, tool, args, "model", completion, prompt_sha256)
+
+
+def _repeats(state: Loop, tool: str, args: Mapping[str, str]) -> bool:
+    """Whether the model made this very call before; of one that may be made again, whether nothing happened since."""
+    again = any(offer.tool == tool and offer.again for offer in state.offers)
+    mine = [call for call in state.calls if call.by == "model"]
+    return any(call.tool == tool and call.args == args for call in (mine[-1:] if again else mine))
 
 
 def _take(

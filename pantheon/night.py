@@ -21,15 +21,15 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from pantheon import artifacts, attest, flow, hooks, keys, plan, prompt, prs, redact, report, tasks
+from pantheon import artifacts, attest, flow, hooks, keys, plan, prompt, prs, redact, registry, report, tasks
 from pantheon.agent import Seat
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine
-from pantheon.errors import ConfigError, EngineError, RefMoved, RepositoryError, SandboxError
+from pantheon.errors import EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
-from pantheon.item import FILE, Shop, Trip, confirmed, kept_paths, run_item, wanted_checks
+from pantheon.item import Shop, Trip, confirmed, gating_checks, kept_paths, run_item
 from pantheon.records import (
     Decision,
     EngineMetrics,
@@ -46,8 +46,7 @@ from pantheon.records import (
     pretty,
 )
 from pantheon.review import put
-from pantheon.survey import Survey
-from pantheon.tools.registry import TOOLS
+from pantheon.survey import FILE, Survey
 
 NIGHTS = "refs/pantheon/nights/"
 EGRESS = "egress.json"
@@ -335,6 +334,7 @@ class _Runner:
             reason=broken.reason if broken else "",
             nodes={name: result.state.value for name, result in trip.done.items()},
             agents=tuple(dict.fromkeys(r.agent for r in trip.done.values() if r.agent)),
+            node_agents={name: r.agent for name, r in trip.done.items() if r.agent},
             seconds=round(seconds, 3),
             prompt_tokens=sum(r.prompt_tokens for r in trip.done.values()),
             completion_tokens=sum(r.completion_tokens for r in trip.done.values()),
@@ -366,7 +366,9 @@ class _Runner:
         stacks = self.stacks.setdefault(run.item.task, [])
         limit = self.frozen.survey.config.settings.night.max_items_per_pr
         tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.frozen.night.base)
-        message = redact.scrub_text(report.commit_message(run, trip.target, trip.task.uuid))
+        message = redact.scrub_text(
+            report.commit_message(run, trip.target, trip.task.uuid, self.shop.config.flows[run.item.flow].subject)
+        )
         try:
             commit = put(self.repo, self.frozen.night.base, tip, trip.tree, message, self.now(), self.signer)
         except RepositoryError as error:
@@ -449,10 +451,10 @@ class _Runner:
         tree = self.repo.tree_of(stack.runs[count - 1].result or "")
         targets = kept_paths(self.repo.diff(base, tree))
         first = stack.runs[0].item
-        names = [name for node in self.shop.config.flows[first.flow].nodes for name in node.checks]
-        task = self.frozen.tasks[first.task]
-        wanted = wanted_checks(names, task)
-        results, _, _ = await self.shop.room.run(tree, f"tip-{tree[:16]}", wanted, targets, confirmed(task))
+        graph, task = self.shop.config.flows[first.flow], self.frozen.tasks[first.task]
+        results, _, _ = await self.shop.room.run(
+            tree, f"tip-{tree[:16]}", gating_checks(graph, task), targets, confirmed(task), graph.rules
+        )
         return all(result.passed for result in results)
 
     def _drop(self, stack: Stack, index: int) -> None:
@@ -543,24 +545,17 @@ def template_digests(config: Config) -> dict[str, str]:
 
 
 def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
-    """Every agent with its compiled prompt. Raises ConfigError for a missing prompt or an unknown tool."""
+    """Every agent with its compiled prompt and the tools in force. Raises ConfigError."""
+    tools = registry.tools_of(config)
+    templates = registry.templates(config, tools)
+    rules = {name: ruled.rules for name, ruled in survey.rules.items()}
     found: dict[str, Seat] = {}
     for agent in config.agents.values():
-        unknown = [name for name in (*agent.tools, *agent.prefetch) if name not in TOOLS]
-        if unknown:
-            raise ConfigError(
-                "cannot use the agent", agent.name, f"unknown tool {unknown[0]!r}; known: {', '.join(TOOLS)}"
-            )
-        template = None
-        if agent.runtime.engine != "none":
-            if agent.prompt is None or agent.prompt not in config.prompts:
-                raise ConfigError(
-                    "cannot use the agent", agent.name, f"prompt {agent.prompt!r} is not under .pantheon/prompts/"
-                )
-            template = prompt.Template(config.prompts[agent.prompt], agent.prompt)
-        cards = [prompt.card(name, TOOLS[name].summary, TOOLS[name].example) for name in agent.tools]
-        shared = {"agent": agent.name, "cards": cards, "rules": survey.rules}
-        found[agent.name] = Seat(agent=agent, template=template, engine=engine, shared=shared)
+        cards = [prompt.card(name, tools[name].summary, tools[name].example) for name in agent.tools]
+        shared = {"agent": agent.name, "cards": cards, "rules": rules}
+        found[agent.name] = Seat(
+            agent=agent, template=templates.get(agent.name), engine=engine, tools=tools, shared=shared
+        )
     return found
 
 
@@ -668,4 +663,21 @@ def rejected_blobs(repo: Repo, pulls: list[PullRequest]) -> dict[str, str]:
         for item in pull.items:
             if item.run and (item.dropped or pull.state is PullState.REJECTED):
                 found[item.item] = artifacts.load_run(repo, item.run).item.blob
+    return found
+
+
+RATED_NIGHTS = 10
+
+
+def rates(repo: Repo) -> dict[str, tuple[int, int]]:
+    """agent@version -> (accepted runs, runs) that it worked in, over the last nights with a model."""
+    found: dict[str, tuple[int, int]] = {}
+    names = sorted(repo.refs(NIGHTS), key=lambda name: _night_order(name.removeprefix(NIGHTS)))
+    for name in names[-RATED_NIGHTS:]:
+        data = repo.read_path(repo.ref(name) or "", "report.json")
+        finished = NightReport.model_validate_json(data) if data else None
+        for run in finished.runs if finished and finished.night.engine != "scripted" else ():
+            for label in set(run.agents):
+                accepted, runs = found.get(label, (0, 0))
+                found[label] = (accepted + (run.outcome is Outcome.ACCEPTED), runs + 1)
     return found

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pantheon import tasks
+from pantheon import route, tasks
 from pantheon.names import name_fault
-from pantheon.records import Finding, Flow, Item, PullRequest, PullState, Repair, Task
+from pantheon.records import Agent, Finding, Flow, Item, PullRequest, PullState, Repair, Task
 
+Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file breaks
 PERSON, WAITING = "needs a person", "waiting for your review"
 
 
@@ -30,17 +31,21 @@ class Plan:
 def freeze(
     found: Sequence[Task],
     blobs: Mapping[str, str],
-    findings: Mapping[str, Sequence[Finding]],
+    judge: Judge,
     flows: Mapping[str, Flow],
+    agents: Mapping[str, Agent],
     *,
     ready: Sequence[str],
+    model: str = "default",
+    rates: route.Rates | None = None,
     prs: Sequence[PullRequest] = (),
     rejected: Mapping[str, str] | None = None,
 ) -> Plan:
     """The night's queue.
 
-    `blobs` maps every path of the base commit to its blob, `findings` every checked path to the rules it breaks,
-    `rejected` an item's id to the blob a person rejected it for. Tasks that cannot run become notes, never errors.
+    `blobs` maps every path of the base commit to its blob, `judge` says what a path breaks of a flow's rules, `rates`
+    how well each agent did so far, `rejected` maps an item's id to the blob a person rejected it for. Tasks that cannot
+    run become notes, never errors.
     """
     items: list[Item] = []
     taken: list[Task] = []
@@ -58,7 +63,7 @@ def freeze(
                 notes.append(f"{task.path}: {obstacle}")
             continue
         assert task.spec is not None
-        flow = flows[tasks.route(task, flows) or ""]
+        flow = flows[route.flow_of(task, flows).name]
         targets = tasks.select(sorted(blobs), task.spec.scope, task.spec.exclude)
         if not targets:
             notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
@@ -66,14 +71,18 @@ def freeze(
         taken.append(task)
         candidates = [t for t in tasks.select(targets, flow.match.paths or ("**",)) if t not in task_paths]
         for target in candidates:
-            item = _item(task, flow, target, blobs[target], findings.get(target, ()))
+            item = _item(task, flow, target, blobs[target], judge(flow.name, target))
             if item.findings and item.id in waiting:
                 held[waiting[item.id]] += 1
                 continue
             note = _why_not(item, claimed, rejected or {})
             if note is None:
+                chosen, why, nobody = route.agents_of(flow, agents, task, target, rates or {}, model)
+                if nobody:
+                    notes.append(f"{printable(target)}: {nobody}")
+                    continue
                 claimed[target] = task.path
-                items.append(item)
+                items.append(item.model_copy(update={"agents": chosen, "why": why}))
             elif note:
                 notes.append(note)
     notes += [f"{count} file{'s' if count > 1 else ''} {WAITING} in PR {pr}" for pr, count in sorted(held.items())]
@@ -91,15 +100,15 @@ def _obstacle(
     if task.spec is None:
         if task.status not in ready:
             return ""
-        hint = tasks.route(task, flows)
+        hint = route.flow_of(task, flows).name
         return f"has no pantheon block, left alone; add one with flow: {hint}" if hint else ""
     if task.uuid.lower() in doubled:
         return f"its uuid is used by {', '.join(doubled[task.uuid.lower()])}; give each task its own"
     if task.status not in ready:
         return ""
-    if tasks.route(task, flows) is None:
-        named = f"names flow {task.spec.flow!r}" if task.spec.flow else "names no flow and no label of it matches one"
-        return f"{named}; known flows: {', '.join(sorted(flows))}"
+    choice = route.flow_of(task, flows)
+    if not choice.name:
+        return choice.why[0]
     missing = [name for name in task.spec.depends_on if name not in done]
     return f"waits for {', '.join(missing)}" if missing else None
 

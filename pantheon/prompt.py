@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pantheon.errors import ConfigError
@@ -29,7 +29,7 @@ class Template:
         environment = ImmutableSandboxedEnvironment(
             undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
         )
-        self.path = path
+        self.path, self._source, self._environment = path, source, environment
         self.digest = hashlib.sha256(source.encode()).hexdigest()
         try:
             self._template = environment.from_string(source)
@@ -38,6 +38,12 @@ class Template:
         missing = [name for name in BLOCKS if name not in self._template.blocks]
         if missing:
             raise ConfigError("cannot use the prompt", path, f"block {missing[0]!r} is missing; a prompt has {BLOCKS}")
+
+    def looks(self, block: str) -> list[tuple[int, tuple[str, ...]]]:
+        """What a block looks at: the line, and the dotted path of a variable that is not its own."""
+        tree = self._environment.parse(self._source)
+        found = next(node for node in tree.find_all(nodes.Block) if node.name == block)
+        return sorted(set(_looks(found, frozenset())))
 
     def render(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, str]:
         """(system, user). The system block sees only `shared`. Raises ConfigError for an unknown variable."""
@@ -49,6 +55,52 @@ class Template:
         except TemplateError as error:
             raise ConfigError("cannot use the prompt", self.path, str(error)) from error
         return parts[0], parts[1]
+
+
+def _looks(node: nodes.Node, own: frozenset[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Names and chains of attributes below a node, but for what loops and assignments in it bring in (`own`)."""
+    if isinstance(node, nodes.Name):
+        if node.ctx == "load" and node.name not in own:
+            yield node.lineno, (node.name,)
+        return
+    chain = _chain(node)
+    if chain is not None:
+        if chain[0] not in own:
+            yield node.lineno, chain
+        for item in node.find_all(nodes.Getitem):
+            yield from _looks(item.arg, own)
+        return
+    if isinstance(node, nodes.For):
+        yield from _looks(node.iter, own)
+        inner = own | {"loop"} | {name.name for name in _names(node.target)}
+        for part in (*node.body, *node.else_, *([node.test] if node.test else [])):
+            yield from _looks(part, inner)
+        return
+    targets = [
+        *(one.target for one in node.find_all(nodes.Assign)),
+        *(b.target for b in node.find_all(nodes.AssignBlock)),
+    ]
+    bound = own | {name.name for target in targets for name in _names(target)}
+    for part in node.iter_child_nodes():
+        yield from _looks(part, bound)
+
+
+def _names(node: nodes.Node) -> list[nodes.Name]:
+    return [node] if isinstance(node, nodes.Name) else list(node.find_all(nodes.Name))
+
+
+def _chain(node: nodes.Node) -> tuple[str, ...] | None:
+    """`a.b["c"]` as its parts; None for anything else."""
+    parts: list[str] = []
+    while isinstance(node, nodes.Getattr | nodes.Getitem):
+        if isinstance(node, nodes.Getattr):
+            parts.append(node.attr)
+        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            parts.append(node.arg.value)
+        else:
+            parts.clear()  # an index or a slice: what lies before it is looked at
+        node = node.node
+    return (node.name, *reversed(parts)) if isinstance(node, nodes.Name) and parts else None
 
 
 def card(name: str, summary: str, example: Mapping[str, str]) -> str:

@@ -11,9 +11,9 @@ import json
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pantheon.errors import ConfigError
 
@@ -105,7 +105,8 @@ class Finding(Record):
 class Item(Record):
     """One micro-op: one flow over one target; the unit of queueing, gating and learning.
 
-    `id` is stable across nights: a digest of the task's uuid, the flow and the target.
+    `id` is stable across nights: a digest of the task's uuid, the flow and the target. `agents`: node -> agent as the
+    router chose, `name@version`; `why` says so where there was a choice.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -115,6 +116,8 @@ class Item(Record):
     target: str
     blob: str
     findings: tuple[Finding, ...]
+    agents: dict[str, str] = {}
+    why: tuple[str, ...] = ()
 
 
 # --- configuration as data -------------------------------------------------------------------------------------------
@@ -136,16 +139,27 @@ class AgentLimits(Record):
     max_tokens: int = Field(default=128, ge=1, le=4096)  # of one answer
 
 
-class Agent(Record):
-    """A specialist. `prefetch` names tools the host calls before the first prompt; `output` the shape of `finalize`."""
+class FlowMatch(Record):
+    """Which tasks and files a flow, or an agent among several, is for. Empty: all."""
 
-    name: str
+    paths: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+class Agent(Record):
+    """A specialist. `prefetch` names tools the host calls before the first prompt; `output` the shape of `finalize`;
+    `match` what it is good for, where a flow names several. `finish`: it ends when no tool offers a call, or may end
+    whenever it likes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
     version: int = Field(ge=1)
     summary: str
     runtime: Runtime
     tools: tuple[str, ...] = ()
     prefetch: tuple[str, ...] = ()
     output: Literal["edit", "review"] = "edit"
+    finish: Literal["forced", "offered"] = "forced"
+    match: FlowMatch = FlowMatch()
     prompt: str | None = None
     limits: AgentLimits = AgentLimits()
 
@@ -154,32 +168,55 @@ class Agent(Record):
         return f"{self.name}@{self.version}"
 
 
-class FlowNode(Record):
-    """A node of a flow: exactly one of `agent`, `checks` and `gate`. `when` names a field of an earlier output."""
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
-    id: str
-    agent: str | None = None
+
+class FlowNode(Record):
+    """A node of a flow: exactly one of `agent`, `checks`, `flow` and `gate`.
+
+    `agent`: a name, `name@3` or `name >= 3`; of several the router picks one per item. `flow`: a sub-flow whose nodes
+    take this one's place. `when`, `each` and `success` are expressions over outputs: whether the node runs at all, the
+    list whose elements it runs over in parallel, and whether it has to run again (at most `retries` times).
+    `tolerated`: its failure does not end the flow. `timeout_s` covers all of it.
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)
+    agent: Annotated[tuple[str, ...], BeforeValidator(_one_or_many)] = ()
     checks: tuple[str, ...] = ()
+    flow: str | None = None
     gate: bool = False
     inputs: tuple[str, ...] = ()
     when: str | None = None
+    each: str | None = None
+    success: str | None = None
+    retries: int = Field(default=0, ge=0, le=8)
+    tolerated: bool = False
     timeout_s: float = Field(default=1800.0, gt=0, le=86_400)
 
 
-class FlowMatch(Record):
-    paths: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-
-
 class Flow(Record):
-    name: str
+    """A DAG of nodes over one target. `rules` names the file below `rules/` that says what breaks a target; `subject`
+    is the subject of an accepted commit, with `{target}`. Without a gate it is a part of other flows."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)
+    version: int = Field(default=1, ge=1)
     summary: str = ""
+    rules: str = "frontmatter"
+    subject: str = "{target}"
     match: FlowMatch = FlowMatch()
-    nodes: tuple[FlowNode, ...]
+    nodes: tuple[FlowNode, ...] = Field(alias="node", min_length=1)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can run by itself: it ends in a gate."""
+        return any(node.gate for node in self.nodes)
 
 
 class Check(Record):
-    """A named check: an argument vector; `{python}`, `{base}` and `{targets}` are filled in by the runner."""
+    """A named check: an argument vector; checks.py fills in what stands in braces."""
 
     name: str
     run: tuple[str, ...]
@@ -190,11 +227,13 @@ class Check(Record):
 
 
 class Offer(Record):
-    """A call the model may make next. Each argument is a list of allowed values, or None for a short free text."""
+    """A call the model may make next. Each argument is a list of allowed values, or None for a short free text.
+    `again`: the same call may be made more than once, since what it reads may have changed."""
 
     tool: str
     args: dict[str, tuple[str, ...] | None]
     max_length: int = 160  # characters, of a free text argument
+    again: bool = False
 
     def single(self) -> dict[str, str] | None:
         """The only call this offer allows, or None when there is something to choose."""
@@ -261,6 +300,7 @@ class NodeState(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    TOLERATED = "tolerated"  # failed, and the flow goes on
 
 
 class NodeResult(Record):
@@ -275,6 +315,7 @@ class NodeResult(Record):
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    attempts: int = 1
 
 
 class CheckResult(Record):
@@ -323,6 +364,7 @@ class Run(Record):
     run_commit: str | None = None
     nodes: dict[str, str] = {}  # node -> state
     agents: tuple[str, ...] = ()
+    node_agents: dict[str, str] = {}  # node -> name@version
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -14,18 +14,21 @@ from pantheon.records import NightReport, Outcome, PullRequest, Run
 SUBJECT_WIDTH = 72
 
 
-def commit_message(run: Run, target: str, task: str) -> str:
-    """The message of an accepted item: what was repaired, then the trailers by which it is found again."""
-    verb = "rename" if target != run.item.target else "normalise"
-    subject = f"docs: {verb} {printable(run.item.target)}"
-    if len(subject) > SUBJECT_WIDTH:
-        subject = f"docs: {verb} …{printable(run.item.target)[-(SUBJECT_WIDTH - len(verb) - 8) :]}"
+def commit_message(run: Run, target: str, task: str, subject: str) -> str:
+    """The message of an accepted item: the flow's subject, what was repaired, the trailers by which it is found."""
+    path = printable(run.item.target)
+    if target != run.item.target:
+        subject = "docs: rename {target}"
+    line = subject.replace("{target}", path)
+    if len(line) > SUBJECT_WIDTH:
+        rest = len(subject.replace("{target}", ""))
+        line = subject.replace("{target}", f"…{path[-max(8, SUBJECT_WIDTH - rest - 1) :]}")
     body = [f"- {printable(f.message)}" for f in run.item.findings]
     if target != run.item.target:
         body.append(f"- renamed to {printable(target)}; links to it follow")
     trailers = [f"Pantheon-Task: {task}", f"Pantheon-Run: {run.id}"]
     trailers += [f"Pantheon-Agent: {agent}" for agent in run.agents]
-    return f"{subject}\n\n" + "\n".join(body) + "\n\n" + "\n".join(trailers) + "\n"
+    return f"{line}\n\n" + "\n".join(body) + "\n\n" + "\n".join(trailers) + "\n"
 
 
 def summary_note(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What the base commit holds, read once: configuration, tasks, the rules each note breaks, and the tools' facts.
+"""What the base commit holds, read once: configuration, tasks, the rules each file breaks, and the tools' facts.
 
 Ring 3: reads through git.py, asks tools and tasks.py what they see, decides nothing. Task files that are damaged become
 problems for a person; the others go on.
@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pantheon import config, flow, tasks
+from pantheon import config, registry, route, tasks
 from pantheon.errors import InputError
 from pantheon.git import Entry, Repo
 from pantheon.records import Finding, PullRequest, PullState, Task
+from pantheon.registry import Ruled
 from pantheon.tools.facts import Facts, build_facts
-from pantheon.tools.rules import Rules, check_note, parse_rules
+from pantheon.tools.tool import Tree
 
 MARKDOWN = (".md", ".markdown")
+FILE, EXECUTABLE = 0o100644, 0o100755
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Survey:
     entries: Mapping[str, Entry]
     tasks: tuple[Task, ...]
     problems: tuple[str, ...]
-    rules: Rules
+    rules: Mapping[str, Ruled]  # by the name that flows use
 
     @cached_property
     def notes(self) -> dict[str, bytes]:
@@ -38,7 +40,7 @@ class Survey:
         return {
             path: self.repo.read_blob(entry.oid)
             for path, entry in self.entries.items()
-            if path.lower().endswith(MARKDOWN) and entry.mode in (0o100644, 0o100755)
+            if path.lower().endswith(MARKDOWN) and entry.mode in (FILE, EXECUTABLE)
         }
 
     @cached_property
@@ -46,27 +48,33 @@ class Survey:
         """What the tools know of the repository: dates, vocabulary, inbound links."""
         return build_facts(self.notes, tuple(self.entries), self.repo.first_commit_dates(self.base))
 
-    def findings(self, paths: tuple[str, ...]) -> dict[str, tuple[Finding, ...]]:
-        """What each of these notes breaks."""
-        return {path: check_note(path, self.notes[path], self.rules) for path in paths if path in self.notes}
+    @cached_property
+    def tree(self) -> Tree:
+        """The base commit, for judging one file in it."""
+        return Tree(frozenset(self.entries), self.read)
 
-    def targets(self) -> tuple[str, ...]:
-        """The notes that some usable task has in scope."""
-        scoped = [t.spec for t in self.tasks if t.spec and t.status in self.config.settings.tasks.ready]
-        found: dict[str, None] = {}
-        for spec in scoped:
-            found.update(dict.fromkeys(tasks.select(sorted(self.notes), spec.scope, spec.exclude)))
-        return tuple(found)
+    def read(self, path: str) -> bytes | None:
+        """A regular file of the commit."""
+        entry = self.entries.get(path)
+        return self.repo.read_blob(entry.oid) if entry and entry.mode in (FILE, EXECUTABLE) else None
+
+    def judge(self, flow_name: str, path: str) -> tuple[Finding, ...]:
+        """What a file breaks of the rules of a flow; nothing where they are not about it."""
+        ruled = self.rules[self.config.flows[flow_name].rules]
+        if not ruled.kind.about(path, ruled.rules):
+            return ()
+        raw = self.read(path)
+        return () if raw is None else ruled.kind.check(path, raw, ruled.rules, self.tree)
+
+    def flow_of(self, task: Task) -> str:
+        """The flow that the router gives a task; "" for none."""
+        return route.flow_of(task, self.config.flows).name
 
 
 def read_config(repo: Repo, commit: str, entries: Mapping[str, Entry]) -> config.Config:
-    """The configuration of a commit, checked: every agent local, every flow a DAG. Raises ConfigError."""
+    """The configuration of a commit, checked as a whole, with sub-flows in place. Raises ConfigError."""
     names = tuple(path for path in entries if path.startswith(config.DIRECTORY + "/"))
-    found = config.load(lambda path: repo.read_path(commit, path), names)
-    config.refuse_remote(found)
-    for name, graph in found.flows.items():
-        flow.check(graph, f"{config.DIRECTORY}/flows/{name}.toml", found.agents, found.checks)
-    return found
+    return registry.read(config.load(lambda path: repo.read_path(commit, path), names))
 
 
 def survey(repo: Repo, commit: str, limits: config.UserLimits | None = None, protected: tuple[str, ...] = ()) -> Survey:
@@ -78,7 +86,7 @@ def survey(repo: Repo, commit: str, limits: config.UserLimits | None = None, pro
     problems: list[str] = []
     for path in tasks.select(sorted(entries), settings.settings.tasks.paths):
         entry = entries[path]
-        if not path.lower().endswith(MARKDOWN) or entry.mode not in (0o100644, 0o100755):
+        if not path.lower().endswith(MARKDOWN) or entry.mode not in (FILE, EXECUTABLE):
             continue
         try:
             task = tasks.parse(repo.read_blob(entry.oid), path)
@@ -87,8 +95,7 @@ def survey(repo: Repo, commit: str, limits: config.UserLimits | None = None, pro
             continue
         if task is not None:
             found.append(task)
-    rules = parse_rules(settings.rules["frontmatter.toml"], f"{config.DIRECTORY}/rules/frontmatter.toml")
-    return Survey(repo, commit, settings, entries, tuple(found), tuple(problems), rules)
+    return Survey(repo, commit, settings, entries, tuple(found), tuple(problems), registry.rules_of(settings))
 
 
 def open_count(pulls: list[PullRequest]) -> int:

@@ -17,7 +17,7 @@ from slugify import slugify
 from pantheon import frontmatter
 from pantheon.errors import TaskError
 from pantheon.names import name_fault
-from pantheon.records import Flow, Task, TaskSpec
+from pantheon.records import Task, TaskSpec
 
 _UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{3,63}\Z")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,99}\Z")
@@ -134,13 +134,6 @@ def select(paths: Iterable[str], scope: Sequence[str], exclude: Sequence[str] = 
     inside = pathspec.GitIgnoreSpec.from_lines(scope)
     outside = pathspec.GitIgnoreSpec.from_lines(exclude)
     return tuple(path for path in paths if inside.match_file(path) and not outside.match_file(path))
-
-
-def route(task: Task, flows: Mapping[str, Flow]) -> str | None:
-    """The flow of a task: the one it names, else the first whose labels match. None when there is none."""
-    if task.spec is not None and task.spec.flow:
-        return task.spec.flow if task.spec.flow in flows else None
-    return next((name for name, flow in sorted(flows.items()) if set(flow.match.labels) & set(task.labels)), None)
 
 
 def duplicates(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:

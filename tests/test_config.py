@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pantheon import config, flow
+from pantheon import config, registry
 from pantheon.errors import ConfigError
 
 
@@ -17,9 +17,7 @@ def load(files: Mapping[str, str] | None = None) -> config.Config:
 
 def test_the_packaged_defaults_are_whole() -> None:
     found = load()
-    config.refuse_remote(found)
-    for name, graph in found.flows.items():
-        flow.check(graph, name, found.agents, found.checks)
+    assert list(registry.problems(found)) == []
     assert set(found.agents) >= {"plan.validate", "doc.frontmatter", "doc.rename", "review.peer-a", "review.peer-b"}
     assert all(agent.prompt in found.prompts for agent in found.agents.values() if agent.prompt)
 
@@ -42,14 +40,15 @@ def test_a_repository_adds_an_agent() -> None:
         (
             "pantheon.toml",
             "schema_version = 1\n[tasks]\npath = []\n",
-            "unknown key 'path'; known here: paths",
+            "unknown key 'path'; known here: paths, ready; did you mean 'paths'?",
             3,
         ),
         ("pantheon.toml", "schema_version = 2\n", "schema_version", 1),
         ("pantheon.toml", "schema_version = 1\n[night]\nwindow = -1\n", "night.window", 3),
         ("pantheon.toml", "schema_version = \n", "", 1),
-        ("agents/x.toml", '[agent]\nname = "x"\n', "version", 0),
-        ("agents/x.toml", "[agnet]\n", "one table", 0),
+        ("agents/x.toml", '[agent]\nname = "x"\n', "version", 1),
+        ("agents/x.toml", "[agnet]\n", "one table", 1),
+        ("agents/x.toml", '[agent]\nname = "y"\nversion = 1\nsummary = ""\nruntime = {origin = "local"}\n', "same", 2),
         ("flows/x.toml", '[flow]\nname = "x"\n[[flow.node]]\nid = "a"\nagnet = "b"\n', "unknown key 'agnet'", 5),
         ("checks.toml", '[check.x]\nrun = "not a list"\n', "run", 2),
     ],
@@ -70,4 +69,4 @@ def test_a_file_that_is_not_utf8_is_refused() -> None:
 def test_a_runtime_that_is_not_local_is_refused_by_name() -> None:
     agent = '[agent]\nname = "spy"\nversion = 1\nsummary = "s"\nruntime = {origin = "remote"}\n'
     with pytest.raises(ConfigError, match="spy"):
-        config.refuse_remote(load({".pantheon/agents/spy.toml": agent}))
+        registry.refuse_remote(load({".pantheon/agents/spy.toml": agent}))

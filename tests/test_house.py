@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pantheon"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 RINGS = {
-    0: {"errors", "records", "frontmatter", "places", "names", "testpaths"},
+    0: {"errors", "records", "frontmatter", "places", "names", "testpaths", "tomlfile"},
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("clusters", "drafts"),  # of the day

@@ -28,7 +28,16 @@ def task(**changes: object) -> Task:
 
 def freeze(*tasks: Task, **options: object) -> plan.Plan:
     findings = options.pop("findings", {"docs/a.md": BROKEN, "docs/b.md": BROKEN, "docs/tasks/t.md": BROKEN})
-    return plan.freeze(tasks, BLOBS, findings, FLOWS, ready=("ready", "todo"), **options)  # type: ignore[arg-type]
+    assert isinstance(findings, dict)
+    return plan.freeze(
+        tasks,
+        BLOBS,
+        lambda _, path: findings.get(path, ()),
+        FLOWS,
+        {},
+        ready=("ready", "todo"),
+        **options,  # type: ignore[arg-type]
+    )
 
 
 def test_an_item_is_made_only_where_a_rule_is_broken() -> None:

@@ -50,7 +50,9 @@ def test_the_markdown_says_what_to_do_and_survives_odd_names() -> None:
 
 
 def test_a_commit_message_has_a_short_subject_and_the_trailers() -> None:
-    message = report.commit_message(run("docs/" + "x" * 90 + ".md", Outcome.ACCEPTED), "docs/new.md", "uuid")
+    message = report.commit_message(
+        run("docs/" + "x" * 90 + ".md", Outcome.ACCEPTED), "docs/new.md", "uuid", "docs: normalise {target}"
+    )
     subject, body = message.split("\n", 1)
     assert len(subject) <= 72
     assert "renamed to docs/new.md" in body

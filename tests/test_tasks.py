@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pantheon import tasks
 from pantheon.errors import TaskError
-from pantheon.records import Flow, FlowMatch, FlowNode, Task
+from pantheon.records import Task
 
 GOOD = """---
 uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
@@ -33,7 +33,6 @@ pantheon:
 ---
 Why, and anything a reviewer should know.
 """
-FLOWS = {"docops": Flow(name="docops", match=FlowMatch(labels=("docops",)), nodes=(FlowNode(id="g", gate=True),))}
 
 
 def parse(text: str) -> Task:
@@ -127,14 +126,6 @@ def test_scope_patterns_are_those_of_gitignore() -> None:
         "docs/x/b.md",
         "spec/c.md",
     )
-
-
-def test_the_flow_is_named_or_found_by_label() -> None:
-    task = parse(GOOD)
-    assert task.spec is not None
-    assert tasks.route(task, FLOWS) == "docops"
-    assert tasks.route(task.model_copy(update={"spec": task.spec.model_copy(update={"flow": None})}), FLOWS) == "docops"
-    assert tasks.route(task.model_copy(update={"spec": task.spec.model_copy(update={"flow": "no"})}), FLOWS) is None
 
 
 def test_one_id_used_twice_is_found() -> None:

@@ -35,7 +35,7 @@ class Tool:
     result: type[Record]
     example: Mapping[str, str]
     run: Callable[[Workspace, Any], Record | Awaitable[Record]]
-    offer: Callable[[Workspace], tuple[Offer, ...]] = _no_offer
+    offer: Callable[[Workspace], tuple[Offer, ...] | Awaitable[tuple[Offer, ...]]] = _no_offer
     timeout_s: float = 10.0
 
 

@@ -6,6 +6,7 @@ repository is the attacker, its node fails in words, the items beside it go on a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -169,7 +170,7 @@ def test_10_a_tool_does_not_rely_on_the_loop(tmp_path: Path, tool: str, name: st
     arguments = [{"nonsense": text}, {"field": text, "value": text}, {"name": text}, {"title": text}, {"topic": text}]
     for args in arguments:
         with pytest.raises(ToolError):
-            call_tool(ws, tool, args)
+            asyncio.run(call_tool(TOOLS, ws, tool, args))
     assert ws.changes() == {}
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
