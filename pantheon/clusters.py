@@ -100,6 +100,15 @@ def narrowed(cluster: Cluster, paths: Sequence[str]) -> Cluster:
     return cluster.model_copy(update={"paths": tuple(paths), "count": len(paths), "examples": examples})
 
 
+def place_of(paths: Sequence[str]) -> str:
+    """Where files lie, for people: their directory, or at the root the names that they lie below."""
+    directory = common_directory(paths)
+    if directory:
+        return f"{directory}/"
+    tops = sorted({path.partition("/")[0] + "/" if "/" in path else "the root" for path in paths})
+    return ", ".join([*tops[:3], *(["..."] if len(tops) > 3 else [])])
+
+
 def _leaders(sets: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Each set of rules with the one it is joined to: the nearest of those that come before it by frequency."""
     leaders: list[tuple[str, ...]] = []

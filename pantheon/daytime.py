@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from pantheon.survey import Survey
 from pantheon.survey import survey as read_commit
 from pantheon.tools import syntax
 
+WIDE = 110  # columns of a terminal that has room for examples
 SHOWN = 20  # clusters in the table
 MIN_LINES = 6  # of a function that may be repetition
 MOST_SOURCE = 64 << 20  # bytes of source that is looked at for functions that are alike
@@ -55,7 +57,7 @@ class Row:
 
 
 def survey(repo: Repo, where: Places, *, write: bool, limit: int | None, as_json: bool) -> int:
-    """Clusters of near-identical defects, largest first; with `write` a task file for each of the first `limit`."""
+    """Clusters of near-identical defects, largest first; at most `limit` of them; with `write` a task file for each."""
     head = repo.head().commit
     found = read_commit(repo, head, config.load_user(where.config).limits)
     existing = _existing(repo, found)
@@ -69,28 +71,29 @@ def survey(repo: Repo, where: Places, *, write: bool, limit: int | None, as_json
         skipped += len(cluster.paths) - len(paths)
         if paths:
             left.append(cluster if len(paths) == len(cluster.paths) else clusters.narrowed(cluster, paths))
-    rows = _rows(repo, found, clusters.ordered([*left, *repeated]), broken, write)
-    most = limit if limit is not None else None if write or as_json else SHOWN
-    chosen = rows[:most]
-    written = [row.draft for row in chosen if row.draft and write and _write_new(repo.root, row.draft)]
+    every = clusters.ordered([*left, *repeated])
+    most = limit if limit is not None else None if as_json and not write else SHOWN
+    rows = _rows(found, every[:most], broken, write)
+    written = [row.draft for row in rows if row.draft and write and _write_new(repo.root, row.draft)]
+    more = len(every) - len(rows)
     if as_json:
         return screen.print_json(
             {
                 "commit": head,
-                "clusters": [row.for_json() for row in chosen],
-                "left_out": len(rows) - len(chosen),
+                "clusters": [row.for_json() for row in rows],
+                "left_out": more,
                 "covered_files": skipped,
                 "written": [draft.path for draft in written],
                 "problems": list(found.problems),
             }
         )
-    _show_rows(chosen, len(rows) - len(chosen), skipped)
+    _show_rows(rows, more, skipped)
     for draft in written:
         print(f"wrote {printable(draft.path)}")
     if written:
         folder = written[0].path.rpartition("/")[0]
         print(f"next: read them, set status to ready, then: git add {folder} && git commit")
-    elif any(row.draft for row in chosen):
+    elif any(row.draft for row in rows):
         print("next: git pantheon survey --write")
     return 0
 
@@ -149,7 +152,7 @@ def _repeated(found: Survey) -> tuple[Cluster, ...]:
     return clusters.repetitions(shapes)
 
 
-def _rows(repo: Repo, found: Survey, left: Sequence[Cluster], broken: Findings, write: bool) -> list[Row]:
+def _rows(found: Survey, left: Sequence[Cluster], broken: Findings, write: bool) -> list[Row]:
     """The clusters with their drafts. Raises RepositoryError when drafts are wanted and there is no place for them."""
     folder = draft_folder(found.config.settings.tasks.paths)
     if write and not folder:
@@ -181,20 +184,23 @@ def _show_rows(rows: Sequence[Row], more: int, skipped: int) -> None:
     if not rows:
         print("nothing is repeated that no task covers")
     else:
+        shown = Console(highlight=False)
+        wide = shown.width >= WIDE
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("count", justify="right")
+        table.add_column("count", justify="right", no_wrap=True)
+        table.add_column("flow", no_wrap=True)
         table.add_column("what", overflow="fold")
         table.add_column("where", overflow="fold")
-        table.add_column("flow", no_wrap=True)
-        table.add_column("for example", overflow="fold")
+        if wide:
+            table.add_column("for example", overflow="ellipsis", no_wrap=True, max_width=shown.width // 3)
         for row in rows:
             one = row.cluster
             rules = ", ".join(one.rules[:3]) + (f" +{len(one.rules) - 3}" if len(one.rules) > 3 else "")
-            flow = "a person" if one.by_hand else one.flow or "none yet"
-            what = f"{one.count} alike" if one.rules == (clusters.REPETITION,) else rules
-            cells = (what, f"{one.directory}/", flow, one.examples[0] if one.examples else "")
+            flow = "none yet" if not one.flow else f"{one.flow}: a person" if one.by_hand else one.flow
+            example = one.examples[0] if one.examples else ""
+            cells = (flow, rules, clusters.place_of(one.paths), *((example,) if wide else ()))
             table.add_row(str(one.count), *(escape(printable(cell)) for cell in cells))
-        Console(highlight=False).print(table)
+        shown.print(table)
     if more:
         print(f"and {more} smaller: git pantheon survey --limit {len(rows) + more}")
     if skipped:
@@ -239,7 +245,7 @@ def breakdown(
         _show_breakdown(task, items, children, notes, into)
     if not items or (into == "tasks" and len(parts) < 2):
         return screen.print_json(_breakdown_json(task, items, (), notes, ())) if as_json else 0
-    if not (yes or _confirmed(name, into)):
+    if not (yes or _confirmed(name, into, use_planner)):
         print("nothing was written")
         return 1
     new = drafts.parent(task, raw, children) if into == "tasks" else drafts.with_items(task, raw, items)
@@ -319,9 +325,10 @@ def _show_breakdown(
         print("nothing to split: they are one part")
 
 
-def _confirmed(name: str, into: str) -> bool:
+def _confirmed(name: str, into: str, use_planner: bool) -> bool:
     if not sys.stdin.isatty():
-        hint = f"git pantheon breakdown {name} --into {into} --yes"
+        more = ("--planner",) if use_planner else ()
+        hint = f"git pantheon breakdown {shlex.join((name, '--into', into, *more, '--yes'))}"
         raise PantheonError("nothing was written", name, "there is no terminal to ask on", hint)
     return input("write this to the working tree? [y/N] ").strip().lower() in ("y", "yes")
 

@@ -131,13 +131,13 @@ def _folder(path: str) -> str:
 def draft(cluster: Cluster, flow: Flow, others: Collection[str], directory: str, when: datetime) -> Draft | None:
     """The task file for a cluster that `flow` repairs; None where no scope can name its files. `others` are the flow's
     files with findings outside of the cluster."""
-    scope = exact(cluster.paths, others)
+    scope = exact(cluster.paths, [*others, f"{directory}/new.md"])  # no pattern may take a task file for a target
     if not scope.scope:
         return None
     content = json.dumps([flow.name, cluster.rules, scope.scope, scope.exclude], ensure_ascii=True)
     name = str(uuid.uuid5(SPACE, content))
     slug = f"{slugify(f'{flow.name} {cluster.directory}')[:80].strip('-') or 'task'}-{name[:8]}"
-    title = title_of(flow.name, cluster.rules, cluster.directory)
+    title = title_of(flow.name, cluster.rules, cluster.paths)
     targets = tuple(path for path in cluster.paths if path not in scope.nameless)
     checks = list(dict.fromkeys(check for node in flow.nodes for check in node.checks))
     lines = [
@@ -170,11 +170,10 @@ def draft(cluster: Cluster, flow: Flow, others: Collection[str], directory: str,
     return Draft(path=f"{directory}/{slug}.md", uuid=name, slug=slug, title=title, targets=targets, raw=raw)
 
 
-def title_of(flow: str, rules: Sequence[str], directory: str) -> str:
+def title_of(flow: str, rules: Sequence[str], paths: Sequence[str]) -> str:
     """What a person reads in lists: the flow, the most frequent rules, the place."""
     more = f" and {len(rules) - 3} more" if len(rules) > 3 else ""
-    place = f"{directory}/" if directory else "the whole repository"
-    return printable(f"{flow}: {', '.join(rules[:3])}{more} in {place}")[:MAX_TITLE]
+    return printable(f"{flow}: {', '.join(rules[:3])}{more} in {clusters.place_of(paths)}")[:MAX_TITLE]
 
 
 def _files(count: int) -> str:
@@ -207,30 +206,23 @@ class Part(Record):
 def split(task: Task, items: Sequence[Item], most: int) -> tuple[Part, ...]:
     """A task's items by cluster, none of more than `most`; small clusters share parts. Each item is in exactly one."""
     by_target = {item.target: item for item in items}
-    found = clusters.group({"": {item.target: item.findings for item in items}})
-    parts: list[Part] = []
+    named: list[tuple[str, Sequence[str]]] = []
     rest: list[str] = []
-    for cluster in found:
+    for cluster in clusters.group({"": {item.target: item.findings for item in items}}):
         if cluster.count < clusters.SMALLEST:
             rest += cluster.paths
-            continue
-        for number, targets in enumerate(_slices(cluster.paths, most)):
-            title = f"{task.title}: {', '.join(cluster.rules[:3])} in {cluster.directory or 'the root'}"
-            parts.append(_part(f"{title} ({number + 1})" if number else title, targets, by_target))
-    for number, targets in enumerate(_slices(sorted(rest), most)):
-        place = clusters.common_directory(targets) or "the root"
-        parts.append(
-            _part(f"{task.title}: others in {place}{f' ({number + 1})' if number else ''}", targets, by_target)
-        )
+        else:
+            named.append((f"{', '.join(cluster.rules[:3])} in {clusters.place_of(cluster.paths)}", cluster.paths))
+    if rest:
+        named.append((f"others in {clusters.place_of(rest)}", sorted(rest)))
+    parts = []
+    for words, paths in named:
+        for at in range(0, len(paths), most):
+            title = task.title if words in task.title else f"{task.title}: {words}"
+            numbered = f"{title} ({at // most + 1})" if len(paths) > most else title
+            ids = tuple(by_target[path].id for path in paths[at : at + most])
+            parts.append(Part(title=printable(numbered)[:MAX_TITLE], items=ids))
     return tuple(parts)
-
-
-def _slices(paths: Sequence[str], most: int) -> list[Sequence[str]]:
-    return [paths[at : at + most] for at in range(0, len(paths), most)]
-
-
-def _part(title: str, targets: Sequence[str], items: Mapping[str, Item]) -> Part:
-    return Part(title=printable(title)[:MAX_TITLE], items=tuple(items[target].id for target in targets))
 
 
 def children(
@@ -242,16 +234,16 @@ def children(
     assert task.spec is not None
     targets_of = {item.id: item.target for item in items}
     ids = [str(uuid.uuid5(SPACE, json.dumps([task.uuid, sorted(part.items)]))) for part in parts]
+    slugs = [f"{task.slug[:88].strip('-')}-{each[:8]}" for each in ids]
     folder = f"{_folder(task.path)}/" if "/" in task.path else ""
     found = []
     for number, part in enumerate(parts):
         targets = {targets_of[item] for item in part.items}
         scope = exact(targets, [path for path in broken if path not in targets], patterns=False)
-        waits = (*task.spec.depends_on, *(ids[each] for each in part.after))
+        waits = (*task.spec.depends_on, *(slugs[each] for each in part.after))
         block = {"scope": scope.scope, "exclude": scope.exclude, "depends_on": waits, "standing": None}
         edited = _with_block(raw, task.path, block)
-        slug = f"{task.slug[:88].strip('-')}-{ids[number][:8]}"
-        for key, value in (("uuid", ids[number]), ("title", part.title), ("slug", slug)):
+        for key, value in (("uuid", ids[number]), ("title", part.title), ("slug", slugs[number])):
             doc = frontmatter.parse(edited, task.path, error=TaskError)
             edited = frontmatter.set_field(doc, key, value, order=ORDER)
         doc = frontmatter.parse(edited, task.path, error=TaskError)
@@ -259,9 +251,9 @@ def children(
         words = f"Part {number + 1} of {len(parts)} of `{task.slug}`.{doc.newline.decode()}"
         found.append(
             Draft(
-                path=f"{folder}{slug}.md",
+                path=f"{folder}{slugs[number]}.md",
                 uuid=ids[number],
-                slug=slug,
+                slug=slugs[number],
                 title=part.title,
                 targets=tuple(sorted(targets.difference(scope.nameless))),
                 raw=edited[: doc.body_start] + words.encode() + body.encode(),
@@ -276,7 +268,7 @@ ORDER = ("uuid", "title", "slug", "status")
 def parent(task: Task, raw: bytes, parts: Sequence[Draft]) -> bytes:
     """The parent's file once it is split: it waits for its parts, and lists them."""
     assert task.spec is not None
-    waits = tuple(dict.fromkeys((*task.spec.depends_on, *(part.uuid for part in parts))))
+    waits = tuple(dict.fromkeys((*task.spec.depends_on, *(part.slug for part in parts))))
     lines = [f"- [{part.slug}]({part.path.rpartition('/')[2]}): {_files(len(part.targets))}" for part in parts]
     return with_section(_with_block(raw, task.path, {"depends_on": waits}), task.path, PARTS, lines)
 
