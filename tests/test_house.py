@@ -16,6 +16,7 @@ RINGS = {
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("clusters", "drafts"),  # of the day
+        *("expression", "route"),  # parts of flow.py and plan.py
     },
     2: {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
