@@ -27,7 +27,7 @@ RINGS = {
     3: {
         *("ledger", "evidence", "verify"),  # share nothing with what writes
         *("agent", "item", "checks", "trust", "enclosure", "publish", "night", "daemon", "hooks", "survey", "review"),
-        *("training", "planner"),
+        *("registry", "training", "planner"),
     },
     4: {"cli", "desk", "session", "screen", "notary", "demo", "daytime", "__main__"},
 }
