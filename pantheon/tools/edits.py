@@ -18,7 +18,7 @@ from pantheon.names import name_fault
 from pantheon.records import Offer, Record
 from pantheon.tools import links, syntax
 from pantheon.tools.files import text_of
-from pantheon.tools.tool import Nothing, Tool
+from pantheon.tools.tool import Tool
 from pantheon.tools.workspace import Workspace
 
 MAX_TEXT = 4_000  # characters that one edit replaces or puts in
@@ -63,10 +63,6 @@ class FrontSet(Record):
 class Moved(Record):
     path: str
     relinked: tuple[str, ...]
-
-
-class Done(Record):
-    done: bool
 
 
 def put(ws: Workspace, text: str) -> Edited:
@@ -279,18 +275,6 @@ def offer_rename(ws: Workspace) -> tuple[Offer, ...]:
     return (Offer(tool="rename_file", args={"name": None}, max_length=100),) if not ws.focus else ()
 
 
-# --- the end ---------------------------------------------------------------------------------------------------------
-
-
-def finalize(ws: Workspace, args: Nothing) -> Done:
-    """Nothing more: the loop ends with this call."""
-    return Done(done=True)
-
-
-def offer_end(ws: Workspace) -> tuple[Offer, ...]:
-    return (Offer(tool="finalize", args={}),)
-
-
 TOOLS = (
     Tool(
         "edit",
@@ -328,5 +312,4 @@ TOOLS = (
         rename_file,
         offer_rename,
     ),
-    Tool("finalize", "end the work: nothing is left to do", Nothing, Done, {}, finalize, offer_end),
 )
