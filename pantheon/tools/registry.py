@@ -8,15 +8,19 @@ from collections.abc import Mapping
 
 from pantheon.errors import ConfigError
 from pantheon.records import Record
-from pantheon.tools import codegen, edits, files, match, notes, pattern, peers, specs, stubs
+from pantheon.tools import codegen, docstrings, edits, files, match, notes, pattern, peers, specs, stubs
 from pantheon.tools.tool import Kind, Tool
 
 DEFAULT_KIND = "frontmatter"  # of a rules file that names none
 
 TOOLS: Mapping[str, Tool] = {
-    tool.name: tool for module in (files, edits, notes, match, peers, pattern, codegen, stubs) for tool in module.TOOLS
+    tool.name: tool
+    for module in (files, edits, notes, match, peers, pattern, codegen, stubs, docstrings)
+    for tool in module.TOOLS
 }
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (notes.KIND, pattern.KIND, specs.KIND, stubs.KIND)}
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (notes.KIND, pattern.KIND, specs.KIND, stubs.KIND, docstrings.KIND)
+}
 
 
 def parse_rules(raw: bytes, path: str) -> tuple[Kind, Record]:
