@@ -6,10 +6,11 @@ Owns the exports and the number of checks that run at once. The commands and the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,19 +68,15 @@ class CheckRoom:
                 why = "it judges by a flow's rules, and no flow is named"
                 raise ConfigError("cannot run the check", check.name, why, hint="git pantheon check --flow FLOW")
         place = self.work / "exports" / label
-        sandbox = Sandbox(
-            readable=((place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)),
-            cwd=TREE,
-            tmp_bytes=self.config.limits.check_disk_mib * MIB,
-        )
         results, out, err = [], [], []
         async with self.slots:
             self.repo.export(tree, place, self.work / "store")
+            shown = self._beside(place, checks)
             try:
                 for check in checks:
-                    done = await run_async(
-                        _fill(check.run, targets, confirmed, rules), limits=self._limits(check), sandbox=sandbox
-                    )
+                    words = _fill(check.run, targets, confirmed, rules)
+                    sandbox = self._sandbox(place, {name: shown[name] for name in check.needs if name in shown})
+                    done = await run_async(words, limits=self._limits(check), sandbox=sandbox)
                     self.cpu_s += done.cpu_seconds
                     text = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
                     passed = done.returncode == 0 and not done.stopped_for
@@ -93,6 +90,27 @@ class CheckRoom:
                 await asyncio.to_thread(shutil.rmtree, place, True)
         return results, b"".join(out), b"".join(err)
 
+    def _beside(self, place: Path, checks: Sequence[Check]) -> dict[str, Path]:
+        """What checks need of the working tree, with a place for it in the export, which is read-only inside. What the
+        tree holds itself is never hidden, and no link of the tree is followed."""
+        found = {}
+        for name, host in needed(self.repo.root, checks).items():
+            inside = place / name
+            if not os.path.lexists(inside) and inside.resolve() == place.resolve() / name:
+                with contextlib.suppress(OSError):
+                    inside.mkdir(parents=True)
+                    found[name] = host
+        return found
+
+    def _sandbox(self, place: Path, shown: Mapping[str, Path]) -> Sandbox:
+        """What a check sees: the export, the base, the rules, and what is shown of the working tree."""
+        mounts = [(place, TREE), (self.work / "base", BASE), (self.work / "config", SETTINGS)]
+        return Sandbox(
+            readable=(*mounts, *((host, TREE / name) for name, host in shown.items())),
+            cwd=TREE,
+            tmp_bytes=self.config.limits.check_disk_mib * MIB,
+        )
+
     def _limits(self, check: Check) -> Limits:
         """The user's, and the check's own time; on every core all of it may be spent computing."""
         most = self.config.limits
@@ -102,6 +120,14 @@ class CheckRoom:
             memory_bytes=most.check_memory_mib * MIB,
             processes=most.check_processes,
         )
+
+
+def needed(root: Path, checks: Iterable[Check]) -> dict[str, Path]:
+    """The directories of a working tree that checks need and that are there. One that is a link, or lies behind one, is
+    left out: it would show something else."""
+    top = root.resolve()
+    places = {name: top / name for check in checks for name in check.needs}
+    return {name: place for name, place in places.items() if place.is_dir() and place.resolve() == place}
 
 
 def _telling(text: str) -> str:

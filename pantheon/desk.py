@@ -290,7 +290,8 @@ def trust(repo: Repo, where: Places, *, yes: bool, as_json: bool) -> int:
     print(f"{config.DIRECTORY}/ of {plans.printable(str(repo.root))} at {commit[:12]}")
     print("can run, each in a sandbox without network:")
     for check in settings.checks.values():
-        print(f"  {plans.printable(check.name):14} {plans.printable(shlex.join(check.run))}")
+        sees = f"  (sees {', '.join(check.needs)} of your working tree)" if check.needs else ""
+        print(f"  {plans.printable(check.name):14} {plans.printable(shlex.join(check.run) + sees)}")
     print(f"with the model {plans.printable(settings.settings.engine.model)}")
     for said in settings.ignored:
         print(f"note: {plans.printable(said)}")

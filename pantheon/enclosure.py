@@ -2,14 +2,15 @@
 
 Owns the mounts. Of the repository the night gets what it must write (objects, worktree entries, its own refs) and the
 rest of the git dir read-only: the kernel keeps configuration, hooks, index, HEAD, the user's branches and the bot's key
-as they are. The user's files, home directory and sockets are not there at all. process.py starts it.
+as they are. The user's files, home directory and sockets are not there at all, but for the directories of installed
+packages that checks need, read-only. process.py starts it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pantheon import config, process, relay
@@ -28,11 +29,17 @@ _DEPTH = 8  # of alternates that borrow from alternates, as git counts
 
 
 def night_sandbox(
-    repo: Repo, where: Places, model: Path | None, environ: Mapping[str, str], way: Path | None = None
+    repo: Repo,
+    where: Places,
+    model: Path | None,
+    environ: Mapping[str, str],
+    way: Path | None = None,
+    needs: Sequence[Path] = (),
 ) -> Sandbox:
     """The sandbox of one night. Makes the directories that it needs where they are missing. Raises RepositoryError.
 
-    `way`: the directory of a relay's socket, for a night whose model server is outside.
+    `way`: the directory of a relay's socket, for a night whose model server is outside. `needs`: directories of the
+    working tree that checks need.
     """
     common = repo.common_dir.resolve()
     _must_be_ours(common)
@@ -45,7 +52,7 @@ def night_sandbox(
     pointer = repo.root / ".git"
     if pointer.resolve() != common:  # a linked worktree, a submodule, a git dir elsewhere
         seen.append(pointer)
-    readable = [(path, path) for path in seen]
+    readable = [(path, path) for path in (*seen, *needs)]
     readable.append((config.packaged().parent, Path(PACKAGE_INSIDE, "templates")))
     if model is not None:
         readable.append((model, model))

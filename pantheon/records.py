@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pantheon.errors import ConfigError
 
@@ -215,11 +215,20 @@ class Flow(Record):
         return any(node.gate for node in self.nodes)
 
 
+def _need(value: str) -> str:
+    parts = value.split("/")
+    if any(not part.strip(".") or part.casefold() == ".git" or not part.isprintable() for part in parts):
+        raise ValueError("name a directory inside the working tree, such as node_modules")
+    return value
+
+
 class Check(Record):
-    """A named check: an argument vector; checks.py fills in what stands in braces."""
+    """A named check: an argument vector; checks.py fills in what stands in braces. `needs`: directories of the user's
+    working tree that git ignores, such as installed packages; what there is of them is shown to it, read-only."""
 
     name: str
     run: tuple[str, ...]
+    needs: tuple[Annotated[str, AfterValidator(_need)], ...] = ()
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, relay, screen, trust
 from pantheon import night as nights
-from pantheon.checks import CheckRoom
+from pantheon.checks import CheckRoom, needed
 from pantheon.config import UserEngine, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
@@ -73,7 +73,8 @@ def night(
         frozen = nights.load_night(repo, interrupted) if interrupted else None
         base = frozen.base if frozen else repo.head().commit
         entries = repo.entries(base)
-        settings = read_config(repo, base, entries).settings  # first: it names what is wrong, and runs nothing
+        loaded = read_config(repo, base, entries)  # first: it names what is wrong, and runs nothing
+        settings, needs = loaded.settings, tuple(needed(repo.root, loaded.checks.values()).values())
         found = trust.look(repo, entries, where.state)
         trust.require(found)
         user = config.load_user(where.config)
@@ -82,7 +83,7 @@ def night(
         desk.signer(repo)  # made here: the night cannot write it
         with contextlib.ExitStack() as reached, contextlib.ExitStack() as listening:
             server, way = _reached(reached, user.engine, where) if kind == "openai" else (None, None)
-            sandbox = enclosure.night_sandbox(repo, where, model, environ, way)
+            sandbox = enclosure.night_sandbox(repo, where, model, environ, way, needs)
             others = [str(way / relay.SOCKET)] if way else []
             targets = listening.enter_context(egress.listening(environ, others))
             order = Order(
