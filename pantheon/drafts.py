@@ -53,9 +53,9 @@ class Draft(Record):
 
 def literal(path: str) -> str:
     """The gitignore pattern that names one file; empty where a task's scope cannot name it."""
-    if not path.isprintable() or path.startswith(("!", "~")) or any(name_fault(part) for part in path.split("/")):
+    if not path.isprintable() or path[:1] in "!~*?[" or any(name_fault(part) for part in path.split("/")):
         return ""
-    pattern = "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    pattern = "".join(f"\\{c}" if c in "*?[" else c for c in path)
     pattern = f"[#]{pattern[1:]}" if pattern.startswith("#") else pattern
     return pattern if _fits(pattern) else ""
 
@@ -70,7 +70,7 @@ def exact(paths: Collection[str], others: Collection[str], *, patterns: bool = T
     """A scope that matches all of `paths` and none of `others`. With `patterns` whole directories are named by the
     ending of their files where that is as exact; else each file by its own name."""
     left = {path: name for path in sorted(paths) if (name := literal(path))}
-    nameless = tuple(path for path in sorted(paths) if path not in left)
+    nameless = [path for path in sorted(paths) if path not in left]
     found: list[str] = []
     if patterns:
         kinds: dict[str, list[str]] = defaultdict(list)
@@ -82,13 +82,14 @@ def exact(paths: Collection[str], others: Collection[str], *, patterns: bool = T
                 for path in covered:
                     del left[path]
     found += left.values()
-    top = {name for path, name in left.items() if "/" not in path}  # matches at every depth
-    strangers = [o for o in others if top and not top.isdisjoint(o.split("/"))]
-    exclude = tuple(name for o in sorted(strangers) if (name := literal(o)))
+    top = {path for path in left if "/" not in path}  # their names match at every depth
+    strangers = [other for other in sorted(others) if top and not top.isdisjoint(other.split("/"))]
+    exclude = tuple(name for other in strangers if (name := literal(other)))
     if len(exclude) < len(strangers) or len(exclude) > MAX_TAKEN_OUT:
-        found = [pattern for pattern in found if pattern not in top]
-        nameless, exclude = (*nameless, *sorted(top)), ()
-    return Scope(scope=tuple(found), exclude=exclude, nameless=nameless)
+        found = [pattern for pattern in found if pattern not in {left[path] for path in top}]
+        nameless, exclude = sorted((*nameless, *top)), ()
+    missed = set(nameless).difference(tasks.select(nameless, found, exclude))  # a pattern may match what has no name
+    return Scope(scope=tuple(found), exclude=exclude, nameless=tuple(sorted(missed)))
 
 
 def _ending(path: str) -> str:
@@ -229,18 +230,20 @@ def children(
     task: Task, raw: bytes, items: Sequence[Item], parts: Sequence[Part], broken: Collection[str]
 ) -> tuple[Draft, ...]:
     """The parts as task files beside their parent: its own file with another id, title, scope and body. `broken`: all
-    files with findings of its flow, which no part may take from others. Raises TaskError when the parent's file cannot
-    be edited."""
+    files with findings of its flow, which no part may take from others. What no pattern can name stays with the parent.
+    Raises TaskError when the parent's file cannot be edited."""
     assert task.spec is not None
     targets_of = {item.id: item.target for item in items}
     ids = [str(uuid.uuid5(SPACE, json.dumps([task.uuid, sorted(part.items)]))) for part in parts]
     slugs = [f"{task.slug[:88].strip('-')}-{each[:8]}" for each in ids]
     folder = f"{_folder(task.path)}/" if "/" in task.path else ""
+    targets = [{targets_of[item] for item in part.items} for part in parts]
+    scopes = [exact(each, [path for path in broken if path not in each], patterns=False) for each in targets]
     found = []
-    for number, part in enumerate(parts):
-        targets = {targets_of[item] for item in part.items}
-        scope = exact(targets, [path for path in broken if path not in targets], patterns=False)
-        waits = (*task.spec.depends_on, *(slugs[each] for each in part.after))
+    for number, (part, scope) in enumerate(zip(parts, scopes, strict=True)):
+        if not scope.scope:
+            continue
+        waits = (*task.spec.depends_on, *(slugs[each] for each in part.after if scopes[each].scope))
         block = {"scope": scope.scope, "exclude": scope.exclude, "depends_on": waits, "standing": None}
         edited = _with_block(raw, task.path, block)
         for key, value in (("uuid", ids[number]), ("title", part.title), ("slug", slugs[number])):
@@ -255,7 +258,7 @@ def children(
                 uuid=ids[number],
                 slug=slugs[number],
                 title=part.title,
-                targets=tuple(sorted(targets.difference(scope.nameless))),
+                targets=tuple(sorted(targets[number].difference(scope.nameless))),
                 raw=edited[: doc.body_start] + words.encode() + body.encode(),
             )
         )
