@@ -16,6 +16,7 @@ from pantheon import config, flow, prompt, tomlfile
 from pantheon.config import Config
 from pantheon.errors import ConfigError
 from pantheon.records import Agent, Record
+from pantheon.tools import command
 from pantheon.tools.registry import TOOLS, parse_rules
 from pantheon.tools.tool import Kind, Tool
 
@@ -46,7 +47,11 @@ def expanded(found: Config) -> Config:
 
 def problems(found: Config) -> Iterable[ConfigError]:
     """What does not fit, file by file: agents that are not local, flows that are no DAG of known nodes."""
-    tools = {*TOOLS, *_own_names(found)}
+    try:
+        tools = set(tools_of(found))
+    except ConfigError as error:
+        yield error
+        tools = {*TOOLS, *(name.removesuffix(".toml") for name in found.tools)}
     for agent in found.agents.values():
         yield from _agent_problems(found, agent, tools)
     for name, one in found.flows.items():
@@ -58,10 +63,6 @@ def problems(found: Config) -> Iterable[ConfigError]:
             known = ", ".join(sorted(rule.removesuffix(".toml") for rule in found.rules))
             why = f"there are no rules {one.rules!r} below {config.DIRECTORY}/rules/; known: {known}"
             yield ConfigError("cannot use the flow", path, why, tomlfile.line_of(text, ("flow", "rules")))
-
-
-def _own_names(found: Config) -> set[str]:
-    return {name.removesuffix(".toml") for name in found.tools if name.endswith(".toml")}
 
 
 def _agent_problems(found: Config, agent: Agent, tools: set[str]) -> Iterable[ConfigError]:
@@ -109,7 +110,8 @@ def rules_of(found: Config) -> dict[str, Ruled]:
 
 def tools_of(found: Config) -> dict[str, Tool]:
     """The packaged tools and the repository's own. Raises ConfigError."""
-    return dict(TOOLS)
+    folder = f"{config.DIRECTORY}/{config.TOOLS}"
+    return {**TOOLS, **command.load_all(found.tools, TOOLS.keys(), folder)}
 
 
 def templates(found: Config, tools: Mapping[str, Tool]) -> dict[str, prompt.Template]:
@@ -161,8 +163,7 @@ def every_problem(read_file: Callable[[str], bytes | None], names: tuple[str, ..
     ]
     try:
         tools = tools_of(found)
-    except ConfigError as error:
-        said.append(error)
+    except ConfigError:  # said above
         tools = dict(TOOLS)
     asking = [agent for agent in found.agents.values() if agent.prompt in found.prompts]
     steps += [
