@@ -185,10 +185,13 @@ def rewritten(files: Files, paths: Collection[str], rewrite: Callable[[bytes], b
 
 @dataclass
 class Bench:
-    """Where runs happen: a directory of its own for each, gone afterwards with every process it left."""
+    """Where runs happen: a directory of its own for each, gone afterwards with every process it left. `python` runs
+    them; `only`: the test files that are run, all without any."""
 
     timeout_s: float = TIMEOUT_S
     import_roots: Sequence[str] = ("",)  # directories of the tree that modules are imported from, in order
+    python: str = sys.executable
+    only: Sequence[str] = ()
 
     def run(self, files: Files, marker: str = "") -> Report:
         """One pytest over a copy of `files`. `marker`: words in a failure that the report shall point out."""
@@ -204,7 +207,7 @@ class Bench:
                 target.chmod(0o755 if executable else 0o644)
             for name in ("home", "tmp"):
                 (place / name).mkdir()
-            return self._start(place, tree, marker, _arguments(place, tree))
+            return self._start(place, tree, marker, [*_arguments(place, tree), *self.only])
 
     def _start(self, place: Path, tree: Path, marker: str, arguments: Sequence[str]) -> Report:
         nonce, log = secrets.token_hex(16), place / "log"
@@ -215,7 +218,7 @@ class Bench:
         env = {**ENVIRONMENT, "HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
         with log.open("wb") as out:
             child = subprocess.Popen(
-                [sys.executable, "-B", "-P", witness],
+                [self.python, "-B", "-P", witness],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -234,7 +237,7 @@ class Bench:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-                if not _end_all():
+                if not end_all():
                     fault = "the test run left processes that do not end"
         text = _tail(log)
         return Report(fault=fault, text=text) if fault else _believed(answer, nonce, child.returncode, text)
@@ -281,14 +284,14 @@ def _tail(log: Path) -> str:
     return "\n".join(lines[-SHOWN_LINES:])
 
 
-def _own() -> None:
+def own() -> None:
     """Orphans of a run come to us, not to init, so that they can be ended; and they cannot read our memory."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
-def _end_all() -> bool:
+def end_all() -> bool:
     """Kill every descendant; whether none is left."""
     deadline = time.monotonic() + END_S
     while time.monotonic() < deadline:
@@ -518,7 +521,7 @@ def main(arguments: Sequence[str]) -> int:
     if importlib.util.find_spec("pytest") is None:
         print(f"pytest is not installed for {sys.executable}, so no test can be run")
         return 1
-    _own()
+    own()
     warnings.simplefilter("ignore")  # of the sources that are parsed here
     bench = Bench(timeout_s=float(values.get("--timeout", TIMEOUT_S)))
     try:
