@@ -338,8 +338,8 @@ def _confirmed(name: str, into: str, use_planner: bool) -> bool:
 
 def _existing(repo: Repo, found: Survey) -> tuple[Task, ...]:
     """The task files of HEAD, and in their place or beside them those of the working tree that lie in a directory that
-    a pattern names. What cannot be read is left out."""
-    known = {task.path: task for task in found.tasks}
+    a pattern names; one that moved is where it is now. What cannot be read is left out."""
+    here: dict[str, Task] = {}
     patterns = found.config.settings.tasks.paths
     folders = dict.fromkeys(folder for pattern in patterns if (folder := draft_folder([pattern])))
     paths = [path for folder in folders for path in _markdown_below(repo.root, folder)]
@@ -348,7 +348,12 @@ def _existing(repo: Repo, found: Survey) -> tuple[Task, ...]:
             raw = _read(repo.root, path)
             task = tasks.parse(raw, path) if raw is not None else None
             if task is not None:
-                known[path] = task
+                here[path] = task
+    moved = {task.uuid for path, task in here.items() if path not in found.entries}
+    stayed = {
+        task.path: task for task in found.tasks if task.uuid not in moved or os.path.lexists(repo.root / task.path)
+    }
+    known = {**stayed, **here}
     return tuple(known[path] for path in sorted(known))
 
 

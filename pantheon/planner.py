@@ -54,11 +54,30 @@ def ask(
 ) -> tuple[Part, ...]:
     """What the planner makes of a task's items, in parts of at most `most`. It runs in `directory` (the one of its
     configuration). Raises PantheonError when it is night, when it fails, and when its answer is no partition."""
+    name = shlex.join(settings.command) or "[planner]"
+    with _by_day(repo, name):
+        done = _run(settings, name, task, items, most, environ, directory)
+    if done.stopped_for or done.truncated:
+        raise PantheonError(WHAT, name, done.why() or f"it printed more than {MAX_ANSWER >> 20} MiB")
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+        raise PantheonError(WHAT, name, f"it ended with {done.returncode}: {said or 'and said nothing'}")
+    return read(done.stdout, items, most, name)
+
+
+def _run(
+    settings: PlannerSettings,
+    name: str,
+    task: Task,
+    items: Sequence[Item],
+    most: int,
+    environ: Mapping[str, str],
+    directory: Path,
+) -> process.Completed:
+    """Ask, within the limits of time and of output."""
     if not settings.command:
-        raise PantheonError(
-            WHAT, "[planner]", "none is configured", f'{directory / "config.toml"}: [planner] command = ["my-planner"]'
-        )
-    name = shlex.join(settings.command)
+        hint = f'{directory / "config.toml"}: [planner] command = ["my-planner"]'
+        raise PantheonError(WHAT, name, "none is configured", hint)
     missing = [variable for variable in settings.env if variable not in environ]
     if missing:
         raise PantheonError(WHAT, name, f"{', '.join(missing)} is not set", f"export {missing[0]}=...")
@@ -78,16 +97,8 @@ def ask(
         disk_bytes=None,
     )
     env = process.base_env(environ) | {variable: environ[variable] for variable in settings.env}
-    with _by_day(repo, name):
-        done = process.run(
-            settings.command, limits=limits, env=env, cwd=directory, stdin=json.dumps(question).encode() + b"\n"
-        )
-    if done.stopped_for or done.truncated:
-        raise PantheonError(WHAT, name, done.why() or f"it printed more than {MAX_ANSWER >> 20} MiB")
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
-        raise PantheonError(WHAT, name, f"it ended with {done.returncode}: {said or 'and said nothing'}")
-    return read(done.stdout, items, most, name)
+    stdin = json.dumps(question).encode() + b"\n"
+    return process.run(settings.command, limits=limits, env=env, cwd=directory, stdin=stdin)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pantheon import clusters, drafts, tasks
+from pantheon.errors import TaskError
 from pantheon.records import Finding, Flow, FlowNode, Item, Repair, Task, TaskSpec
 
 WHEN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 RULES = ("missing:title", "missing:tags", "missing:slug", "missing:uuid", "name", "mojibake")
 FLOW = Flow(
-    name="docops", nodes=(FlowNode(id="c", checks=("links", "body")), FlowNode(id="g", gate=True, inputs=("c",)))
+    name="docops", node=(FlowNode(id="c", checks=("links", "body")), FlowNode(id="g", gate=True, inputs=("c",)))
 )
 
 
@@ -321,5 +322,5 @@ def test_a_pantheon_block_on_one_line_is_refused_with_its_line() -> None:
     raw = b'---\nuuid: abcd\ntitle: "T"\nstatus: ready\npantheon: {scope: ["**"]}\n---\n'
     task = tasks.parse(raw, "t.md")
     assert task is not None
-    with pytest.raises(tasks.TaskError, match=r"t\.md:5: its pantheon block must have one key per line"):
+    with pytest.raises(TaskError, match=r"t\.md:5: its pantheon block must have one key per line"):
         drafts.parent(task, raw, ())
