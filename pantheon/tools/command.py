@@ -22,7 +22,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,29 +128,28 @@ def declaration(raw: bytes, path: str) -> tuple[Declaration, str]:
     return found, text
 
 
-def _contradictions(found: Declaration, stem: str) -> list[tuple[tuple[str, ...], str]]:
-    wrong: list[tuple[tuple[str, ...], str]] = []
+def _contradictions(found: Declaration, stem: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What one key alone does not tell: where, and why. The example is tried last, when its record can be made."""
     if found.name != stem:
-        wrong.append((("name",), f"it is named {found.name!r}, and the file {stem!r}: they must be the same"))
+        yield ("name",), f"it is named {found.name!r}, and the file {stem!r}: they must be the same"
     if not any("{tool}" in word for word in found.run):
-        wrong.append((("run",), "no word of run is {tool}, the program"))
+        yield ("run",), "no word of run is {tool}, the program"
     for table, names in (("args", found.args), ("result", found.result)):
         for name in names:
             if hasattr(Record, name) or (table == "args" and name == "tool"):
-                wrong.append(((table, name), f"{name!r} cannot be a name here: it means something already"))
+                yield (table, name), f"{name!r} cannot be a name here: it means something already"
     for name, argument in found.args.items():
         kind = int if argument.type == "integer" else str
         if argument.choices and argument.offered:
-            wrong.append((("args", name, "offered"), "give choices, or let the program offer them"))
+            yield ("args", name, "offered"), "give choices, or let the program offer them"
         if not all(type(value) is kind and _fits(str(value), argument) for value in argument.choices):
             why = f"each choice is {argument.type}, of one line and at most {argument.max_length} characters"
-            wrong.append((("args", name, "choices"), why))
+            yield ("args", name, "choices"), why
     try:
         arguments(found).model_validate(found.example)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        wrong.append((("example",), f"{tomlfile.shown(first['loc'])}: {first['msg']}"))
-    return wrong
+        yield ("example",), f"{tomlfile.shown(first['loc'])}: {first['msg']}"
 
 
 def _fits(value: str, argument: Argument) -> bool:
