@@ -91,7 +91,7 @@ async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
     shop.repo.remove_worktree(place, name)
     shop.repo.add_worktree(place, shop.base, name)
     try:
-        ws = _open(shop, trip, place)
+        ws = open_workspace(shop, trip, place)
         graph = shop.config.flows[item.flow]
         while nodes := flow.ready(graph, trip.done):
             for results in await asyncio.gather(*(_run_node(shop, trip, ws, node) for node in nodes)):
@@ -107,7 +107,7 @@ async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
     return trip
 
 
-def _open(shop: Shop, trip: Trip, place: Path) -> Workspace:
+def open_workspace(shop: Shop, trip: Trip, place: Path) -> Workspace:
     """The item's worktree for its tools; checks that a tool asks for run on what it holds at that moment."""
 
     async def checker(names: Sequence[str]) -> tuple[CheckResult, ...]:
@@ -123,7 +123,7 @@ def _open(shop: Shop, trip: Trip, place: Path) -> Workspace:
     return ws
 
 
-def _judge(shop: Shop, trip: Trip, ws: Workspace) -> tuple[Finding, ...]:
+def judge(shop: Shop, trip: Trip, ws: Workspace) -> tuple[Finding, ...]:
     """What the target breaks as it is now."""
     changes = ws.changes()
     gone = {path for path, data in changes.items() if data is None}
@@ -159,7 +159,7 @@ def _summed(
     bad = [part for part, result in zip(parts, results, strict=True) if result.state is not NodeState.PASSED]
     output: dict[str, Any] = {"each": [result.output for result in results], "failed": bad}
     if _seat(shop, trip, node).agent.output == "edit":
-        output = {**edit_output(ws, _judge(shop, trip, ws), {}), **output}
+        output = {**edit_output(ws, judge(shop, trip, ws), {}), **output}
     failed = bool(bad) and not node.tolerated
     return NodeResult(
         node=node.id,
@@ -179,7 +179,7 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
     failure = ""
     for attempt in range(1, node.retries + 2):
         left = node.timeout_s - (time.monotonic() - started)
-        result = await _once(shop, trip, ws, node, _Attempt(name, attempt, failure), left)
+        result = await run_once(shop, trip, ws, node, Attempt(name, attempt, failure), left)
         prompt_tokens += result.prompt_tokens
         completion_tokens += result.completion_tokens
         good = flow.succeeded(node, result, trip.done)
@@ -205,24 +205,27 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """Which try of a node this is: its name in the artifacts, its number from 1, what the one before said."""
 
     name: str
-    number: int
-    failure: str
+    number: int = 1
+    failure: str = ""
 
 
-async def _once(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, attempt: _Attempt, seconds: float) -> NodeResult:
+async def run_once(
+    shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, attempt: Attempt, seconds: float
+) -> NodeResult:
+    """One attempt at one node, on what the worktree holds now; a timeout or a refusal is a failed result."""
     started = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             if node.agent:
                 values = _values(trip, ws, attempt)
                 return await run_agent(
-                    _seat(shop, trip, node), ws, attempt.name, values, lambda ws: _judge(shop, trip, ws)
+                    _seat(shop, trip, node), ws, attempt.name, values, lambda ws: judge(shop, trip, ws)
                 )
-            _harvest(shop, trip, ws)
+            harvest(shop, trip, ws)
             if node.gate:
                 return _gate(shop, trip, node)
             return await _check(shop, trip, node)
@@ -239,7 +242,7 @@ def _seat(shop: Shop, trip: Trip, node: FlowNode) -> Seat:
     return shop.seats[label.rpartition("@")[0] or flow.wanted_agent(node.agent[0])[0]]
 
 
-def _values(trip: Trip, ws: Workspace, attempt: _Attempt) -> dict[str, Any]:
+def _values(trip: Trip, ws: Workspace, attempt: Attempt) -> dict[str, Any]:
     return {
         "target": printable(trip.target),
         "findings": [finding.message for finding in trip.item.findings],
@@ -261,7 +264,7 @@ def _grown(shop: Shop, ws: Workspace) -> tuple[str, Diff]:
     return tree, shop.repo.diff(base_tree, tree)
 
 
-def _harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
+def harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
     """The worktree as it is now. What checks said of another tree counts no more."""
     before = trip.tree
     trip.tree, trip.diff = _grown(shop, ws)
