@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--purge", action="store_true", help="also delete Pantheon's refs, branches and keys")
     add("plan", plan, "what tonight would run, in what order, how long", json=True)
     _add_day(add)
+    _add_catalog(add)
     sub = add("night", night, "run a night")
     sub.add_argument("--now", action="store_true", help="start it now")
     sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
@@ -115,6 +116,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("rest", nargs="*")
     sub.set_defaults(command=hook, json=False)
     return parser
+
+
+def _add_catalog(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("lint", lint, "check tasks, agents, flows, rules, prompts and tools as you wrote them", json=True)
+    sub.add_argument("paths", nargs="*", metavar="PATH", help="only what lies here")
+    add("agents", agents, "which specialists are in force, and why", json=True)
+    sub = add("flow", flow_list, "the flows: list, show", json=True)
+    verbs = sub.add_subparsers(metavar="VERB")
+    verb = verbs.add_parser("show", help="draw one")
+    verb.set_defaults(command=flow_show)
+    verb.add_argument("name")
+    verb.add_argument("--mermaid", action="store_true", help="as a Mermaid flowchart")
+    verb.add_argument("--whole", action="store_true", help="with the nodes of its sub-flows")
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    sub = add("tools", tools, "what agents can call; of one its schemas", json=True)
+    sub.add_argument("tool", nargs="?", metavar="TOOL")
+    sub = add("explain", explain, "why a task takes its flow and a node its agent", json=True)
+    sub.add_argument("what", metavar="TASK|PR", help="a task's path, slug or uuid, or the number of a PR")
+    sub = add("new", new, "write a first agent, flow, tool or task, to be edited")
+    sub.add_argument("kind", choices=("agent", "flow", "tool", "task"))
+    sub.add_argument("name", help="its name; of a task its title")
+    sub.add_argument("--agent", help="of a flow: the agent that does the work")
+    sub.add_argument("--flow", help="of a task: the flow it takes")
+    sub.add_argument("--scope", nargs="+", default=[], metavar="GLOB", help="of a task: the files it is about")
 
 
 def _add_day(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -247,6 +272,58 @@ def run(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
     return desk.run(desk.here(), options.run, options.artifact, as_json=options.json)
+
+
+def lint(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.lint(desk.here(), options.paths, as_json=options.json)
+
+
+def agents(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.agents(desk.here(), as_json=options.json)
+
+
+def flow_list(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.flows(desk.here(), as_json=options.json)
+
+
+def flow_show(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.flow_show(
+        desk.here(), options.name, mermaid=options.mermaid, whole=options.whole, as_json=options.json
+    )
+
+
+def tools(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.tools(desk.here(), options.tool, as_json=options.json)
+
+
+def explain(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import catalog, desk
+
+    return catalog.explain(desk.here(), options.what, as_json=options.json)
+
+
+def new(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, scaffold
+
+    return scaffold.new(
+        desk.here(),
+        options.kind,
+        options.name,
+        agent=options.agent,
+        flow=options.flow,
+        scope=options.scope,
+        when=desk.now(),
+    )
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------

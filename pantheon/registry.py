@@ -14,7 +14,7 @@ from typing import Any
 
 from pantheon import config, flow, prompt, tomlfile
 from pantheon.config import Config
-from pantheon.errors import ConfigError
+from pantheon.errors import ConfigError, InputError
 from pantheon.records import Agent, Record
 from pantheon.tools import command
 from pantheon.tools.registry import TOOLS, parse_rules
@@ -150,14 +150,15 @@ def _unknown(path: tuple[str, ...], known: tuple[str, ...], agent: Agent, tools:
     return ""
 
 
-def every_problem(read_file: Callable[[str], bytes | None], names: tuple[str, ...]) -> list[ConfigError]:
-    """All that is wrong with what lies below `.pantheon/`, for a person who edits it; not only the first."""
-    said: list[ConfigError] = []
+def inspect(read_file: Callable[[str], bytes | None], names: tuple[str, ...]) -> tuple[Config | None, list[InputError]]:
+    """The configuration, as far as it can be read, and all that is wrong with what lies below `.pantheon/`: for a
+    person who edits it."""
+    faults: list[ConfigError] = []
     try:
-        found = config.load(read_file, names, said)
+        found = config.load(read_file, names, faults)
     except ConfigError as error:
-        return [*said, error]
-    said += problems(found)
+        return None, [*faults, error]
+    said: list[InputError] = [*faults, *problems(found)]
     steps: list[Callable[[], object]] = [
         partial(parse_rules, found.rules[name], found.sources[f"rules/{name}"]) for name in found.rules
     ]
@@ -174,4 +175,4 @@ def every_problem(read_file: Callable[[str], bytes | None], names: tuple[str, ..
             step()
         except ConfigError as error:
             said.append(error)
-    return said
+    return found, said

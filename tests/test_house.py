@@ -16,6 +16,7 @@ RINGS = {
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("clusters", "drafts"),  # of the day
+        "drawing",
         *("expression", "route"),  # parts of flow.py and plan.py
     },
     2: {
@@ -29,7 +30,7 @@ RINGS = {
         *("agent", "item", "checks", "trust", "enclosure", "publish", "night", "daemon", "hooks", "survey", "review"),
         *("registry", "training", "planner"),
     },
-    4: {"cli", "desk", "session", "screen", "notary", "demo", "daytime", "__main__"},
+    4: {"cli", "desk", "session", "screen", "notary", "demo", "catalog", "scaffold", "daytime", "__main__"},
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 IMPURE = {

@@ -1,0 +1,371 @@
+"""The commands that say what is in force and whether it fits: agents, flow, tools, explain, lint.
+
+Ring 4: `lint` reads the working tree, since it is for what was just written; the others read HEAD, as a night does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pantheon import artifacts, config, desk, drawing, flow, prs, registry, route, screen, tasks
+from pantheon import night as nights
+from pantheon.config import Config
+from pantheon.errors import ConfigError, InputError, RepositoryError, TaskError
+from pantheon.git import Repo
+from pantheon.plan import printable
+from pantheon.records import Agent, Flow, Item, Task
+from pantheon.schemas import describe
+from pantheon.survey import Survey, read_config, survey
+
+MAX_FILE = 4 * 1024 * 1024
+_FIXED = re.compile(r"[^*?\[\]!\\]*/")
+
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+
+def agents(repo: Repo, *, as_json: bool) -> int:
+    """Which agents are in force, from which file, why, who uses them and how they did."""
+    commit = repo.head().commit
+    found = read_config(repo, commit, repo.entries(commit))
+    packaged = config.load(lambda _: None, ()).agents
+    rates = nights.rates(repo)
+    rows: list[dict[str, Any]] = [
+        {
+            "agent": agent.label,
+            "file": found.sources[f"agents/{agent.name}.toml"],
+            "why": _why(agent, found, packaged),
+            "engine": agent.runtime.engine,
+            "model": agent.runtime.model if agent.runtime.engine != "none" else "",
+            "adapter": agent.runtime.adapter or "",
+            "flows": sorted(name for name, one in found.flows.items() if one.whole and _uses(one, agent)),
+            "accepted": rates.get(agent.label, (0, 0))[0],
+            "runs": rates.get(agent.label, (0, 0))[1],
+            "summary": agent.summary,
+        }
+        for agent in sorted(found.agents.values(), key=lambda one: one.name)
+    ]
+    if as_json:
+        return screen.print_json(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("agent", "in force because", "asks", "accepted", "flows"):
+        table.add_column(name, no_wrap=name == "agent", overflow="fold")
+    for row in rows:
+        asks = row["model"] + (f" + {str(row['adapter'])[:19]}" if row["adapter"] else "")
+        accepted = f"{row['accepted']} of {row['runs']}" if row["runs"] else ""
+        cells = (row["agent"], row["why"], asks or "no model", accepted, ", ".join(row["flows"]) or "none")
+        table.add_row(*(escape(printable(str(cell))) for cell in cells))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _why(agent: Agent, found: Config, packaged: Mapping[str, Agent]) -> str:
+    """Why the agent is the one in force."""
+    path = found.sources[f"agents/{agent.name}.toml"]
+    if not path.startswith(f"{config.DIRECTORY}/"):
+        return "packaged"
+    known = packaged.get(agent.name)
+    if known is None:
+        return "this repository's own"
+    return "packaged, with a copy here" if known == agent else f"this repository's, in place of {known.label}"
+
+
+def _uses(one: Flow, agent: Agent) -> bool:
+    return any(flow.wanted_agent(text)[0] == agent.name for node in one.nodes for text in node.agent)
+
+
+# --- flows -----------------------------------------------------------------------------------------------------------
+
+
+def flows(repo: Repo, *, as_json: bool) -> int:
+    """The flows in force."""
+    found = _in_force(repo)
+    if as_json:
+        return screen.print_json({name: one.model_dump(mode="json") for name, one in found.flows.items()})
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("flow", "rules", "labels", "file", "summary"):
+        table.add_column(name, overflow="fold")
+    for name, one in sorted(found.flows.items()):
+        rules = one.rules if one.whole else "(a part)"
+        cells = (f"{name}@{one.version}", rules, ", ".join(one.match.labels), found.sources[f"flows/{name}.toml"])
+        table.add_row(*(escape(printable(cell)) for cell in (*cells, one.summary)))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def flow_show(repo: Repo, name: str, *, mermaid: bool, whole: bool, as_json: bool) -> int:
+    """Draw a flow. `whole`: with the nodes of its sub-flows in place."""
+    found = _in_force(repo)
+    one = found.flows.get(name)
+    if one is None:
+        known = f"known: {', '.join(sorted(found.flows))}"
+        raise ConfigError("no such flow", name, known, hint="git pantheon flow")
+    if whole:
+        one = flow.expand(one, found.flows)
+    if as_json:
+        return screen.print_json(one.model_dump(mode="json"))
+    if mermaid:
+        print(drawing.mermaid(one), end="")
+        return 0
+    print(printable(f"{name}@{one.version}: {one.summary}"))
+    print(printable(f"from {found.sources[f'flows/{name}.toml']}"))
+    if one.whole:
+        print(printable(f"for files that break the rules {one.rules} ({found.sources[f'rules/{one.rules}.toml']})"))
+        labels, paths = ", ".join(one.match.labels), ", ".join(one.match.paths)
+        print(printable(f"taken for a task with label {labels or 'none'}; over {paths or 'every path'} in its scope"))
+    print()
+    for line in drawing.boxes(one, shutil.get_terminal_size((100, 24)).columns):
+        print(printable(line))
+    return 0
+
+
+def _in_force(repo: Repo) -> Config:
+    """The configuration of HEAD as written, sub-flows not in place. Raises ConfigError when it does not fit."""
+    commit = repo.head().commit
+    names = tuple(path for path in repo.entries(commit) if path.startswith(config.DIRECTORY + "/"))
+    found = config.load(lambda path: repo.read_path(commit, path), names)
+    registry.read(found)
+    return found
+
+
+def tools(repo: Repo, name: str | None, *, as_json: bool) -> int:
+    """The tools in force; of one its schemas: what is decoded under, what other programs get, what prompts show."""
+    found = registry.tools_of(_in_force(repo))
+    if name is not None:
+        if name not in found:
+            raise ConfigError("no such tool", name, f"known: {', '.join(sorted(found))}", hint="git pantheon tools")
+        return screen.print_json(describe(found[name]))
+    if as_json:
+        return screen.print_json([describe(tool) for _, tool in sorted(found.items())])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("tool", "arguments", "summary"):
+        table.add_column(column, overflow="fold")
+    for tool in sorted(found.values(), key=lambda one: one.name):
+        cells = (tool.name, ", ".join(tool.args.model_fields), tool.summary)
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    Console(highlight=False).print(table)
+    return 0
+
+
+# --- explain ---------------------------------------------------------------------------------------------------------
+
+
+def explain(repo: Repo, what: str, *, as_json: bool) -> int:
+    """Why a task takes its flow and each node its agent; of a PR, what was chosen when its night was frozen."""
+    if what.isascii() and what.isdigit():
+        return _explain_pr(repo, int(what), as_json)
+    found = survey(repo, repo.head().commit)
+    task = _task(found, what)
+    choice = route.flow_of(task, found.config.flows)
+    planned = desk.make_plan(repo, found)
+    mine = [item for item in planned.items if item.task == task.uuid]
+    notes = [note for note in planned.notes if note.startswith(f"{printable(task.path)}:")]
+    rates = nights.rates(repo)
+    nodes = _chosen(found, task, choice.name, mine, rates)
+    if as_json:
+        return screen.print_json(
+            {
+                "task": task.path,
+                "flow": choice.name,
+                "why": choice.why,
+                "items": len(mine),
+                "notes": notes,
+                "nodes": nodes,
+            }
+        )
+    print(printable(f"{task.path}: {task.title}"))
+    print(f"flow: {choice.name or 'none'}")
+    for line in choice.why:
+        print(f"  {printable(line)}")
+    print(f"items for tonight: {len(mine)}")
+    for note in notes:
+        print(f"  {printable(note)}")
+    _print_nodes(nodes)
+    return 0
+
+
+def _task(found: Survey, name: str) -> Task:
+    hits = [task for task in found.tasks if name in (task.path, task.slug, task.uuid)]
+    if len(hits) != 1:
+        why = "no task of HEAD has that path, slug or uuid" if not hits else "several tasks have it: give the path"
+        raise TaskError("cannot explain", name, why, hint="git pantheon plan")
+    return hits[0]
+
+
+def _chosen(found: Survey, task: Task, name: str, items: Sequence[Item], rates: route.Rates) -> list[dict[str, Any]]:
+    """For each node with an agent: which agent, for how many of the items, and the reasons for each candidate."""
+    if not name:
+        return []
+    rows = []
+    model = found.config.settings.engine.model
+    for node in found.config.flows[name].nodes:
+        if not node.agent:
+            continue
+        counts: dict[str, int] = {}
+        for item in items:
+            label = item.agents.get(node.id, "")
+            counts[label] = counts.get(label, 0) + 1
+        target = items[0].target if items else ""
+        why = route.agent_for(node.agent, found.config.agents, task, target, rates, model).why
+        rows.append({"node": node.id, "agents": counts, "why": list(why)})
+    return rows
+
+
+def _explain_pr(repo: Repo, number: int, as_json: bool) -> int:
+    pull = prs.load(repo, number)
+    runs = [artifacts.load_run(repo, item.run) for item in pull.items if item.run]
+    rows: list[dict[str, Any]] = [
+        {
+            "item": run.item.target,
+            "flow": run.item.flow,
+            "agents": run.node_agents or {f"({n})": label for n, label in enumerate(run.agents, 1)},
+            "why": list(run.item.why),
+        }
+        for run in runs
+    ]
+    if as_json:
+        return screen.print_json({"pr": pull.id, "night": pull.night, "items": rows})
+    print(printable(f"PR {pull.id}: {pull.title}, frozen in night {pull.night}"))
+    groups: dict[str, list[str]] = {}
+    for run, row in zip(runs, rows, strict=True):
+        said = ", ".join(f"{node} by {label}" for node, label in row["agents"].items() if "." not in node)
+        text = "\n  ".join((f"flow {run.item.flow}: {said}", *(run.item.why or ("each node has one agent to go to",))))
+        groups.setdefault(text, []).append(run.item.target)
+    for text, targets in groups.items():
+        print(f"{len(targets)} item{'s' if len(targets) > 1 else ''}, such as {printable(targets[0])}")
+        print("  " + "\n".join(printable(line) for line in text.splitlines()))
+    return 0
+
+
+def _print_nodes(nodes: Sequence[Mapping[str, Any]]) -> None:
+    for row in nodes:
+        counts = dict(row["agents"])
+        said = ", ".join(f"{label} ({count})" if len(counts) > 1 else label for label, count in counts.items())
+        print(printable(f"{row['node']}: {said or 'nothing to do'}"))
+        for line in row["why"]:
+            print(f"  {printable(line)}")
+
+
+# --- lint ------------------------------------------------------------------------------------------------------------
+
+
+def lint(repo: Repo, paths: Sequence[str], *, as_json: bool) -> int:
+    """Check tasks, agents, flows, rules, prompts and tools of the working tree. 0: all is well, 1: it is not."""
+    names = tuple(_files(repo.root, config.DIRECTORY))
+    found, problems = registry.inspect(lambda path: _bytes(repo.root, path), names)
+    listed = _task_files(repo.root, found.settings.tasks.paths) if found else []
+    problems += _task_problems(repo.root, listed, found) if found else []
+    if paths:
+        wanted = [_relative(repo.root, path) for path in paths]
+        problems = [p for p in problems if any(f"{p.path}/".startswith(f"{w}/") or w == "" for w in wanted)]
+    problems.sort(key=lambda problem: (problem.path, problem.line))
+    if as_json:
+        said = [{"path": p.path, "line": p.line, "why": p.why, "next": p.hint} for p in problems]
+        screen.print_json({"files": len(names) + len(listed), "problems": said})
+    else:
+        for problem in problems:
+            where = f"{problem.path}:{problem.line}" if problem.line else problem.path
+            print(printable(f"{where}: {problem.why}"))
+        count = len(names) + len(listed)
+        print(f"{_counted(count, 'file')}: {_counted(len(problems), 'problem')}")
+    return 1 if problems else 0
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+
+
+def _relative(root: Path, path: str) -> str:
+    full = Path(os.path.abspath(path))
+    if not full.is_relative_to(root):
+        raise RepositoryError("cannot check", path, f"it is not in {root}", "git pantheon lint")
+    return "" if full == root else full.relative_to(root).as_posix()
+
+
+def _files(root: Path, folder: str) -> Iterator[str]:
+    """Every regular file below a folder of the working tree; links are not followed."""
+    waiting = [folder] if folder else [""]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            entries = sorted(os.scandir(root / inside), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in (".git", "node_modules", ".venv"):
+                    waiting.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path
+
+
+def _bytes(root: Path, path: str) -> bytes | None:
+    """A regular file of the working tree, up to a size."""
+    try:
+        descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MAX_FILE) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _task_files(root: Path, patterns: Sequence[str]) -> list[str]:
+    """The files of the working tree that the patterns match: only the folders that they name are looked into."""
+    folders = {(match[0].strip("/") if (match := _FIXED.match(pattern)) else "") for pattern in patterns}
+    outer = [one for one in folders if not any(one != other and f"{one}/".startswith(f"{other}/") for other in folders)]
+    if "" in folders:
+        outer = [""]
+    paths = [path for folder in sorted(outer) for path in _files(root, folder)]
+    return [path for path in tasks.select(paths, patterns) if path.lower().endswith((".md", ".markdown"))]
+
+
+def _task_problems(root: Path, paths: Sequence[str], found: Config) -> list[InputError]:
+    said: list[InputError] = []
+    parsed: list[tuple[Task, bytes]] = []
+    for path in paths:
+        raw = _bytes(root, path) or b""
+        try:
+            task = tasks.parse(raw, path)
+        except InputError as error:
+            said.append(error)
+            continue
+        if task is not None and task.spec is not None:
+            parsed.append((task, raw))
+    known = {name for task, _ in parsed for name in (task.slug, task.uuid)}
+    doubled = tasks.duplicates([task for task, _ in parsed])
+    for task, raw in parsed:
+        for key, why in _task_faults(task, found, known, doubled):
+            line = next(
+                (n for n, text in enumerate(raw.splitlines(), 1) if text.strip(b" -").startswith(key.encode())), 1
+            )
+            said.append(TaskError("cannot use the task", task.path, why, line))
+    return said
+
+
+def _task_faults(
+    task: Task, found: Config, known: set[str], doubled: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    """What in a task names something that is not there: the key, and why."""
+    assert task.spec is not None
+    choice = route.flow_of(task, found.flows)
+    if not choice.name:
+        yield ("flow:" if task.spec.flow else "labels:"), choice.why[0]
+    for criterion in task.spec.acceptance:
+        if criterion.run not in found.checks:
+            yield "run:", f"there is no check {criterion.run!r}; known: {', '.join(sorted(found.checks))}"
+    for name in task.spec.depends_on:
+        if name not in known:
+            yield "depends_on:", f"it depends on {name!r}, which is no task here"
+    if task.uuid.lower() in doubled:
+        yield "uuid:", f"its uuid is used by {', '.join(doubled[task.uuid.lower()])}; give each task its own"
