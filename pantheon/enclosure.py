@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pantheon import config, process, relay
 from pantheon.errors import RepositoryError, SandboxError
@@ -34,12 +35,12 @@ def night_sandbox(
     model: Path | None,
     environ: Mapping[str, str],
     way: Path | None = None,
-    needs: Sequence[Path] = (),
+    needs: Mapping[str, Path] = MappingProxyType({}),
 ) -> Sandbox:
     """The sandbox of one night. Makes the directories that it needs where they are missing. Raises RepositoryError.
 
-    `way`: the directory of a relay's socket, for a night whose model server is outside. `needs`: directories of the
-    working tree that checks need.
+    `way`: the directory of a relay's socket, for a night whose model server is outside. `needs`: directories of a
+    working tree that checks need, by their place in it.
     """
     common = repo.common_dir.resolve()
     _must_be_ours(common)
@@ -52,7 +53,8 @@ def night_sandbox(
     pointer = repo.root / ".git"
     if pointer.resolve() != common:  # a linked worktree, a submodule, a git dir elsewhere
         seen.append(pointer)
-    readable = [(path, path) for path in (*seen, *needs)]
+    readable = [(path, path) for path in seen]
+    readable += [(path, repo.root.resolve() / name) for name, path in needs.items()]
     readable.append((config.packaged().parent, Path(PACKAGE_INSIDE, "templates")))
     if model is not None:
         readable.append((model, model))

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, relay, screen, trust
@@ -43,15 +43,21 @@ class Server(Record):
     context: int
 
 
-class Order(Record):
+class EngineOrder(Record):
+    """Which engine to open: a model's directory, or a server of the user's; with neither, the scripted one."""
+
+    quiet: bool
+    model: Path | None
+    server: Server | None = None
+
+
+class Order(EngineOrder):
     """What the night is told from outside: it sees neither the user's environment nor what was trusted."""
 
     start: str
     budget: str | None
     engine: str | None
-    quiet: bool
-    model: Path | None  # its directory; none for an engine without a model of ours
-    server: Server | None = None
+    told: bool = True  # whether it prints its report
     trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
     limits: UserLimits
     protected: tuple[str, ...]  # where the user's configuration lets hooks run from
@@ -65,6 +71,24 @@ def night(
 ) -> int:
     """Run a night, or resume the one that was interrupted, in an enclosure that has no network."""
     repo = Repo.discover(start)
+    return start_night(repo, repo, where, environ, budget=budget, engine=engine, quiet=quiet)
+
+
+def start_night(
+    repo: Repo,
+    own: Repo,
+    where: Places,
+    environ: Mapping[str, str],
+    *,
+    budget: str | None,
+    engine: str | None,
+    quiet: bool,
+    told: bool = True,
+) -> int:
+    """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it.
+
+    `told`: whether the night prints its report.
+    """
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
         require_space(directory)
@@ -74,8 +98,8 @@ def night(
         base = frozen.base if frozen else repo.head().commit
         entries = repo.entries(base)
         loaded = read_config(repo, base, entries)  # first: it names what is wrong, and runs nothing
-        settings, needs = loaded.settings, tuple(needed(repo.root, loaded.checks.values()).values())
-        found = trust.look(repo, entries, where.state)
+        settings, needs = loaded.settings, needed(own.root, loaded.checks.values())
+        found = trust.look(own, entries, where.state)
         trust.require(found)
         user = config.load_user(where.config)
         kind = frozen.engine if frozen else engine or settings.engine.kind
@@ -91,11 +115,12 @@ def night(
                 budget=budget,
                 engine=engine,
                 quiet=quiet,
+                told=told,
                 model=model,
                 server=server,
                 trusted=found.digest,
                 limits=user.limits,
-                protected=hooks.inside(repo),
+                protected=hooks.inside(own),
                 targets=targets,
                 controls=egress.attempts(targets, "host")[0],
                 stripped=egress.stripped_names(environ),
@@ -171,7 +196,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             work.parent.rmdir()  # unless another night's is there
-    if not order.quiet:
+    if order.told and not order.quiet:
         screen.night_report(found)
     return 0
 
@@ -213,7 +238,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         frozen = nights.thaw(repo, interrupted, survey_trusted)
         if not order.quiet:
             print(f"resuming night {interrupted}: {len(frozen.runs)} of {len(frozen.items)} items are done")
-        if frozen.night.model_sha256 and frozen.night.model_sha256 != _weights(order.model):
+        if frozen.night.model_sha256 and frozen.night.model_sha256 != weights(order.model):
             why = f"its weights are not those that night {interrupted} was frozen with"
             raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
         if order.server is not None and frozen.night.model != order.server.model:
@@ -247,11 +272,11 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         window=settings.night.window or expected_window(kind),
         now=desk.now(),
         signer=desk.signer(repo),
-        model_sha256=_weights(order.model),
+        model_sha256=weights(order.model),
     )
 
 
-def _weights(model: Path | None) -> dict[str, str]:
+def weights(model: Path | None) -> dict[str, str]:
     """The sha256 of each file of a model's weights. Raises EngineError."""
     try:
         return attest.digest_files(list(model.glob("*.safetensors"))) if model else {}
@@ -291,7 +316,7 @@ async def _run(
 
     loop.add_reader(line, asked_to_stop)
     try:
-        server = await open_engine(order, where, frozen.night.id)
+        server = await open_engine(order, where, frozen.night.id, relay.INSIDE)
         try:
             with screen.night_bar(order.quiet) as progress:
                 return await nights.run(
@@ -305,13 +330,14 @@ async def _run(
         loop.remove_reader(line)
 
 
-async def open_engine(order: Order, where: Places, night_id: str) -> Engine:
-    """The engine that was ordered. Raises EngineError."""
+async def open_engine(order: EngineOrder, where: Places, name: str, way: Path) -> Engine:
+    """The engine that was ordered; `name` tells it from others of this user, `way` holds the relay to a server. Raises
+    EngineError."""
     if order.server is not None:
-        return await _ask(order.server, relay.INSIDE)
+        return await _ask(order.server, way)
     if order.model is None:
         return ScriptedEngine(latency_s=0.01)
-    runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{night_id}"
+    runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{name}"
     with screen.waiting("starting the engine", order.quiet) as say:
         return await VllmEngine.start(
             order.model,
@@ -320,6 +346,22 @@ async def open_engine(order: Order, where: Places, night_id: str) -> Engine:
             log_path=_made(where.logs) / "engine.log",
             on_progress=say,
         )
+
+
+@contextlib.asynccontextmanager
+async def engine_by_day(kind: str, model: Path | None, where: Places, quiet: bool) -> AsyncIterator[Engine]:
+    """An engine for a command of the day: no enclosure around it, the same sandbox of its own as at night. Raises
+    EngineError, SandboxError."""
+    process.require_sandbox()
+    name = f"day-{os.getpid()}"
+    with contextlib.ExitStack() as held:
+        user = config.load_user(where.config)
+        server, way = _reached(held, user.engine, where) if kind == "openai" else (None, relay.INSIDE)
+        engine = await open_engine(EngineOrder(quiet=quiet, model=model, server=server), where, name, way)
+        try:
+            yield engine
+        finally:
+            await engine.close()
 
 
 async def _ask(server: Server, way: Path) -> OpenAIEngine:
