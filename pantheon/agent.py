@@ -127,6 +127,7 @@ class _Talk:
         own = {
             **self.values,
             "recent": prompt.recent(self.state.calls),
+            "results": prompt.results(self.state.calls),
             "goals": prompt.goals(self.state.offers),
             "offers": [offer.model_dump() for offer in self.state.offers],
         }

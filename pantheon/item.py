@@ -119,7 +119,8 @@ def open_workspace(shop: Shop, trip: Trip, place: Path) -> Workspace:
         return tuple(results)
 
     ruled = shop.ruled(trip.item)
-    ws = Workspace(place, trip.item.target, ruled.rules, shop.facts, shop.read_base, checker)
+    checks = tuple(gating_checks(shop.config.flows[trip.item.flow], trip.task))
+    ws = Workspace(place, trip.item.target, ruled.rules, shop.facts, shop.read_base, checker, checks)
     return ws
 
 

@@ -20,6 +20,7 @@ from pantheon.records import Offer, ToolCall
 
 BLOCKS = ("system", "user")
 LAST_RESULTS = 3
+RESULT = 3_000  # characters of one result in a prompt: a window of about 100 lines
 
 
 class Template:
@@ -117,6 +118,16 @@ def recent(calls: Sequence[ToolCall]) -> list[str]:
         outcome = f"refused: {call.error}" if call.error else "done"
         lines.append(f"{call.tool} {args} -> {outcome}".replace("  ", " "))
     return lines
+
+
+def results(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    """The last three calls with what they gave, oldest first: `tool`, `args`, and `text`, cut to a size."""
+    found = []
+    for call in [c for c in calls if c.result is not None or c.error][-LAST_RESULTS:]:
+        text = f"refused: {call.error}" if call.error else json.dumps(call.result, ensure_ascii=False, sort_keys=True)
+        cut = text if len(text) <= RESULT else text[: RESULT - 1] + "…"
+        found.append({"tool": call.tool, "args": call.args, "text": cut})
+    return found
 
 
 def goals(offers: Sequence[Offer]) -> list[str]:

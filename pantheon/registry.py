@@ -21,7 +21,7 @@ from pantheon.tools.registry import TOOLS, parse_rules
 from pantheon.tools.tool import Kind, Tool
 
 SHARED = ("agent", "cards", "rules")  # variables of a prompt's system block
-OWN = ("target", "findings", "fetched", "before", "focus", "attempt", "failure", "recent", "goals", "offers")
+OWN = ("target", "findings", "fetched", "before", "focus", "attempt", "failure", "recent", "results", "goals", "offers")
 
 
 @dataclass(frozen=True)
