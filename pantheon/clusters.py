@@ -18,6 +18,7 @@ from rapidfuzz.distance import Indel
 from pantheon.records import Finding, Record, Repair
 
 NEAR = 0.75  # of two sets of rules: twice what they share by what both have (Dice)
+MOST_DETAILS = 16  # names that a kind of rule may come with
 MOST_LEADERS = 64  # sets of rules that found a cluster; further ones join the nearest
 SMALLEST = 5  # files that make a directory a place of its own
 MOST_PLACES = 16  # about how many places one set of rules may fall into
@@ -51,11 +52,12 @@ def group(findings: Mapping[str, Mapping[str, Sequence[Finding]]]) -> tuple[Clus
     every file that breaks something is in exactly one cluster of each flow."""
     found: list[Cluster] = []
     for flow, files in sorted(findings.items()):
+        kinds = kinds_of(files.values())
         alike: dict[tuple[bool, tuple[str, ...]], list[str]] = defaultdict(list)
         for path, broken in files.items():
             if broken:
                 by_hand = all(finding.repair is Repair.REPORT for finding in broken)
-                alike[by_hand, tuple(sorted({finding.rule for finding in broken}))].append(path)
+                alike[by_hand, tuple(sorted({kinds[finding.rule] for finding in broken}))].append(path)
         for by_hand in (False, True):
             sets = {rules: len(paths) for (hand, rules), paths in alike.items() if hand is by_hand}
             joined: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -63,14 +65,34 @@ def group(findings: Mapping[str, Mapping[str, Sequence[Finding]]]) -> tuple[Clus
                 joined[leader] += alike[by_hand, rules]
             for paths in joined.values():
                 for directory, inside in _places(paths):
-                    found.append(_cluster(flow, files, directory, sorted(inside), by_hand))
+                    found.append(_cluster(flow, files, kinds, directory, sorted(inside), by_hand))
     return ordered(found)
 
 
+def kinds_of(broken: Iterable[Sequence[Finding]]) -> dict[str, str]:
+    """Each rule with what it is called here: `missing:title` as it is where such names are few and recur, as fields do;
+    `missing-docstring:load` without the name, which says nothing of other files."""
+    often = Counter(finding.rule for findings in broken for finding in findings)
+    details: dict[str, list[str]] = defaultdict(list)
+    for rule in often:
+        details[rule.partition(":")[0]].append(rule)
+    kinds: dict[str, str] = {}
+    for kind, rules in details.items():
+        times = sum(often[rule] for rule in rules)
+        kept = len(rules) <= MOST_DETAILS and (times >= 2 * len(rules) or times == 1)
+        kinds |= {rule: rule if kept else kind for rule in rules}
+    return kinds
+
+
 def _cluster(
-    flow: str, files: Mapping[str, Sequence[Finding]], directory: str, paths: Sequence[str], by_hand: bool
+    flow: str,
+    files: Mapping[str, Sequence[Finding]],
+    kinds: Mapping[str, str],
+    directory: str,
+    paths: Sequence[str],
+    by_hand: bool,
 ) -> Cluster:
-    often = Counter(rule for path in paths for rule in {finding.rule for finding in files[path]})
+    often = Counter(rule for path in paths for rule in {kinds[finding.rule] for finding in files[path]})
     rules = tuple(sorted(often, key=lambda rule: (-often[rule], rule)))
     examples = tuple(_example(path, files[path][0]) for path in paths[:3])
     return Cluster(

@@ -49,7 +49,8 @@ def test_every_file_that_breaks_something_is_in_exactly_one_cluster_of_each_flow
         assert sorted(inside) == sorted(path for path, each in files.items() if each)
     for cluster in grouped:
         assert cluster.count == len(cluster.paths) > 0
-        assert set(cluster.rules) == {f.rule for path in cluster.paths for f in findings[cluster.flow][path]}
+        kinds = clusters.kinds_of(findings[cluster.flow].values())
+        assert set(cluster.rules) == {kinds[f.rule] for path in cluster.paths for f in findings[cluster.flow][path]}
         assert all(path.startswith(f"{cluster.directory}/" if cluster.directory else "") for path in cluster.paths)
 
 
@@ -71,6 +72,11 @@ def test_near_identical_sets_of_rules_are_one_cluster_and_others_are_not() -> No
         (11, ("missing:tags", "missing:title", "missing:slug")),
         (5, ("mojibake",)),
     ]
+
+
+def test_names_that_say_nothing_of_other_files_are_left_out() -> None:
+    files = {f"lib/{n}.py": broken(f"missing-docstring:f{n}", f"missing-docstring:g{n}") for n in range(9)}
+    assert [(c.count, c.rules) for c in clusters.group({"docstrings": files})] == [(9, ("missing-docstring",))]
 
 
 def test_places_are_directories_with_enough_files_and_the_rest_stays_above() -> None:
