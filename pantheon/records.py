@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pantheon.errors import ConfigError
 
@@ -205,9 +205,7 @@ class Flow(Record):
     rules: str = "frontmatter"
     subject: str = "{target}"
     match: FlowMatch = FlowMatch()
-    nodes: tuple[FlowNode, ...] = Field(alias="node", min_length=1)
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    nodes: tuple[FlowNode, ...] = Field(validation_alias=AliasChoices("node", "nodes"), min_length=1)
 
     @property
     def whole(self) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
 
 from pantheon.errors import ConfigError
 from pantheon.records import Record
@@ -90,7 +91,13 @@ def _known(kind: type[Record], keys: Sequence[str | int]) -> list[str]:
         )
         if found is None:
             return ["see the documentation"]
-    return sorted(field.alias or name for name, field in found.model_fields.items())
+    return sorted(_key(name, field) for name, field in found.model_fields.items())
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    """The key of a field in a file."""
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field.alias or name
 
 
 def _record_in(annotation: Any) -> Any:
