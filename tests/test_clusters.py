@@ -17,9 +17,8 @@ from pantheon.records import Finding, Flow, FlowNode, Item, Repair, Task, TaskSp
 
 WHEN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 RULES = ("missing:title", "missing:tags", "missing:slug", "missing:uuid", "name", "mojibake")
-FLOW = Flow(
-    name="docops", node=(FlowNode(id="c", checks=("links", "body")), FlowNode(id="g", gate=True, inputs=("c",)))
-)
+NODES = (FlowNode(id="c", checks=("links", "body")), FlowNode(id="g", gate=True, inputs=("c",)))
+FLOW = Flow.model_validate({"name": "docops", "nodes": NODES})
 
 
 def broken(*rules: str, repair: Repair = Repair.CERTAIN) -> tuple[Finding, ...]:
