@@ -47,6 +47,7 @@ STEERING_NAMES = (
     "jest.config.*",
     "vitest.config.*",
     "vitest.workspace.*",
+    "ava.config.*",
     "karma.conf.*",
     "playwright.config.*",
     "cypress.config.*",

@@ -136,13 +136,21 @@ def _summary(symbol: Public, shown: str) -> str:
         return f"{shown} has the fields {listed(symbol.fields[:4])}"
     if symbol.kind == "class" and symbol.methods:
         return f"{shown} can {listed([words_of(name) for name in symbol.methods[:3]])}"
-    if symbol.parameters:
-        return f"{shown} takes {listed(symbol.parameters[:4])}"
-    if symbol.parameters is not None:
-        return f"{shown} takes nothing"
-    if symbol.arity is not None:
-        return f"{shown} takes {symbol.arity} argument{'' if symbol.arity == 1 else 's'}"
+    if symbol.parameters is not None or symbol.arity is not None:
+        return f"{shown} takes {_taken(symbol)}"
     return f"{shown} can be awaited" if symbol.coroutine else ""
+
+
+def _taken(symbol: Public) -> str:
+    """A function's parameters in words: by name where they are few and have telling ones."""
+    names = symbol.parameters or ()
+    count = len(names) if symbol.parameters is not None else symbol.arity or 0
+    if count == 0:
+        return "no arguments" if symbol.parameters is not None else "no required arguments"
+    if names and all(re.search(r"[^\W\d_]", name) for name in names):
+        few = names if count <= 4 else names[:2]
+        return listed(few) if count <= 4 else f"{count} arguments, {listed(few)} first"
+    return f"{count} argument{'' if count == 1 else 's'}"
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def _look(raw: bytes) -> Look:
     text = raw[: 64 * 1024].decode("utf-8", "replace")
     indent = re.search(r"^(\t| {2,8})\S", text, re.MULTILINE)
     ends = len(re.findall(r";[ \t]*$", text, re.MULTILINE))
-    bare = len(re.findall(r"^(?:import|export|const|let|return)\b[^\n{(]*[^\s;,{(]$", text, re.MULTILINE))
+    bare = len(re.findall(r"^\s*(?:import|const|let|return|throw)\b.*[\w)\]'\"`]$", text, re.MULTILINE))
     return Look(
         indent=indent[1] if indent else "\t",
         quote='"' if text.count('"') > text.count("'") else "'",
