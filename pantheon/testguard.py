@@ -52,8 +52,8 @@ def findings(edits: Sequence[Edit], named: Collection[str] = ()) -> tuple[str, .
     """Every reason against the change. `named`: the exact paths of tests that the task lets be edited."""
     reasons: list[str] = []
     tests = [edit for edit in edits if is_test(edit.path) or (edit.old_path is not None and is_test(edit.old_path))]
-    fresh = allowed(edits)  # what only adds tests makes none pass that was there
-    known = all(edit.path in named for edit in tests) or all(edit.path in fresh for edit in tests)
+    new = allowed(edits)  # what only adds tests makes none pass that was there
+    known = all(edit.path in named for edit in tests) or all(edit.path in new for edit in tests)
     if edits and len(tests) == len(edits) and not known:
         reasons.append("only tests change: an edit that makes tests pass is no fix")
     for edit in edits:
