@@ -175,7 +175,7 @@ def listening(environ: Mapping[str, str], others: Sequence[str] = ()) -> Iterato
             tcp6=tcp6,
             udp=udp.getsockname()[1],
             abstract=(name.encode().hex(), *abstract),
-            paths=(str(place / "socket"), *others, *paths),
+            paths=tuple(dict.fromkeys((str(place / "socket"), *others, *paths))),
             resolvers=_resolvers(),
         )
 

@@ -324,7 +324,7 @@ class _Relay:
         self._failure: OSError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], socket.socket] = {}
         self._thread = threading.Thread(target=self._live, name="relay", daemon=True)
 
     def start(self) -> None:
@@ -351,27 +351,41 @@ class _Relay:
             self._listens.set()
 
     async def _listen(self) -> None:
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_unix_server(self._met, path=self._path, limit=HEAD_MOST)
-        self._path.chmod(0o600)
-        self._listens.set()
-        await self._ended.wait()
-        server.close()
-        for one in self._open:
-            one.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        """Until told to end. The accepting is our own: asyncio's servers lose a line that comes as they close."""
+        self._loop, self._ended = loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.setblocking(False)
+            listener.bind(str(self._path))
+            self._path.chmod(0o600)
+            listener.listen(CONNECTIONS)
+            loop.add_reader(listener, self._accept, listener)
+            self._listens.set()
+            await ended.wait()
+            loop.remove_reader(listener)
+        left = dict(self._open)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for line in left.values():
+            line.close()
 
-    async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            line, _ = listener.accept()
+        except OSError:  # who came has gone again
+            return
+        line.setblocking(False)
+        task = asyncio.ensure_future(self._met(line))
+        self._open[task] = line
+        task.add_done_callback(self._open.pop)
+
+    async def _met(self, line: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=line, limit=HEAD_MOST)
         try:
             await self._answer(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # one side went away, or we end
-        finally:
-            self._open.discard(task)
             writer.close()
+        except (OSError, asyncio.CancelledError):  # one side went away, or we end
+            writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -27,9 +28,12 @@ from pantheon.server import OpenAIEngine
 
 
 @contextlib.contextmanager
-def through_a_relay(server: openai_server.Server, runtime: Path) -> Iterator[Path]:
+def through_a_relay(server: openai_server.Server) -> Iterator[Path]:
     target = relay.reach(relay.resolve(relay.parse(server.url)))
-    with relay.serving(target, openai_server.MODEL, runtime) as way:
+    with (
+        tempfile.TemporaryDirectory(prefix="pantheon-test-") as short,
+        relay.serving(target, openai_server.MODEL, Path(short)) as way,
+    ):
         yield way / relay.SOCKET
 
 
@@ -75,12 +79,12 @@ REVIEW: dict[str, Any] = {
 
 
 @pytest.fixture(params=["scripted", "openai", pytest.param("vllm", marks=pytest.mark.live)])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "vllm":
         yield request.getfixturevalue("live")
         return
     if request.param == "openai":
-        with asyncio.Runner() as runner, openai_server.running() as server, through_a_relay(server, tmp_path) as way:
+        with asyncio.Runner() as runner, openai_server.running() as server, through_a_relay(server) as way:
             asked = runner.run(connected(server, way))
             yield Bench(asked, runner)
             runner.run(asked.close())
@@ -396,12 +400,12 @@ def test_the_number_type_follows_the_processor(flags: str, dtype: str, tmp_path:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Iterator[openai_server.Server]:
+def theirs() -> Iterator[openai_server.Server]:
     with openai_server.running() as server:
         yield server
 
 
-def ask_theirs(server: openai_server.Server, tmp_path: Path, *, deadline_s: float = 20.0, context: int = 4096) -> Any:
+def ask_theirs(server: openai_server.Server, *, deadline_s: float = 20.0, context: int = 4096) -> Any:
     """(the engine, what one question to the server gave: a Completion or an error)."""
 
     async def once(way: Path) -> Any:
@@ -417,7 +421,7 @@ def ask_theirs(server: openai_server.Server, tmp_path: Path, *, deadline_s: floa
             await engine.close()
             engine._alive = said
 
-    with through_a_relay(server, tmp_path) as way:
+    with through_a_relay(server) as way:
         return asyncio.run(once(way))
 
 
@@ -425,8 +429,8 @@ def said(text: str | None, **more: Any) -> openai_server.Reply:
     return 200, {}, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], **more}).encode()
 
 
-def test_what_is_stored_as_the_prompt_is_what_the_server_got(theirs: openai_server.Server, tmp_path: Path) -> None:
-    engine, done = ask_theirs(theirs, tmp_path)
+def test_what_is_stored_as_the_prompt_is_what_the_server_got(theirs: openai_server.Server) -> None:
+    engine, done = ask_theirs(theirs)
     question = next(one for one in theirs.asked if one.method == "POST")
     prompt = engine.render("You set fields.", "Which status?")
     assert prompt.encode() in question.body
@@ -442,24 +446,20 @@ def test_what_is_stored_as_the_prompt_is_what_the_server_got(theirs: openai_serv
     assert not {"authorization", "cookie", "api-key", "x-api-key"} & {name.lower() for name in question.headers}
 
 
-def test_a_key_in_the_environment_is_not_sent(
-    theirs: openai_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_in_the_environment_is_not_sent(theirs: openai_server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://marker-4711@203.0.113.7:80")
-    ask_theirs(theirs, tmp_path)
+    ask_theirs(theirs)
     assert theirs.asked
     assert "marker-4711" not in repr(theirs.asked)
 
 
-def test_an_answer_that_ignores_the_schema_is_handed_on_for_the_loop_to_judge(
-    theirs: openai_server.Server, tmp_path: Path
-) -> None:
+def test_an_answer_that_ignores_the_schema_is_handed_on_for_the_loop_to_judge(theirs: openai_server.Server) -> None:
     theirs.misbehave = lambda question: said("Sure! The status is done.")
-    _, done = ask_theirs(theirs, tmp_path)
+    _, done = ask_theirs(theirs)
     assert done.text == "Sure! The status is done."
     theirs.misbehave = lambda question: said(None, usage={"prompt_tokens": "many", "completion_tokens": -1})
-    _, done = ask_theirs(theirs, tmp_path)
+    _, done = ask_theirs(theirs)
     assert (done.text, done.prompt_tokens, done.completion_tokens) == ("", 0, 0)
 
 
@@ -482,26 +482,24 @@ def test_an_answer_that_ignores_the_schema_is_handed_on_for_the_loop_to_judge(
     ids=lambda value: str(value[2][:30]) if isinstance(value, tuple) else None,
 )
 def test_a_server_that_misbehaves_costs_one_answer(
-    theirs: openai_server.Server, tmp_path: Path, reply: openai_server.Reply, error: type[EngineError], words: str
+    theirs: openai_server.Server, reply: openai_server.Reply, error: type[EngineError], words: str
 ) -> None:
     theirs.misbehave = lambda question: reply
-    engine, found = ask_theirs(theirs, tmp_path)
+    engine, found = ask_theirs(theirs)
     assert type(found) is error, found
     assert words in str(found)
     assert engine.alive()
 
 
-def test_a_server_that_cuts_a_long_prompt_without_a_word_is_noticed(
-    theirs: openai_server.Server, tmp_path: Path
-) -> None:
+def test_a_server_that_cuts_a_long_prompt_without_a_word_is_noticed(theirs: openai_server.Server) -> None:
     theirs.models = {"data": [{"id": openai_server.MODEL}]}
     theirs.misbehave = lambda question: said("{}", usage={"prompt_tokens": 500, "completion_tokens": 2})
-    engine, found = ask_theirs(theirs, tmp_path, context=512)
+    engine, found = ask_theirs(theirs, context=512)
     assert engine.max_model_len == 512
     assert isinstance(found, ContextOverflow)
 
 
-def test_a_server_that_went_away_is_gone_for_the_whole_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_went_away_is_gone_for_the_whole_night(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pantheon.server.PAUSE_S", 0.01)
 
     async def go(server: openai_server.Server, way: Path, gone: contextlib.ExitStack) -> None:
@@ -516,28 +514,26 @@ def test_a_server_that_went_away_is_gone_for_the_whole_night(tmp_path: Path, mon
 
     with contextlib.ExitStack() as gone:
         server = gone.enter_context(openai_server.running())
-        with through_a_relay(server, tmp_path) as way:
+        with through_a_relay(server) as way:
             asyncio.run(go(server, way, gone))
 
 
-def test_a_server_without_the_model_says_which_it_has(theirs: openai_server.Server, tmp_path: Path) -> None:
+def test_a_server_without_the_model_says_which_it_has(theirs: openai_server.Server) -> None:
     theirs.models = {"data": [{"id": "another"}, {"id": "a-third"}]}
-    with pytest.raises(EngineError, match="it has: a-third, another"), through_a_relay(theirs, tmp_path) as way:
+    with pytest.raises(EngineError, match="it has: a-third, another"), through_a_relay(theirs) as way:
         asyncio.run(connected(theirs, way))
 
 
 @pytest.mark.parametrize("models", [[], {"data": 3}, {"data": [{}]}, {"data": [3]}], ids=str)
-def test_a_list_of_models_in_another_form_is_an_error(
-    theirs: openai_server.Server, tmp_path: Path, models: Any
-) -> None:
+def test_a_list_of_models_in_another_form_is_an_error(theirs: openai_server.Server, models: Any) -> None:
     theirs.models = models
-    with pytest.raises(EngineError, match="list of models"), through_a_relay(theirs, tmp_path) as way:
+    with pytest.raises(EngineError, match="list of models"), through_a_relay(theirs) as way:
         asyncio.run(connected(theirs, way))
 
 
-def test_the_context_is_what_the_server_tells(theirs: openai_server.Server, tmp_path: Path) -> None:
+def test_the_context_is_what_the_server_tells(theirs: openai_server.Server) -> None:
     theirs.models = {"data": [{"id": openai_server.MODEL, "meta": {"n_ctx": 2048}}]}
-    engine, _ = ask_theirs(theirs, tmp_path)
+    engine, _ = ask_theirs(theirs)
     assert engine.max_model_len == 2048
 
 
