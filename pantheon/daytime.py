@@ -198,6 +198,8 @@ def _show_rows(rows: Sequence[Row], more: int, skipped: int) -> None:
             rules = ", ".join(one.rules[:3]) + (f" +{len(one.rules) - 3}" if len(one.rules) > 3 else "")
             flow = "none yet" if not one.flow else f"{one.flow}: a person" if one.by_hand else one.flow
             example = one.examples[0] if one.examples else ""
+            if one.rules == (clusters.REPETITION,):
+                rules = f"{clusters.REPETITION}, as {example}"
             cells = (flow, rules, clusters.place_of(one.paths), *((example,) if wide else ()))
             table.add_row(str(one.count), *(escape(printable(cell)) for cell in cells))
         shown.print(table)
