@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=("vllm", "openai", "scripted"), help="openai: your own server; scripted: a dry run"
     )
     sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    sub.add_argument("--dry-run", action="store_true", help="a whole night without a model, and nothing is written")
+    sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")
     sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
     sub = add("report", report, "the morning report", json=True)
     sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
@@ -99,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("run", run, "one run: its nodes, why it failed, its artifacts", json=True)
     sub.add_argument("run", help="a run's id or its beginning")
     sub.add_argument("artifact", nargs="?", help="NODE/NAME: print this artifact")
+    sub = add("replay", replay, "run a node again from its artifacts, or through another agent", json=True)
+    sub.add_argument("run", nargs="?", help="a run's id or its beginning, or the commit of an item")
+    sub.add_argument("--node", metavar="N", help="only this node")
+    sub.add_argument("--agent", metavar="X@M", help="put the old inputs through this version of the agent")
+    sub.add_argument("--all-of", metavar="NIGHT", help="every run of a night")
+    sub.add_argument("--quiet", "-q", action="store_true", help="no progress")
     sub = add("check", check, "run named checks on a commit, outside any night", json=True)
     sub.add_argument("names", nargs="+", metavar="CHECK")
     sub.add_argument("--rev", default="HEAD", help="the commit to check")
@@ -275,9 +283,10 @@ def run(options: argparse.Namespace, where: Places) -> int:
 
 
 def lint(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import catalog, desk
+    from pantheon import lint as linter
+    from pantheon.git import Repo
 
-    return catalog.lint(desk.here(), options.paths, as_json=options.json)
+    return linter.lint(Repo.discover(Path.cwd()).root, options.paths, as_json=options.json)
 
 
 def agents(options: argparse.Namespace, where: Places) -> int:
@@ -357,6 +366,17 @@ def uninstall(options: argparse.Namespace, where: Places) -> int:
 
 
 def night(options: argparse.Namespace, where: Places) -> int:
+    if options.dry_run:
+        from pantheon import desk, rehearsal
+
+        return rehearsal.dry_run(
+            desk.here(),
+            where,
+            dict(os.environ),
+            budget=options.budget,
+            quiet=options.quiet,
+            as_json=options.json,
+        )
     if not options.now and options.enclosed is None:
         print(LATER)
         return 2
@@ -366,6 +386,21 @@ def night(options: argparse.Namespace, where: Places) -> int:
         return session.enclosed_night(where, options.enclosed)
     environ = dict(os.environ)
     return session.night(Path.cwd(), where, environ, budget=options.budget, engine=options.engine, quiet=options.quiet)
+
+
+def replay(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, rehearsal
+
+    return rehearsal.replay(
+        desk.here(),
+        where,
+        options.run,
+        node=options.node,
+        agent=options.agent,
+        all_of=options.all_of,
+        quiet=options.quiet,
+        as_json=options.json,
+    )
 
 
 def check(options: argparse.Namespace, where: Places) -> int:
