@@ -91,13 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
     sub.add_argument("--markdown", action="store_true", help="print Markdown")
     _add_pr(add)
-    sub = add("accept", accept, "merge a PR with your own git")
-    sub.add_argument("pr", type=int)
-    sub.add_argument("--drop", nargs="+", default=[], metavar="ITEM", help="leave these items out (id or path)")
-    sub = add("reject", reject, "reject a PR or some of its items")
-    sub.add_argument("pr", type=int)
-    sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; all when absent")
-    sub.add_argument("-m", "--message", required=True, metavar="WHY", help="the reason")
     sub = add("run", run, "one run: its nodes, why it failed, its artifacts", json=True)
     sub.add_argument("run", help="a run's id or its beginning")
     sub.add_argument("artifact", nargs="?", help="NODE/NAME: print this artifact")
@@ -114,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_provenance(add)
     sub = add("trust", trust, "read what .pantheon/ can run, and trust it", json=True)
     sub.add_argument("--yes", action="store_true", help="trust it without being asked (read it first)")
+    _add_model(add)
     add("doctor", doctor, "prove that a night can run here", json=True)
     sub = add("demo", demo, "build a small repository and run a real night in it")
     sub.add_argument("directory", nargs="?", help="where (default: ~/pantheon-demo)")
@@ -185,6 +179,27 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
             verb.add_argument("--all", action="store_true", default=argparse.SUPPRESS)
         else:
             verb.add_argument("pr", type=int)
+    sub = add("accept", accept, "merge a PR with your own git")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("--drop", nargs="+", default=[], metavar="ITEM", help="leave these items out (id or path)")
+    sub = add("reject", reject, "reject a PR or some of its items")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; all when absent")
+    sub.add_argument("-m", "--message", required=True, metavar="WHY", help="the reason")
+
+
+def _add_model(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("model", model_list, "the models on this disk: list, use, add", json=True)
+    verbs = sub.add_subparsers(metavar="VERB")
+    verb = verbs.add_parser("list", help="which there are, and which one this repository uses")
+    verb.set_defaults(command=model_list)
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    verb = verbs.add_parser("use", help="name one in this repository's .pantheon/pantheon.toml")
+    verb.add_argument("model", metavar="NAME|PATH")
+    verb.set_defaults(command=model_use)
+    verb = verbs.add_parser("add", help="put one beside the others: a directory, or by day hf:OWNER/NAME[@REVISION]")
+    verb.add_argument("source", metavar="PATH|hf:OWNER/NAME")
+    verb.set_defaults(command=model_add)
 
 
 def _add_provenance(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -445,6 +460,24 @@ def keys_accept(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, notary
 
     return notary.accept(desk.here(), options.fingerprint)
+
+
+def model_list(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import shelf
+
+    return shelf.show(Path.cwd(), where, as_json=options.json)
+
+
+def model_use(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import shelf
+
+    return shelf.use(Path.cwd(), where, options.model)
+
+
+def model_add(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import shelf
+
+    return shelf.add(Path.cwd(), where, options.source, dict(os.environ))
 
 
 def doctor(options: argparse.Namespace, where: Places) -> int:

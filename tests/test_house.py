@@ -28,12 +28,13 @@ RINGS = {
     3: {
         *("ledger", "evidence", "verify"),  # share nothing with what writes
         *("agent", "item", "checks", "trust", "enclosure", "publish", "night", "daemon", "hooks", "survey", "review"),
-        *("registry", "training", "planner"),
+        *("schemas", "registry", "training", "planner"),
         *("recorded", "replay", "shadow", "versions"),  # runs again, and nothing is written
     },
     4: {
         *("cli", "desk", "session", "screen", "notary", "demo", "catalog", "lint", "scaffold", "daytime", "__main__"),
         "rehearsal",
+        "shelf",
     },
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
