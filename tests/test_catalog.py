@@ -22,6 +22,7 @@ OWN = '[agent]\nname = "plan.lines"\nversion = 7\nsummary = "s"\nruntime = {engi
 def root(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = make_repo({"docs/a.md": NOTE})
     monkeypatch.chdir(found)
+    monkeypatch.setenv("COLUMNS", "200")
     return found
 
 
