@@ -89,17 +89,18 @@ def _about(path: str, rules: DocRules) -> bool:
 # --- what lacks a docstring ------------------------------------------------------------------------------------------
 
 
-def undocumented(source: Source, rules: DocRules) -> list[Definition]:
+@lru_cache(maxsize=16)
+def undocumented(source: Source, rules: DocRules) -> tuple[Definition, ...]:
     """What the rules want described and is not, in the order of the text. A name that is defined twice is left out:
     which of the two is meant is not said."""
     if _is_read(source, rules):
-        return []
+        return ()
     counted: dict[str, int] = {}
     for definition in source.definitions:
         if not _is_accessor(definition):
             counted[definition.name] = counted.get(definition.name, 0) + 1
     assigned = _assigned(source)
-    return [
+    return tuple(
         definition
         for definition in source.definitions
         if pysource.doc_of(definition.node) is None
@@ -107,13 +108,13 @@ def undocumented(source: Source, rules: DocRules) -> list[Definition]:
         and definition.name.rpartition(".")[2] not in assigned
         and _is_wanted(definition, source, rules)
         and not _is_shown(definition, rules)
-    ]
+    )
 
 
 def _is_wanted(definition: Definition, source: Source, rules: DocRules) -> bool:
     node = definition.node
     if isinstance(node, ast.Module):
-        names_doc = any(isinstance(n, ast.Name) and n.id == "__doc__" for n in ast.walk(node))
+        names_doc = any(isinstance(n, ast.Name) and n.id == "__doc__" for n in source.nodes)
         return "module" in rules.objects and bool(node.body) and not names_doc
     kind = "class" if isinstance(node, ast.ClassDef) else "method" if pyfacts.is_method(definition) else "function"
     if kind not in rules.objects:
@@ -155,7 +156,7 @@ def _is_read(source: Source, rules: DocRules) -> bool:
     """Whether the source reads docstrings, or hands its functions to a library that does; or is not a person's."""
     if any(_GENERATED.match(line) for line in source.lines[:12]):
         return True
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and node.attr == "__doc__" and isinstance(node.ctx, ast.Load):
             return True
         if isinstance(node, ast.Constant) and node.value == "__doc__":
@@ -176,7 +177,7 @@ def _assigned(source: Source) -> set[str]:
     """The names whose docstring is set by an assignment."""
     return {
         pyfacts.last_name(node.value)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Attribute) and node.attr == "__doc__" and isinstance(node.ctx, ast.Store)
     }
 
@@ -372,7 +373,7 @@ def verify(change: Change, rules: DocRules) -> Iterable[Problem]:
         fresh = pysource.added(before, after)
         wanted = {definition.name: definition for definition in undocumented(before, rules)}
         yield from _problems(change, rules, before, fresh, wanted)
-        if {name for name, _ in fresh} <= wanted.keys() and _again(before, fresh) != change.after:
+        if fresh and {name for name, _ in fresh} <= wanted.keys() and _again(before, fresh) != change.after:
             yield Problem(change.path, 0, "docstrings", "the lines differ from what adding the docstrings gives")
         for definition in undocumented(after, rules):
             if definition.name not in wanted:

@@ -137,6 +137,7 @@ _SHORT = {
     "defs": "definitions",
     "del": "delete",
     "dest": "destination",
+    "dict": "dictionary",
     "dir": "directory",
     "dirs": "directories",
     "dst": "destination",

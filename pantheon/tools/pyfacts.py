@@ -254,7 +254,7 @@ def raisers(source: Source) -> Mapping[str, tuple[str, ...]]:
 def spoken_names(source: Source) -> set[str]:
     """The words that the source uses for things: of its variables and parameters, its docstrings and its comments."""
     found: set[str] = set()
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.arg):
             found.update(english.words(node.arg))
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -15,7 +15,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pantheon.errors import ToolError
 
@@ -55,6 +55,19 @@ class Source:
         return tuple(_definitions(self.tree))
 
     @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def tokens(self) -> tuple[tokenize.TokenInfo, ...]:
+        """Every token of the text. Raises ToolError."""
+        try:
+            return tuple(tokenize.generate_tokens(io.StringIO(self.text, newline="").readline))
+        except (tokenize.TokenError, SyntaxError, RecursionError) as cause:
+            raise ToolError("cannot read", "the source", f"cannot be split into tokens: {cause}") from cause
+
+    @cached_property
     def quotes(self) -> str:
         """The quotes that its docstrings are written with."""
         documented = [d.node.body[0] for d in self.definitions if doc_of(d.node) is not None]
@@ -72,6 +85,7 @@ class Definition:
     parents: tuple[Described, ...] = ()
 
 
+@lru_cache(maxsize=8)
 def parse(raw: bytes) -> Source:
     """Read a source. Raises ToolError with the reason why it cannot be edited."""
     if len(raw) > MAX_BYTES:
@@ -187,22 +201,14 @@ def _compare_tokens(before: Source, after: Source, fresh: dict[int, str]) -> Non
         if id(definition.node) in fresh:
             first = definition.node.body[0]
             places.add((first.lineno, first.col_offset))
-    old = [(t.type, t.string) for t in tokens(before) if t.type not in _LAYOUT]
+    old = [(t.type, t.string) for t in before.tokens if t.type not in _LAYOUT]
     new = [
         (t.type, t.string.rstrip("\r") if t.type == tokenize.COMMENT else t.string)
-        for t in tokens(after)
+        for t in after.tokens
         if t.type not in _LAYOUT and not (t.type == tokenize.STRING and t.start in places)
     ]
     if [(kind, text.rstrip("\r") if kind == tokenize.COMMENT else text) for kind, text in old] != new:
         raise _differs()
-
-
-def tokens(source: Source) -> list[tokenize.TokenInfo]:
-    """Every token of the text. Raises ToolError."""
-    try:
-        return list(tokenize.generate_tokens(io.StringIO(source.text, newline="").readline))
-    except (tokenize.TokenError, SyntaxError, RecursionError) as cause:
-        raise ToolError("cannot read", "the source", f"cannot be split into tokens: {cause}") from cause
 
 
 # --- editing ---------------------------------------------------------------------------------------------------------
@@ -266,7 +272,7 @@ def _module_place(lines: Sequence[str]) -> int:
 
 def _put(source: Source, lines: list[str], definition: Definition, text: str) -> None:
     """Put a class's or function's docstring behind its header."""
-    stream = tokens(source)
+    stream = source.tokens
     colon = _colon(stream, definition)
     following = [token for token in stream[colon + 1 : colon + 3] if token.type != tokenize.COMMENT]
     row = stream[colon].start[0]
