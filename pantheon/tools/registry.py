@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 from pantheon.errors import ConfigError
 from pantheon.records import Record
-from pantheon.tools import codegen, docstrings, edits, files, match, notes, pattern, peers, specs, stubs
+from pantheon.tools import codegen, docstrings, edits, files, headers, match, notes, pattern, peers, specs, stubs
 from pantheon.tools.tool import Kind, Tool
 
 DEFAULT_KIND = "frontmatter"  # of a rules file that names none
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
-    for module in (files, edits, notes, match, peers, pattern, codegen, stubs, docstrings)
+    for module in (files, edits, notes, match, peers, pattern, codegen, stubs, docstrings, headers)
     for tool in module.TOOLS
 }
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (notes.KIND, pattern.KIND, specs.KIND, stubs.KIND, docstrings.KIND)
+    kind.name: kind for kind in (notes.KIND, pattern.KIND, specs.KIND, stubs.KIND, docstrings.KIND, headers.KIND)
 }
 
 
