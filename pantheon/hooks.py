@@ -29,6 +29,7 @@ from pantheon.signing import ALLOWED_SIGNERS, REVOKED_KEYS
 
 DIRECTORY = ".pantheon"  # in the worktree
 STATE = "pantheon"  # in the common git dir
+SETTINGS = "pantheon.toml"
 JOURNAL = "init.json"
 DOORBELL = "doorbell"
 CHAINED = ".pantheon-chained"
@@ -270,11 +271,12 @@ def plan_init(repo: Repo, templates: Path, command: str, files: Mapping[str, byt
 
 
 def _template_files(templates: Path) -> dict[str, bytes]:
-    top = templates / "pantheon"
-    found = {path.relative_to(top).as_posix(): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
-    if not found:
-        raise PantheonError("cannot initialise", str(top), "the templates are missing", "./install.sh")
-    return {name: data for name, data in found.items() if "__pycache__" not in name}
+    """The settings alone: what else is packaged is in force without a copy, and stays so when Pantheon is upgraded."""
+    place = templates / "pantheon" / SETTINGS
+    try:
+        return {SETTINGS: place.read_bytes()}
+    except OSError as error:
+        raise PantheonError("cannot initialise", str(place), "the templates are missing", "./install.sh") from error
 
 
 def _stubs(templates: Path) -> dict[str, bytes]:

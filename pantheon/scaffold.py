@@ -46,7 +46,12 @@ def new(
 
 
 def _agent(repo: Repo, name: str) -> list[str]:
+    """A first agent with its prompt; of a packaged one a copy, to be changed."""
     _must_be(name, _NAME, "agent")
+    packaged = config.load(lambda _: None, ())
+    if name in packaged.agents:
+        prompt = packaged.agents[name].prompt
+        return _write(repo, _copies([f"agents/{name}.toml", *([f"prompts/{prompt}"] if prompt else [])]))
     return _write(
         repo,
         {
@@ -56,13 +61,23 @@ def _agent(repo: Repo, name: str) -> list[str]:
     )
 
 
+def _copies(names: Sequence[str]) -> dict[str, bytes]:
+    """Packaged files as they are, by the paths at which they override the packaged ones."""
+    return {f"{config.DIRECTORY}/{name}": (config.packaged() / name).read_bytes() for name in names}
+
+
 def _flow(repo: Repo, name: str, agent: str | None) -> list[str]:
+    """A first flow with its rules; of a packaged one a copy, to be changed."""
     _must_be(name, _NAME, "flow")
+    packaged = config.load(lambda _: None, ())
+    if name in packaged.flows and agent is None:
+        one = packaged.flows[name]
+        return _write(repo, _copies([f"flows/{name}.toml", *([f"rules/{one.rules}.toml"] if one.whole else [])]))
     if agent is None:
         why = "a flow needs an agent to do the work"
         raise ConfigError("cannot make the flow", name, why, hint=f"git pantheon new flow {name} --agent AGENT")
     known = {path.stem for path in (repo.root / config.DIRECTORY / "agents").glob("*.toml")}
-    known |= set(config.load(lambda _: None, ()).agents)
+    known |= set(packaged.agents)
     if agent not in known:
         hint = f"git pantheon new agent {agent}"
         raise ConfigError("cannot make the flow", name, f"there is no agent {agent!r}", hint=hint)

@@ -144,6 +144,16 @@ def test_what_new_writes_passes_lint_and_makes_items(root: Path, capsys: pytest.
     assert "one_spelling" in said(capsys, "tools")
 
 
+def test_new_with_a_packaged_name_copies_it_to_be_changed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "new", "agent", "doc.frontmatter")
+    said(capsys, "new", "flow", "docops")
+    for name in ("agents/doc.frontmatter.toml", "prompts/doc.frontmatter.j2", "flows/docops.toml"):
+        assert (root / ".pantheon" / name).read_bytes() == (config.packaged() / name).read_bytes()
+    assert (root / ".pantheon/rules/frontmatter.toml").is_file()
+    commit(root)
+    assert {r["agent"]: r["why"] for r in data(capsys, "agents")}["doc.frontmatter@1"] == "packaged, with a copy here"
+
+
 def test_new_overwrites_nothing_and_leaves_nothing_half_done(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_files(root, {".pantheon/prompts/doc.kind.j2": "mine"})
     assert "it is there already" in said(capsys, "new", "agent", "doc.kind", code=1)
