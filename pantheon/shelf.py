@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import tomlkit
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -212,7 +211,7 @@ def use(start: Path, where: Places, name: str) -> int:
     """Name a model in the working tree's pantheon.toml, with everything else in it as it was."""
     repo = Repo.discover(start)
     given = Path(name).expanduser()
-    value = str((start / given).resolve()) if "/" in name else name
+    value = str((start / given).resolve()) if "/" in name and not name.startswith(HUB) else name
     found = find_model(value, where.models)
     checked = inspect(found)
     if not checked.template:
@@ -393,10 +392,11 @@ def _download(partial: Path, repository: str, revision: str, environ: Mapping[st
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         errors: Any = importlib.import_module("huggingface_hub.errors")
+        utils: Any = importlib.import_module("huggingface_hub.utils")
     except ImportError as error:
         raise EngineError("", "", "huggingface_hub, a part of the engine, is not installed", INSTALL) from error
     endpoint = environ.get("HF_ENDPOINT") or None
-    hub.utils.disable_progress_bars()
+    utils.disable_progress_bars()
     try:
         api = hub.HfApi(endpoint=endpoint, token=False)
         info = api.model_info(repository, revision=revision, files_metadata=True, timeout=HUB_S)
@@ -413,7 +413,7 @@ def _download(partial: Path, repository: str, revision: str, environ: Mapping[st
                 if got != partial / name or got.is_symlink() or got.stat().st_size != size:
                     raise _unusable(partial, f"{name} did not come as the hub announced it")
                 advance(size)
-    except (errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "look at the name and the network; git pantheon model add PATH takes a directory"
         raise EngineError(
