@@ -89,7 +89,7 @@ def show(start: Path, where: Places, *, as_json: bool) -> int:
         return screen.print_json({**found, "engine": kind})
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "model", "size", "parameters", "type", "context", "chat", "from"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold", no_wrap=name not in ("model", "from"))
     for one in models:
         row = (
             _size(one.bytes),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai_server
 import pytest
 from conftest import TASK, MakeRepo, git
 
+from pantheon import engine as engines
 from pantheon import night as nights
+from pantheon import process
 from pantheon.git import Repo
 from pantheon.prompt import read_record
 
@@ -155,3 +160,54 @@ def test_a_server_that_dies_ends_the_night_which_resumes_with_the_same_model(mak
     report = nights.load_report(Repo.discover(root))
     assert report.ended == "finished"
     assert [run.outcome for run in report.runs] == ["accepted"] * 2
+
+
+# --- a real one ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def somebodys_vllm(model_dir: Path, tmp_path: Path) -> Iterator[str]:
+    """A vLLM that we do not start, on a loopback port, as somebody would start it by hand; its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cpu = engines._on_cpu()
+    argv = engines._server_argv(cpu, eager=True)
+    argv[argv.index("--model") + 1] = str(model_dir)
+    argv[argv.index("--served-model-name") + 1] = "somebodys"
+    at = argv.index("--uds")
+    argv[at : at + 2] = ["--host", "127.0.0.1", "--port", str(port)]
+    cache = str(engines.CACHE_INSIDE)
+    own = {name: value.replace(cache, str(tmp_path / "cache")) for name, value in engines._server_env(cpu).items()}
+    child = process.start(argv, stdout_path=tmp_path / "vllm.log", env={**process.base_env(), **own})
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        deadline = time.monotonic() + 600
+        while True:
+            assert child.alive(), (tmp_path / "vllm.log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            try:
+                httpx.get(f"{url}/models", timeout=5, trust_env=False).raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(1)
+        yield url
+    finally:
+        child.stop()
+
+
+@pytest.mark.live
+def test_a_whole_night_with_a_real_server_that_is_not_ours(somebodys_vllm: str, make_repo: MakeRepo) -> None:
+    root = make_repo(NOTES)
+    chosen(root)
+    name_server(somebodys_vllm, "somebodys")
+    doctor = json.loads(typed(root, "doctor", "--json"))["model"]
+    assert doctor["detail"].endswith("answers, 8192 tokens of context")
+    typed(root, "night", "--now", "--budget", "10m", "--quiet")
+    report = nights.load_report(Repo.discover(root))
+    assert (report.night.engine, report.night.model, report.ended) == ("openai", "somebodys", "finished")
+    assert len(report.runs) == 2
+    assert sum(run.completion_tokens for run in report.runs) > 0
+    failed = [f"{run.node}: {run.reason}" for run in report.runs if run.outcome == "failed"]
+    assert not [why for why in failed if "review" not in why], failed  # a small model is a weak judge, and nothing else
+    typed(root, "verify", "--all")
