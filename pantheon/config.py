@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pantheon import tomlfile
 from pantheon.errors import ConfigError
-from pantheon.records import Agent, Check, Flow, Record, seconds
+from pantheon.records import Agent, Check, Flow, Glob, Record, seconds
 
 DIRECTORY = ".pantheon"
 TOOLS = "tools/"  # below it: a repository's own tools, declarations and programs
@@ -27,7 +27,7 @@ Reader = Callable[[str], bytes | None]
 class TaskSettings(Record):
     """Where task files live and which statuses the night takes."""
 
-    paths: tuple[str, ...] = ("docs/tasks/**/*.md", "tasks/**/*.md")
+    paths: tuple[Glob, ...] = ("docs/tasks/**/*.md", "tasks/**/*.md")
     ready: tuple[str, ...] = ("ready", "todo")
 
 
@@ -36,7 +36,7 @@ class NightSettings(Record):
     window: int = Field(default=0, ge=0, le=4096)  # runs in flight; 0: what the engine suggests
     max_items_per_pr: int = Field(default=25, ge=1, le=1000)
     max_open_prs: int = Field(default=20, ge=1, le=10_000)
-    protected: tuple[str, ...] = ()
+    protected: tuple[Glob, ...] = ()
 
 
 class EngineSettings(Record):
@@ -53,7 +53,7 @@ class AcceptSettings(Record):
 class PushSettings(Record):
     """Branches (gitignore patterns) that are not pushed with work of the bot that nobody accepted."""
 
-    protected: tuple[str, ...] = ("main", "master", "trunk", "develop", "release/**")
+    protected: tuple[Glob, ...] = ("main", "master", "trunk", "develop", "release/**")
 
 
 class UserLimits(Record):

@@ -18,7 +18,7 @@ from slugify import slugify
 from pantheon import clusters, frontmatter, tasks
 from pantheon.clusters import Cluster
 from pantheon.errors import TaskError
-from pantheon.names import name_fault
+from pantheon.names import name_fault, pattern_fault
 from pantheon.plan import printable
 from pantheon.records import Flow, Item, Record, Task, TaskSpec
 
@@ -62,8 +62,7 @@ def literal(path: str) -> str:
 
 def _fits(pattern: str) -> bool:
     """Whether a task's scope takes the pattern."""
-    stars = all(part == "**" or part.count("*") <= tasks.MAX_STARS for part in pattern.split("/"))
-    return stars and len(pattern) <= tasks.MAX_PATTERN and pattern[1:2] != ":"
+    return not pattern_fault(pattern)
 
 
 def exact(paths: Collection[str], others: Collection[str], *, patterns: bool = True) -> Scope:

@@ -1,15 +1,19 @@
 """Which names a tree of ours may hold.
 
-Owns the one rule for new path components: what git, HFS+, NTFS or a terminal would read as something else is refused.
-Pure text in, reason out; it never touches a disk or a repository.
+Owns the one rule for new path components: what git, HFS+, NTFS or a terminal would read as something else is refused;
+and the one for patterns that choose paths. Pure text in, reason out; it never touches a disk or a repository.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
+
+import pathspec
 
 MAX_NAME_BYTES = 255
+MAX_PATTERN, MAX_STARS = 200, 3  # the time to match grows with the length of a path to the power of stars
 _JOINERS = frozenset("\u200c\u200d")  # used inside emoji and several scripts; harmless unless they hide `.git`
 _GIT_SHORT = re.compile(r"git~\d+", re.ASCII)
 _SHORT = re.compile(r"[^.]{1,6}~\d{1,6}(\.[^.]{0,3})?", re.ASCII)
@@ -60,3 +64,28 @@ def fold_name(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def pattern_fault(pattern: str) -> str:
+    """Why `pattern` may not choose paths (a gitignore pattern relative to the repository); "" when it may."""
+    if not pattern.strip():
+        return "is empty"
+    if len(pattern) > MAX_PATTERN:
+        return f"is longer than {MAX_PATTERN} characters"
+    parts = pattern.split("/")
+    if parts.count("**") > MAX_STARS or any(part != "**" and part.count("*") > MAX_STARS for part in parts):
+        return f"has more than {MAX_STARS} stars in one name, or ** more often: matching it could take hours"
+    if pattern.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:", pattern):
+        return "leaves the repository: give a pattern relative to its root, such as docs/**/*.md"
+    if ".." in parts:
+        return "leaves the repository through '..'"
+    if any(ord(c) < 32 for c in pattern):
+        return "holds control characters"
+    if "[" in pattern:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of a set that Python may read in another way one day
+                pathspec.GitIgnoreSpec.from_lines([pattern])
+        except (re.error, ValueError, Warning) as error:
+            return f"is no pattern: {error}"
+    return ""

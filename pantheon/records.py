@@ -16,8 +16,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pantheon.errors import ConfigError
+from pantheon.names import pattern_fault
 
 SCHEMA_VERSION = 1
+
+
+def _glob(pattern: str) -> str:
+    fault = pattern_fault(pattern.removeprefix("!"))
+    if fault:
+        raise ValueError(f"{pattern[:80]!r} {fault}")
+    return pattern
+
+
+Glob = Annotated[str, AfterValidator(_glob)]  # a gitignore pattern that chooses paths
 
 
 class Record(BaseModel):
@@ -142,7 +153,7 @@ class AgentLimits(Record):
 class FlowMatch(Record):
     """Which tasks and files a flow, or an agent among several, is for. Empty: all."""
 
-    paths: tuple[str, ...] = ()
+    paths: tuple[Glob, ...] = ()
     labels: tuple[str, ...] = ()
 
 

@@ -16,14 +16,13 @@ from slugify import slugify
 
 from pantheon import frontmatter
 from pantheon.errors import TaskError
-from pantheon.names import name_fault
+from pantheon.names import MAX_PATTERN, name_fault, pattern_fault
 from pantheon.records import Task, TaskSpec
 
 _UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{3,63}\Z")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,99}\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_VALUE = 500  # characters of a title, an id or a status
-MAX_PATTERN, MAX_STARS = 200, 3  # of a scope; the time to match grows with the length of a path to the power of stars
 PRIORITIES = ("P0", "P1", "P2", "P3", "P4")
 
 
@@ -92,7 +91,7 @@ def _spec(doc: frontmatter.Document) -> TaskSpec:
             why = f"unknown key {keys[-1]!r} in the pantheon block; known: {', '.join(TaskSpec.model_fields)}"
         raise TaskError("cannot use the task", doc.path, why, _inner_line(doc, field, keys)) from error
     for pattern in (*spec.scope, *spec.exclude):
-        problem = _bad_pattern(pattern)
+        problem = pattern_fault(pattern)
         if problem:
             why = f"scope {pattern[:MAX_PATTERN]!r} {problem}"
             raise TaskError("cannot use the task", doc.path, why, _inner_line(doc, field, ["scope"]))
@@ -110,23 +109,6 @@ def _inner_line(doc: frontmatter.Document, field: frontmatter.Field, keys: Seque
             ):
                 return doc.raw.count(b"\n", 0, field.start) + offset + 1
     return field.line
-
-
-def _bad_pattern(pattern: str) -> str:
-    if not pattern.strip():
-        return "is empty"
-    if len(pattern) > MAX_PATTERN:
-        return f"is longer than {MAX_PATTERN} characters"
-    parts = pattern.split("/")
-    if parts.count("**") > MAX_STARS or any(part != "**" and part.count("*") > MAX_STARS for part in parts):
-        return f"has more than {MAX_STARS} stars in one name, or ** more often: matching it could take hours"
-    if pattern.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:", pattern):
-        return "leaves the repository: give a pattern relative to its root, such as docs/**/*.md"
-    if ".." in pattern.split("/"):
-        return "leaves the repository through '..'"
-    if any(ord(c) < 32 for c in pattern):
-        return "holds control characters"
-    return ""
 
 
 def select(paths: Iterable[str], scope: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:

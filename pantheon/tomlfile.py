@@ -118,8 +118,11 @@ def line_of(text: str, place: Sequence[str | int]) -> int:
     tables, last = _tables(lines), 0
     start, end = 0, next((n for n, line in enumerate(lines) if _HEADER.match(line)), len(lines))
     name: list[str] = []
+    in_table = False
     for part in place:
         if isinstance(part, int):
+            if not in_table:  # of a list within a line
+                continue
             at = [span for key, span in tables if key == name]
             if part < len(at):
                 start, end = at[part]
@@ -129,10 +132,12 @@ def line_of(text: str, place: Sequence[str | int]) -> int:
         inside = [span for key, span in tables if key == deeper]
         if inside or any(key[: len(deeper)] == deeper for key, _ in tables):
             name.append(part)
+            in_table = True
             if inside:
                 start, end = inside[0]
                 last = start
             continue
+        in_table = False
         found = _key_line(lines, part, start, end)
         if not found:
             break

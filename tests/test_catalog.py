@@ -206,6 +206,8 @@ pantheon:
         ("depends_on: []", 'depends_on: ["x"]', 9, "it depends on 'x'"),
         ('title: "T"', 'title: "T', 0, ""),
         ('scope: ["docs/*.md"]', 'scope: ["../*.md"]', 8, "leaves the repository"),
+        ('scope: ["docs/*.md"]', 'scope: ["docs/[z-a].md"]', 8, "is no pattern"),
+        ('scope: ["docs/*.md"]', 'scope: ["docs/[[]a"]', 8, ""),
     ],
 )
 def test_lint_names_a_task_s_mistake_with_its_line(

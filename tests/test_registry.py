@@ -77,6 +77,8 @@ def test_what_is_packaged_and_a_whole_set_of_one_s_own_fit() -> None:
         ("flows/f.toml", 'inputs = ["checks"]', 'inputs = ["checks"]\nwhen = "work.opne"', 15, "it has: choose"),
         ("flows/f.toml", 'flow = "peers"', 'checks = ["links"]', 0, "2 peer reviewers must agree"),
         ("rules/f.toml", '"pattern"', '"patern"', 1, "no such kind: 'patern'; known: "),
+        ("rules/f.toml", '"pattern"', '"pattern"\nfiles = ["docs/[z-a].md"]', 2, "is no pattern: bad character range"),
+        ("flows/f.toml", 'rules = "f"', 'rules = "f"\nmatch = {paths = ["../**"]}', 4, "leaves the repository"),
         ("rules/f.toml", 'insert = "A"', 'insert = "B"', 2, "would not satisfy"),
     ],
 )

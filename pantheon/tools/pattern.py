@@ -20,16 +20,16 @@ Owns the parsing of such a file, its findings, and the tools that repair them. L
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
 import pathspec
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from pantheon import tomlfile
 from pantheon.errors import ConfigError, ToolError
-from pantheon.records import Finding, Offer, Record, Repair
+from pantheon.records import Finding, Glob, Offer, Record, Repair
 from pantheon.tools.tool import Change, Kind, Nothing, Problem, Tool, Tree
 from pantheon.tools.workspace import Workspace
 
@@ -69,27 +69,22 @@ class LineRules(Record):
     """A rules file of the kind `pattern`."""
 
     kind: Literal["pattern"]
-    files: tuple[str, ...] = ("**",)
+    files: tuple[Glob, ...] = ("**",)
     rule: tuple[LineRule, ...] = Field(min_length=1)
 
 
 def parse(raw: bytes, path: str) -> LineRules:
     """Read a rules file of this kind. Raises ConfigError with the line of what is wrong."""
     what = "cannot use the rules"
-    text = raw.decode()
-    try:
-        rules = LineRules.model_validate(tomllib.loads(text))
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(what, path, f"{where}: {first['msg']}", _line_of(text, first["loc"])) from cause
+    text, values = tomlfile.read(raw, path, what)
+    rules = tomlfile.validated(LineRules, values, text, path, what=what)
     for number, rule in enumerate(rules.rule):
         why = _contradiction(rule)
         if why:
-            raise ConfigError(what, path, f"rule {rule.name}: {why}", _line_of(text, ("rule", number)))
+            raise ConfigError(what, path, f"rule {rule.name}: {why}", tomlfile.line_of(text, ("rule", number)))
     names = [rule.name for rule in rules.rule]
     if len(set(names)) < len(names):
-        raise ConfigError(what, path, "two rules have the same name", _line_of(text, ("rule", 1)))
+        raise ConfigError(what, path, "two rules have the same name", tomlfile.line_of(text, ("rule", 1)))
     return rules
 
 
@@ -115,21 +110,6 @@ def _contradiction(rule: LineRule) -> str:
     if rule.replace is not None and ("\n" in rule.replace or compiled.fullmatch(rule.replace)):
         return f"what replaces it matches {pattern!r} again"
     return ""
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> int:
-    """The line of the rule that a location names, else of the key."""
-    lines = text.splitlines()
-    number = next((part for part in location if isinstance(part, int)), None)
-    start = 0
-    if number is not None:
-        heads = [n for n, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
-        start = heads[number] if number < len(heads) else 0
-    keys = [part for part in location if isinstance(part, str)]
-    for n in range(start, len(lines)):
-        if keys and re.match(rf"\s*{re.escape(keys[-1])}\s*=", lines[n]):
-            return n + 1
-    return start
 
 
 @lru_cache(maxsize=256)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 
+from pantheon import tomlfile
 from pantheon.errors import ConfigError
 from pantheon.records import Record
 from pantheon.tools import codegen, docstrings, edits, files, headers, match, notes, pattern, peers, specs, stubs
 from pantheon.tools.tool import Kind, Tool
 
+WHAT = "cannot use the rules"
 DEFAULT_KIND = "frontmatter"  # of a rules file that names none
 
 TOOLS: Mapping[str, Tool] = {
@@ -25,20 +25,10 @@ KINDS: Mapping[str, Kind] = {
 
 def parse_rules(raw: bytes, path: str) -> tuple[Kind, Record]:
     """A rules file and its kind. Raises ConfigError with the line of what is wrong."""
-    kind = KINDS.get(kind_of(raw, path))
+    text, values = tomlfile.read(raw, path, WHAT)
+    name = values.get("kind", DEFAULT_KIND)
+    kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        line = next((n for n, text in enumerate(raw.splitlines(), 1) if re.match(rb"\s*kind\s*=", text)), 0)
-        raise ConfigError(
-            "cannot use the rules", path, f"no such kind: {kind_of(raw, path)!r}; known: {', '.join(KINDS)}", line
-        )
+        why = f"no such kind: {name!r}; known: {', '.join(KINDS)}"
+        raise ConfigError(WHAT, path, why, tomlfile.line_of(text, ("kind",)))
     return kind, kind.parse(raw, path)
-
-
-def kind_of(raw: bytes, path: str) -> str:
-    """The kind that a rules file names. Raises ConfigError for what is not TOML."""
-    try:
-        found = tomllib.loads(raw.decode()).get("kind", DEFAULT_KIND)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        at = re.search(r"at line (\d+)", str(error))
-        raise ConfigError("cannot use the rules", path, f"not TOML: {error}", int(at[1]) if at else 0) from error
-    return found if isinstance(found, str) else repr(found)

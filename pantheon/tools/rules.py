@@ -7,13 +7,13 @@ Owns the shape of `.pantheon/rules/frontmatter.toml` and the ids of findings (`m
 from __future__ import annotations
 
 import re
-import tomllib
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from pantheon import tomlfile
 from pantheon.errors import ConfigError, InputError
 from pantheon.frontmatter import MAX_FILE, Document, Value, parse
 from pantheon.frontmatter import Field as NoteField
@@ -97,24 +97,16 @@ class Rules(Record):
 def parse_rules(raw: bytes, path: str = RULES_PATH) -> Rules:
     """Read a rules file. Raises ConfigError with the line of what is wrong."""
     what = "cannot use the rules"
-    try:
-        text = raw.decode("utf-8")
-        rules = Rules.model_validate(tomllib.loads(text))
-    except UnicodeDecodeError as cause:
-        raise ConfigError(what, path, f"not UTF-8 at byte {cause.start}") from cause
-    except tomllib.TOMLDecodeError as cause:
-        at = re.search(r"at line (\d+)", str(cause))
-        raise ConfigError(what, path, f"not TOML: {cause}", int(at[1]) if at else 0) from cause
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(what, path, f"{where}: {first['msg']}", _line_of(text, first["loc"])) from cause
+    text, values = tomlfile.read(raw, path, what)
+    rules = tomlfile.validated(Rules, values, text, path, what=what)
     for name, rule in rules.field.items():
         why, key = _contradiction(rule)
         if why:
-            raise ConfigError(what, path, f"field.{name}: {why}", _line_of(text, ("field", name, key)))
+            raise ConfigError(what, path, f"field.{name}: {why}", tomlfile.line_of(text, ("field", name, key)))
     if not _compiles(rules.name.pattern):
-        raise ConfigError(what, path, "name.pattern: not a regular expression", _line_of(text, ("name", "pattern")))
+        raise ConfigError(
+            what, path, "name.pattern: not a regular expression", tomlfile.line_of(text, ("name", "pattern"))
+        )
     return rules
 
 
@@ -141,24 +133,6 @@ def _compiles(pattern: str) -> bool:
     except re.error:
         return False
     return True
-
-
-def _line_of(text: str, location: tuple[Any, ...]) -> int:
-    """The line in a TOML file of a table or key: the last part of `location` that is found below the part before it."""
-    lines = text.splitlines()
-    keys = [str(part) for part in location if isinstance(part, str)]
-    found, start = 0, 0
-    for depth in range(len(keys), 0, -1):
-        header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(re.escape, keys[:depth])) + r"\s*\]")
-        start = next((n + 1 for n, line in enumerate(lines) if header.match(line)), 0)
-        if start:
-            keys = keys[depth:]
-            break
-    found = start
-    for key in keys:
-        entry = re.compile(rf"\s*{re.escape(key)}\s*=")
-        found = next((n + 1 for n in range(start, len(lines)) if entry.match(lines[n])), found)
-    return found
 
 
 # --- findings --------------------------------------------------------------------------------------------------------

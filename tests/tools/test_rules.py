@@ -88,7 +88,7 @@ def test_dates(value: str, right: bool) -> None:
         ("order = [\n", 0, "not TOML"),
         ("[name]\npattern = '('\n", 2, "regular expression"),
         ("[field.a]\ntype = 'text'\n", 2, "field.a.type"),
-        ("[field.a]\nrequired = true\ncolour = 'red'\n", 3, "Extra inputs"),
+        ("[field.a]\nrequired = true\ncolour = 'red'\n", 3, "unknown key 'colour'"),
         ("[field.a]\nfrom = ['default']\n", 2, "needs a default"),
         ("[field.a]\nenum = ['x']\naliases = {y = 'z'}\n", 3, "alias"),
         ("[field.a]\nenum = ['x']\ndefault = 'y'\n", 3, "default is not an allowed value"),
