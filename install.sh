@@ -144,6 +144,8 @@ install_package() {
     step "git-pantheon from $here" pip install --no-deps --no-build-isolation -e "$here"
     printf '%s\n' "$id" >"$venv/.pantheon-package"
   fi
+  # Each check of a night is a fresh Python that reads our sources from a read-only mount and cannot keep its bytecode.
+  PYTHONDONTWRITEBYTECODE='' "$venv/bin/python" -m compileall -q "$here/pantheon" >>"$log" 2>&1 || true
   if [[ -e $bin/git-pantheon && ! -L $bin/git-pantheon ]]; then
     fail "link $bin/git-pantheon" "a file of that name is there and is not ours" \
       "mv $(quote "$bin/git-pantheon") ~/git-pantheon.old"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 
 from pantheon import engine as engines
@@ -34,6 +35,9 @@ pantheon:
   scope: ["docs/*.md"]
 ---
 """
+
+hypothesis.settings.register_profile("sealed", deadline=None)  # tests count, they do not measure: a machine may be busy
+hypothesis.settings.load_profile("sealed")
 
 # Read before any test seals the environment.
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
