@@ -160,9 +160,9 @@ def _left_alone(raw: bytes, rules: HeaderRules) -> bool:
     """Whether nobody wrote the file, or there is nothing in it."""
     if not raw.removeprefix(_BOM).strip():
         return not rules.empty
-    head = _head(raw)
     marks = tuple(mark.casefold() for mark in rules.generated)
-    return any(len(line) > LONG or any(mark in line.casefold() for mark in marks) for line in head)
+    made = any(mark in line.casefold() for line in _opening(raw) for mark in marks)
+    return made or any(len(line) > LONG for line in _head(raw))
 
 
 # --- the header that is there ----------------------------------------------------------------------------------------
