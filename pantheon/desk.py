@@ -22,6 +22,7 @@ from pantheon.git import Repo, Signer
 from pantheon.places import Places
 from pantheon.records import NodeState, Outcome, PullState
 from pantheon.survey import Survey, read_config, survey
+from pantheon.tools import command
 
 REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
 
@@ -292,6 +293,9 @@ def trust(repo: Repo, where: Places, *, yes: bool, as_json: bool) -> int:
     for check in settings.checks.values():
         sees = f"  (sees {', '.join(check.needs)} of your working tree)" if check.needs else ""
         print(f"  {plans.printable(check.name):14} {plans.printable(shlex.join(check.run) + sees)}")
+    for name in sorted(name for name in settings.tools if name.endswith(".toml")):
+        tool, _ = command.declaration(settings.tools[name], settings.sources[f"{config.TOOLS}{name}"])
+        print(f"  {plans.printable(tool.name):14} {plans.printable(shlex.join(tool.run))}  (a tool of agents)")
     print(f"with the model {plans.printable(settings.settings.engine.model)}")
     for said in settings.ignored:
         print(f"note: {plans.printable(said)}")
