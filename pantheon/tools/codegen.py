@@ -74,7 +74,6 @@ class Asked(Record):
     about: str
     examples: tuple[str, ...]
     beside: tuple[str, ...]
-    imports: tuple[str, ...]
 
 
 class Written(Record):
@@ -151,7 +150,6 @@ def read_function(ws: Workspace, args: Nothing) -> Asked:
         about=function.about,
         examples=tuple(one.text() for one in function.examples if one not in hidden),
         beside=tuple(beside[:8]),
-        imports=rules.imports,
     )
 
 
@@ -324,7 +322,7 @@ TOOLS = (
         "write the function in Python",
         CodeArgs,
         Written,
-        {"code": "def double(number: int) -> int:\n    return 2 * number"},
+        {"code": "def double(number: int) -> int:\n    result = 2 * number\n    return result"},
         write_function,
         offer_function,
         timeout_s=600,
