@@ -17,6 +17,7 @@ from pantheon.records import AgentLimits, Completion, Offer, ToolCall
 
 FINALIZE = "finalize"
 MAX_ANSWER = 16_384  # characters: an agent may generate 4096 tokens, and asks for a few hundred
+SHORT = 400  # characters: a longer free text may hold quotes and line breaks
 CALLS_PER_STEP = 8  # forced moves cost no model call, but they end too: at most this many calls per allowed step
 
 
@@ -250,7 +251,11 @@ def schema_of(offers: Sequence[Offer]) -> dict[str, Any]:
 def _shape(offer: Offer) -> dict[str, Any]:
     properties: dict[str, Any] = {"tool": {"const": offer.tool}}
     for name, choices in offer.args.items():
-        if choices is None:
+        if choices is None and offer.max_length > SHORT:
+            # In the grammar that xgrammar makes of a string with bounds there is no escape, and code is all escapes.
+            # max_tokens ends the answer, and its length is checked when it is here.
+            properties[name] = {"type": "string"}
+        elif choices is None:
             properties[name] = {"type": "string", "minLength": 1, "maxLength": offer.max_length}
         elif len(choices) == 1:
             properties[name] = {"const": choices[0]}
