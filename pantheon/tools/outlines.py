@@ -33,6 +33,8 @@ def of_class(source: Source, node: ast.ClassDef) -> Iterator[str]:
     parts = english.words(node.name)
     if not parts or any(part.isdigit() or len(part) == 1 for part in parts):
         return
+    if len(parts) > 1 and len(parts[0]) == 2 and spoken(parts[:1]) == parts[0]:
+        return  # a prefix of the project's own
     above = pyfacts.bases(node)
     marks = pyfacts.decorators(node)
     if any(name.endswith(("Error", "Exception", "Warning")) for name in above):

@@ -66,6 +66,10 @@ _ORDERS = english.vocabulary(
     check close dump format list load open print read reset return set split start stop test update
     """
 )
+_ROLES = english.vocabulary(  # a function with such a name is one, and gives none
+    "callback command decorator factory filter handler helper hook job listener middleware plugin task test validator "
+    "view wrapper"
+)
 _GLUED = re.compile(r"(?:get|set|pop|mk|rm|iter|is|has|str|un|re|de|i|l|r|n)(?=[a-z]{3})")
 
 
@@ -109,7 +113,7 @@ def _is_sound(text: str) -> bool:
 
 def _of_function(source: Source, definition: Definition, node: Function) -> Iterator[str]:
     parts = english.words(node.name)
-    if not parts or any(part.isdigit() for part in parts):
+    if not parts or any(part.isdigit() for part in parts) or "def" in parts[:-1]:
         return
     body = pyfacts.body_of(node)
     owner = _owner(definition)
@@ -151,6 +155,7 @@ def _property(parts: list[str], owner: str, node: Function, body: Body) -> Itera
     if (
         not (body.returns or body.unwritten)
         or body.changes
+        or (body.raises and not body.unwritten)
         or body.fluent
         or (len(parts) == 1 and _GLUED.match(parts[0]) and parts[0] not in _RELATIONAL)
     ):
@@ -195,23 +200,29 @@ def _phrases(source: Source, definition: Definition, parts: list[str], body: Bod
     elif "to" in rest[:-1] and not english.is_verb(first) and gives:
         at = parts.index("to")
         yield f"Convert {a(spoken(parts[:at]))} to {a(spoken(parts[at + 1 :]))}."
-    elif _is_noun(source, parts, body, node):
+    elif _is_noun(source, definition, parts, body):
         yield from _getter(definition, parts, body, owner)
     elif english.is_verb(first):
         yield from _verb_phrase(definition, parts, owner, body)
 
 
-def _is_noun(source: Source, parts: list[str], body: Body, node: Function) -> bool:
+def _is_noun(source: Source, definition: Definition, parts: list[str], body: Body) -> bool:
     """Whether a function is named by what it gives."""
     if not (body.returns or body.yields or body.unwritten) or body.wraps or body.fluent:
         return False
     if english.is_verb(parts[0]):
         two = len(parts) > 1 and parts[-1] in _RELATIONAL and not body.yields
         return two and english.is_also_noun(parts[0]) and parts[0] not in _ORDERS
-    if parts[-1] in english.ADVERBS | english.PARTICLES or parts[0] in english.PREPOSITIONS | {"do", "not", "no"}:
+    if parts[-1] in english.ADVERBS | english.PARTICLES | _ROLES or parts[0] in english.PREPOSITIONS | {
+        "do",
+        "not",
+        "no",
+    }:
         return False
     if any(english.is_verb(part) and not english.is_also_noun(part) for part in parts[1:]):
         return False
+    if any(noun.split()[-1:] == spoken(parts).split()[-1:] for noun in _nouns(pyfacts.required(definition))):
+        return False  # markdown_path(path): what is done to the path, not what is given
     if any(_is_third(part) for part in parts) or {"or", "and"} & set(parts):
         return False
     if len(parts) > 1:
@@ -279,7 +290,7 @@ def _getter(definition: Definition, rest: list[str], body: Body, owner: str) -> 
     node = definition.node
     assert isinstance(node, Function)
     gives = body.returns or body.yields or body.unwritten
-    if not gives or rest[0] in english.PREPOSITIONS or {"or", "and"} & set(rest):
+    if not gives or {rest[0], rest[-1]} & english.PREPOSITIONS or {"or", "and"} & set(rest):
         return
     noun = english.noun_phrase(rest)
     if re.fullmatch(r".+(?:ed|able|ible)", rest[-1]):
@@ -361,8 +372,8 @@ def _bare(definition: Definition, order: str, owner: str, body: Body) -> Iterato
         if owner and "classmethod" in pyfacts.decorators(definition.node):
             yield f"{order.capitalize()} {a(owner)}."
         return
-    nouns = [noun for noun in _nouns(pyfacts.required(definition)) if noun and noun.split()[-1] not in _GENERIC]
-    thing = nouns[0] if nouns else ""
+    first = next(iter(_nouns(pyfacts.required(definition))), "")  # what a verb is done to comes first, or is not said
+    thing = first if first and first.split()[-1] not in _GENERIC else ""
     if owner and order in ("copy", "clone") and body.returns:
         yield f"Return a copy of {the(owner)}."
     elif owner and thing and order in (*_INTO, *_OUT_OF) and thing not in _PLACES:
@@ -371,6 +382,8 @@ def _bare(definition: Definition, order: str, owner: str, body: Body) -> Iterato
         yield sentence(f"{order} {owner and the(owner)} {'from' if order in _SOURCES else 'to'} {the(thing)}")
     elif thing and order in _OWNER and owner.endswith(("er", "or")):
         yield sentence(f"{order} {the(thing)}")
+    elif owner.endswith(("er", "or")) and pyfacts.required(definition):
+        return
     elif owner and order in _OWNER and not outlines.names_itself(order, owner):
         yield sentence(f"{order} {the(owner)}")
     elif thing:
@@ -387,5 +400,3 @@ def _with_result(phrase: str, node: Function, body: Body, owner: str) -> Iterato
         yield f"{phrase[:-1]} and return {the(owner)}."
     elif noun and noun not in ("boolean",) and noun.lower() not in phrase.lower() and ";" not in phrase:
         yield f"{phrase[:-1]} and return {a(noun)}."
-    elif body.returns and not body.truth and ";" not in phrase and phrase.split()[0].lower() in _SOURCES:
-        yield f"{phrase[:-1]} and return the result."
