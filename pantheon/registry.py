@@ -89,14 +89,6 @@ def _agent_problems(found: Config, agent: Agent, tools: set[str]) -> Iterable[Co
         yield problem("tools", 'runtime.engine is "none", so that no model is asked: put its tools into prefetch')
 
 
-def refuse_remote(found: Config) -> None:
-    """Raise ConfigError when any agent's runtime is not local: night is local, there is no fallback."""
-    for agent in found.agents.values():
-        for error in _agent_problems(found, agent, {*agent.tools, *agent.prefetch}):
-            if "runtime.origin" in error.why:
-                raise error
-
-
 # --- rules, tools, prompts -------------------------------------------------------------------------------------------
 
 

@@ -68,5 +68,8 @@ def test_a_file_that_is_not_utf8_is_refused() -> None:
 
 def test_a_runtime_that_is_not_local_is_refused_by_name() -> None:
     agent = '[agent]\nname = "spy"\nversion = 1\nsummary = "s"\nruntime = {origin = "remote"}\n'
-    with pytest.raises(ConfigError, match="spy"):
-        registry.refuse_remote(load({".pantheon/agents/spy.toml": agent}))
+    (problem,) = registry.problems(load({".pantheon/agents/spy.toml": agent + 'prompt = "doc.rename.j2"\n'}))
+    assert problem.path == ".pantheon/agents/spy.toml"
+    assert "only 'local' may run at night" in problem.why
+    with pytest.raises(ConfigError):
+        registry.read(load({".pantheon/agents/spy.toml": agent}))

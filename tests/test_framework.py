@@ -10,7 +10,7 @@ from typing import Any
 from conftest import MakeRepo, git
 from test_night import CLOSED, WHEN
 
-from pantheon import artifacts, desk
+from pantheon import artifacts, desk, notary
 from pantheon import night as nights
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo
@@ -147,6 +147,11 @@ def run(repo: Repo, tmp_path: Path, model: Model) -> tuple[Run, NightReport]:
     return done, report
 
 
+def verified(repo: Repo) -> bool:
+    """Whether every claim of the night holds, its parts' and attempts' artifacts included."""
+    return notary.verify(repo, "all", signers=None, as_json=False) == 0
+
+
 def test_an_agent_and_a_flow_of_the_repository_s_own_make_a_pr(make_repo: MakeRepo, tmp_path: Path) -> None:
     repo = build(make_repo, WORK)
     done, report = run(repo, tmp_path, Model())
@@ -168,6 +173,7 @@ def test_a_fan_out_asks_once_per_part_and_each_part_has_its_artifacts(make_repo:
     assert b"mood try 1" in artifacts.read_artifact(repo, done.id, "work.2", "llm_prompt.txt")
     summed = json.loads(artifacts.read_artifact(repo, done.id, "work", "output.json"))
     assert summed["open"] == []
+    assert verified(repo)
     assert len(summed["each"]) == 2
 
 
@@ -193,6 +199,7 @@ def test_a_node_is_tried_again_with_what_went_wrong_and_every_attempt_is_kept(
     assert done.outcome is Outcome.ACCEPTED, done.reason
     assert any("try 2" in prompt and "not JSON" in prompt for prompt in model.asked)
     assert b"not JSON" in artifacts.read_artifact(repo, done.id, "work", "attempt-1.tool_calls.jsonl")
+    assert verified(repo)
 
 
 def test_a_success_that_never_holds_fails_the_node_and_says_so(make_repo: MakeRepo, tmp_path: Path) -> None:
