@@ -113,6 +113,10 @@ def _python(path: str, files: Files, timeout_s: float) -> tuple[str, str]:
     """(reason, text) of one file of Python tests."""
     python, hint = _interpreter()
     source = Path(path).read_bytes()
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"{path} cannot be collected: {error}", ""
     declared = [f"{path}::{name}" for name in _declared(source)]
     bench = Bench(timeout_s, _import_roots(source, files), python, (path,))
     real = bench.run(files)
@@ -152,12 +156,8 @@ def _interpreter() -> tuple[str, str]:
 
 def _declared(source: bytes) -> list[str]:
     """The tests of a file: functions at its top. Anything else that pytest finds there is not declared."""
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        body = ast.parse(source).body
-        return [
-            e.name for e in body if isinstance(e, ast.FunctionDef | ast.AsyncFunctionDef) and e.name.startswith("test")
-        ]
-    return []
+    functions = [e for e in ast.parse(source).body if isinstance(e, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [each.name for each in functions if each.name.startswith("test")]
 
 
 def _import_roots(source: bytes, files: Files) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def _imports(source: bytes) -> Iterator[tuple[str, str]]:
 
 
 def without_module(source: bytes) -> bytes:
-    """The file with an empty object for everything that it imports from the project. SyntaxError when it is none."""
+    """The file with an empty object for everything that it imports from the project."""
     names = sorted({name for _, name in _imports(source)})
     empty = "".join(f"{name} = __import__('types').SimpleNamespace()\n" for name in names)
     return source.rstrip(b"\n") + b"\n\n\n" + empty.encode()
@@ -275,7 +275,8 @@ def _ava_run(node: str, path: str, package: str, files: Files, timeout_s: float)
         said = Path(scratch, "tap").read_text("utf-8", "replace")
         found = points(said)
         text = "\n".join((said + log.read_text("utf-8", "replace")).splitlines()[-SHOWN_LINES:])
-        if not why and child.returncode != (0 if found and all(found.values()) else 1):
+        bad = not found or re.search(r"^not ok ", said, re.MULTILINE) is not None
+        if not why and child.returncode != int(bad):
             why = f"AVA ended with exit status {child.returncode}: {_telling(text)}"
         return found, why or ("" if found else f"AVA ran no test: {_telling(text)}"), text
 

@@ -18,18 +18,17 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import pathspec
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from pantheon import testpaths
+from pantheon import testpaths, tomlfile
 from pantheon.errors import ConfigError, ToolError
-from pantheon.records import Finding, Offer, Record, Repair
+from pantheon.records import Finding, Glob, Offer, Record, Repair
 from pantheon.tools import testmap
 from pantheon.tools.interfaces import Public, read_python
 from pantheon.tools.scripts import DEFAULT, is_free, read_script
@@ -60,8 +59,8 @@ class StubRules(Record):
     """A rules file of the kind `stubs`."""
 
     kind: Literal["stubs"]
-    files: tuple[str, ...] = ("**",)
-    skip: tuple[str, ...] = ()
+    files: tuple[Glob, ...] = ("**",)
+    skip: tuple[Glob, ...] = ()
     private: bool = False
     python: str = "detect"
     javascript: str = "detect"
@@ -71,23 +70,14 @@ class StubRules(Record):
 
 def parse(raw: bytes, path: str) -> StubRules:
     """Read a rules file of this kind. Raises ConfigError with the line of what is wrong."""
-    text = raw.decode()
-    try:
-        rules = StubRules.model_validate(tomllib.loads(text))
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        raise ConfigError("cannot use the rules", path, f"{key}: {first['msg']}", _line_of(text, key)) from cause
+    what = "cannot use the rules"
+    text, values = tomlfile.read(raw, path, what)
+    rules = tomlfile.validated(StubRules, values, text, path, what=what)
     for key, place in (("python", rules.python), ("javascript", rules.javascript)):
         why = _place_fault(key, place)
         if why:
-            raise ConfigError("cannot use the rules", path, f"{key}: {why}", _line_of(text, key))
+            raise ConfigError(what, path, f"{key}: {why}", tomlfile.line_of(text, (key,)))
     return rules
-
-
-def _line_of(text: str, key: str) -> int:
-    pattern = re.compile(rf"\s*{re.escape(key)}\s*=")
-    return next((n for n, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 0)
 
 
 def _place_fault(key: str, place: str) -> str:
