@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("check", check, "run named checks on a commit, outside any night", json=True)
     sub.add_argument("names", nargs="+", metavar="CHECK")
     sub.add_argument("--rev", default="HEAD", help="the commit to check")
+    sub.add_argument("--flow", help="the flow whose rules the check `rules` goes by")
     sub.add_argument("--base", metavar="REV", help="the commit to compare with (default: its first parent)")
     _add_provenance(add)
     sub = add("trust", trust, "read what .pantheon/ can run, and trust it", json=True)
@@ -421,7 +422,15 @@ def replay(options: argparse.Namespace, where: Places) -> int:
 def check(options: argparse.Namespace, where: Places) -> int:
     from pantheon import session
 
-    return session.check(Path.cwd(), where, options.names, rev=options.rev, base=options.base, as_json=options.json)
+    return session.check(
+        Path.cwd(),
+        where,
+        options.names,
+        rev=options.rev,
+        base=options.base,
+        flow=options.flow,
+        as_json=options.json,
+    )
 
 
 def trust(options: argparse.Namespace, where: Places) -> int:

@@ -21,7 +21,7 @@ from pantheon.checks import CheckRoom, needed
 from pantheon.config import UserEngine, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
-from pantheon.errors import EngineError, PantheonError, RepositoryError, SandboxError, TrustError
+from pantheon.errors import ConfigError, EngineError, PantheonError, RepositoryError, SandboxError, TrustError
 from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.models import find_model
@@ -373,8 +373,11 @@ async def _ask(server: Server, way: Path) -> OpenAIEngine:
 # --- checks outside a night ------------------------------------------------------------------------------------------
 
 
-def check(start: Path, where: Places, names: list[str], *, rev: str, base: str | None, as_json: bool) -> int:
-    """Run named checks on what changed from `base` to `rev`. 0: all passed, 1: not."""
+def check(
+    start: Path, where: Places, names: list[str], *, rev: str, base: str | None, flow: str | None, as_json: bool
+) -> int:
+    """Run named checks on what changed from `base` to `rev`, by the rules of `flow` where they ask for some. 0: all
+    passed, 1: not."""
     repo = Repo.discover(start)
     commit = repo.resolve(rev)
     parents = repo.commit_info(commit).parents
@@ -382,6 +385,9 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     entries = repo.entries(before)
     trust.require(trust.look(repo, entries, where.state))
     found = config.within(read_config(repo, before, entries), config.load_user(where.config).limits)
+    if flow is not None and flow not in found.flows:
+        raise ConfigError("no such flow", flow, f"known: {', '.join(sorted(found.flows))}", hint="git pantheon flow")
+    rules = found.flows[flow].rules if flow else ""
     tasks = {
         task.path for task in survey(repo, commit).tasks if task.spec is not None
     }  # they follow rules of their own
@@ -390,7 +396,7 @@ def check(start: Path, where: Places, names: list[str], *, rev: str, base: str |
     work.mkdir(parents=True)
     try:
         room = CheckRoom.open(repo, found, before, work)
-        results, out, err = asyncio.run(room.run(repo.tree_of(commit), "tree", names, targets))
+        results, out, err = asyncio.run(room.run(repo.tree_of(commit), "tree", names, targets, rules=rules))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if as_json:
