@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pantheon import artifacts, config, hooks, screen, session, trust
+from pantheon import artifacts, config, flow, hooks, screen, session, trust
 from pantheon import night as nights
 from pantheon.config import Config
 from pantheon.engine import Engine, ScriptedEngine
@@ -31,7 +31,7 @@ from pantheon.models import find_model
 from pantheon.places import Places
 from pantheon.plan import printable
 from pantheon.recorded import Stored, find_run, runs_of
-from pantheon.records import Night, NightReport, NodeState
+from pantheon.records import Flow, Night, NightReport, NodeState, Run
 from pantheon.replay import Replay, Stage, open_stage, replay_node
 from pantheon.shadow import shadow_of
 from pantheon.survey import read_config
@@ -407,7 +407,8 @@ def dry_run(
     if as_json:
         return screen.print_json(_as_data(report, resumed))
     if not quiet:
-        _tell_night(report, resumed)
+        base = report.night.base if report else head.commit
+        _tell_night(report, resumed, read_config(own, base, own.entries(base)).flows)
     return 0
 
 
@@ -449,19 +450,20 @@ def _as_data(report: NightReport | None, resumed: str | None) -> dict[str, Any]:
     }
 
 
-def _tell_night(report: NightReport | None, resumed: str | None) -> None:
+def _tell_night(report: NightReport | None, resumed: str | None, flows: Mapping[str, Flow]) -> None:
     out = Console(highlight=False)
     if report is not None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("item", "flow", "outcome", "nodes"):
             table.add_column(name)
         for run in report.runs:
-            nodes = ", ".join(f"{name} {state}" for name, state in run.nodes.items())
-            table.add_row(*(escape(printable(cell)) for cell in (run.item.target, run.item.flow, run.outcome, nodes)))
+            cells = (run.item.target, run.item.flow, run.outcome, _way(run, flows))
+            table.add_row(*(escape(printable(cell)) for cell in cells))
         out.print(table)
         for run in report.runs:
             if run.reason:
-                out.print(escape(f"{printable(run.item.target)}: {run.node}: {printable(run.reason)}"), soft_wrap=True)
+                why = f"{printable(run.item.target)}: {run.node}: {printable(run.reason)}"
+                out.print(escape(why), soft_wrap=True)
         for pull in report.prs:
             out.print(escape(f"a PR would open: {printable(pull.title)}, {len(pull.live)} items"))
         for note in report.notes:
@@ -470,4 +472,12 @@ def _tell_night(report: NightReport | None, resumed: str | None) -> None:
             out.print(f"{report.left} items were not started: the budget was spent")
     if resumed is not None:
         out.print(f"night {resumed} was interrupted: the next night resumes it first")
-    out.print("dry run: a scripted engine stood in for the model; nothing was written to this repository")
+    last = "dry run: a scripted engine stood in for the model; nothing was written to this repository"
+    out.print(last, soft_wrap=True)
+
+
+def _way(run: Run, flows: Mapping[str, Flow]) -> str:
+    """The nodes that an item went through in the flow's order, with their state where it is not that they passed."""
+    rank = {node.id: n for n, node in enumerate(flow.order(flows[run.item.flow]))}
+    names = sorted(run.nodes, key=lambda name: (rank.get(name.partition(".")[0], len(rank)), name))
+    return ", ".join(name if run.nodes[name] == NodeState.PASSED else f"{name} {run.nodes[name]}" for name in names)

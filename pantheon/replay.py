@@ -340,8 +340,9 @@ async def _rebuilt(stage: Stage, stored: Stored, take: Take) -> tuple[Side, list
         result = await run_agent(
             replace(seat, engine=tape), place, take.node, values, lambda w: item.judge(stage.shop, trip, w)
         )
-        after = _side(result, result.files, ws.changes())
-    found = _differences(stage, stored, take, tape, result)
+        scrubber = _scrubber(stage, stored, result)
+        after = _side(result, ws.changes(), scrubber)
+    found = _differences(take, tape, result, scrubber)
     if found and seat.agent.label != take.agent:
         found.append(f"{seat.agent.label} is in force there now, {take.agent} ran: it came with another version")
     elif found and seat.template and take.template != seat.template.digest:
@@ -352,9 +353,13 @@ async def _rebuilt(stage: Stage, stored: Stored, take: Take) -> tuple[Side, list
     return after, found + (notes if found else [])
 
 
-def _differences(stage: Stage, stored: Stored, take: Take, tape: _Tape, result: NodeResult) -> list[str]:
+def _scrubber(stage: Stage, stored: Stored, result: NodeResult) -> redact.Scrubber:
+    """What hides in a result the secrets that were hidden when the run was stored."""
+    return redact.Scrubber([stage.shop.read_base(stored.run.item.target) or b"", *result.files.values()])
+
+
+def _differences(take: Take, tape: _Tape, result: NodeResult, scrubber: redact.Scrubber) -> list[str]:
     """How a rebuilt attempt differs from its record, secrets hidden in both."""
-    scrubber = redact.Scrubber([stage.shop.read_base(stored.run.item.target) or b"", *result.files.values()])
 
     def kept(data: bytes) -> str:
         return scrubber.scrub(data)[0].decode("utf-8", "backslashreplace")
@@ -367,7 +372,7 @@ def _differences(stage: Stage, stored: Stored, take: Take, tape: _Tape, result: 
             break
     if not found and list(take.schemas) != tape.schemas:
         found.append("the schemas of its answers are others")
-    calls = [ToolCall.model_validate_json(line) for line in result.files["tool_calls.jsonl"].splitlines()]
+    calls = [ToolCall.model_validate(json.loads(line)) for line in _lines(result)]
     for number, (one, two) in enumerate(zip_longest(map(_call_text, take.calls), map(_call_text, calls)), 1):
         if one != (None if two is None else kept(two.encode("utf-8", "backslashreplace"))):
             found.append(f"call {number} {_difference(one, two)}")
@@ -376,6 +381,10 @@ def _differences(stage: Stage, stored: Stored, take: Take, tape: _Tape, result: 
     if old != new:
         found.append(f"the output {_difference(old, new)}")
     return found
+
+
+def _lines(result: NodeResult) -> list[bytes]:
+    return result.files.get("tool_calls.jsonl", b"").splitlines()
 
 
 def _call_text(call: ToolCall) -> str:
@@ -454,9 +463,9 @@ async def _judged(stage: Stage, stored: Stored, node: str) -> Replay:
             if spec.gate and one.checks and not one.tolerated and one.id in trip.done:
                 trip.checks += _results(trip.done[one.id])
         result = await item.run_once(stage.shop, trip, ws, spec, Attempt(node), spec.timeout_s)
-        after = _side(result, result.files, ws.changes())
+        scrubber = _scrubber(stage, stored, result)
+        after = _side(result, ws.changes(), scrubber)
     why = []
-    scrubber = redact.Scrubber([stage.shop.read_base(stored.run.item.target) or b"", *result.files.values()])
     old, new = stored.read(node, "diff.patch"), scrubber.scrub(result.files.get("diff.patch", b""))[0]
     if old is not None and old != artifacts.clip(new):
         texts = [data.decode("utf-8", "backslashreplace") for data in (old, new)]
@@ -507,7 +516,8 @@ async def _through(stage: Stage, stored: Stored, node: str, takes: Sequence[Take
         for take in takes:
             await _apply(stage, ws, take)
         old = ws.changes()
-    after = _side(result, result.files, new)
+    scrubber = _scrubber(stage, stored, result)
+    after = _side(result, new, scrubber)
     replayed = _replay(stored, node, takes, after, old=old, same=False)
     why = []
     if replayed.before.output != after.output:
@@ -517,7 +527,7 @@ async def _through(stage: Stage, stored: Stored, node: str, takes: Sequence[Take
     why += [f"{printable(path)} ends otherwise" for path in changed]
     if (replayed.before.state == NodeState.PASSED) != (after.state == NodeState.PASSED):
         why.append(f"it {replayed.before.state} then and {after.state} now")
-    patch = "".join(_patch(stage, path, old, new) for path in changed)[:MAX_PATCH]
+    patch = scrubber.text("".join(_patch(stage, path, old, new) for path in changed))[0][:MAX_PATCH]
     return replayed.model_copy(update={"why": tuple(why), "patch": patch, "same": not why})
 
 
@@ -537,14 +547,15 @@ def _patch(stage: Stage, path: str, old: Mapping[str, bytes | None], new: Mappin
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def _side(result: NodeResult, files: Mapping[str, bytes], changes: Mapping[str, bytes | None]) -> Side:
-    calls = [ToolCall.model_validate_json(line) for line in files.get("tool_calls.jsonl", b"").splitlines()]
+def _side(result: NodeResult, changes: Mapping[str, bytes | None], scrubber: redact.Scrubber) -> Side:
+    """What came out of a replay, for people: without the secrets that no artifact shows either."""
+    calls = [ToolCall.model_validate(json.loads(line)) for line in _lines(result)]
     return Side(
         agent=result.agent,
         state=result.state,
-        reason=result.reason,
-        output=result.output,
-        calls=tuple(map(_said, calls)),
+        reason=scrubber.text(result.reason)[0],
+        output=json.loads(scrubber.scrub(pretty(result.output))[0]),
+        calls=tuple(scrubber.text(_said(call))[0] for call in calls),
         files={path: None if data is None else hashlib.sha256(data).hexdigest() for path, data in changes.items()},
         model_calls=sum(call.prompt_sha256 is not None for call in calls),
         prompt_tokens=result.prompt_tokens,
