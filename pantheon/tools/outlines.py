@@ -125,8 +125,6 @@ def _of_plain_class(node: ast.ClassDef, parts: list[str], above: list[str]) -> I
     kin = english.words(above[0])[-1:] if above else []
     if kin and kin[0] not in parts and above[0] != "object" and not above[0].startswith("_"):
         yield sentence(f"{a(noun)}, a kind of {above[0]}")
-    elif len(parts) > 1 and not deeds:
-        yield sentence(a(noun))
 
 
 def _deeds(node: ast.ClassDef) -> list[str]:
