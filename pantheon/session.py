@@ -330,22 +330,25 @@ async def _run(
         loop.remove_reader(line)
 
 
-async def open_engine(order: EngineOrder, where: Places, name: str, way: Path) -> Engine:
+async def open_engine(order: EngineOrder, where: Places, name: str, way: Path, log: str = "engine.log") -> Engine:
     """The engine that was ordered; `name` tells it from others of this user, `way` holds the relay to a server. Raises
     EngineError."""
     if order.server is not None:
         return await _ask(order.server, way)
     if order.model is None:
         return ScriptedEngine(latency_s=0.01)
-    runtime = where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{name}"
     with screen.waiting("starting the engine", order.quiet) as say:
         return await VllmEngine.start(
             order.model,
-            runtime_dir=runtime,
+            runtime_dir=_socket_directory(where, name),
             cache_dir=_made(where.cache / "engine"),
-            log_path=_made(where.logs) / "engine.log",
+            log_path=_made(where.logs) / log,
             on_progress=say,
         )
+
+
+def _socket_directory(where: Places, name: str) -> Path:
+    return where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{name}"
 
 
 @contextlib.asynccontextmanager
@@ -357,11 +360,16 @@ async def engine_by_day(kind: str, model: Path | None, where: Places, quiet: boo
     with contextlib.ExitStack() as held:
         user = config.load_user(where.config)
         server, way = _reached(held, user.engine, where) if kind == "openai" else (None, relay.INSIDE)
-        engine = await open_engine(EngineOrder(quiet=quiet, model=model, server=server), where, name, way)
+        order = EngineOrder(quiet=quiet, model=model, server=server)
         try:
-            yield engine
+            engine = await open_engine(order, where, name, way, "engine-day.log")  # a night may be writing the other
+            try:
+                yield engine
+            finally:
+                await engine.close()
         finally:
-            await engine.close()
+            with contextlib.suppress(OSError):
+                _socket_directory(where, name).rmdir()
 
 
 async def _ask(server: Server, way: Path) -> OpenAIEngine:
