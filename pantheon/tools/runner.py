@@ -7,7 +7,8 @@ private copy of the tree, by pytest or by AVA as its ending says: as it is, wher
 nothing behind what it imports from the project, where each of them must fail. So a test that asserts nothing is found.
 
 Python runs in the `.venv` of the working tree where one is shown and has pytest, else in ours; scripts need `node` on
-the PATH and AVA in `node_modules`. Both are shown by the check's `needs`, which no tree holds. Exit 0: passed, 1:
+the PATH and AVA in `node_modules`. Both are shown by the check's `needs`, which no tree holds. The project's settings
+and conftest count, the conftest only where something runs with it. Exit 0: passed, 1:
 refused, 2: wrong usage. The first line is the reason. Does not judge what the tests say: stubs.py does.
 """
 
@@ -120,6 +121,9 @@ def _python(path: str, files: Files, timeout_s: float) -> tuple[str, str]:
     declared = [f"{path}::{name}" for name in _declared(source)]
     bench = Bench(timeout_s, _import_roots(source, files), python, (path,))
     real = bench.run(files)
+    if not real.outcomes and path not in real.errors and any(name.endswith("conftest.py") for name in files):
+        bench.only = (path, "--noconftest")  # written for another pytest, or for what is not installed
+        real = bench.run(files)
     if path in real.errors:
         lacks = f"; {hint}" if "No module named" in real.errors[path] else ""
         return f"{path} cannot be collected: {real.errors[path]}{lacks}", real.text

@@ -108,6 +108,11 @@ def test_the_projects_own_settings_and_fixtures_count(run: Run) -> None:
     assert run({TEST: test}, TEST, base=base)[0] == 0
 
 
+def test_a_conftest_for_another_pytest_is_left_out(run: Run) -> None:
+    base = {**BASE, "conftest.py": "def pytest_ignore_collect(path, config):\n    return False\n"}
+    assert run({TEST: GOOD}, TEST, base=base)[0] == 0
+
+
 @pytest.mark.parametrize("root", ["src", "backend"])
 def test_a_package_below_another_directory_is_found(run: Run, root: str) -> None:
     assert run({TEST: GOOD}, TEST, base={f"{root}/{path}": text for path, text in BASE.items()})[0] == 0
