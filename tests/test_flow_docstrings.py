@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from pantheon.engine import Engine, ScriptedEngine
 from pantheon.git import Repo
 from pantheon.records import NightReport, Outcome
 from pantheon.survey import survey
-from pantheon.tools.peers import SPARE_TEXTS, words
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 CLOSED = EgressProof(attempts=(), interfaces=("lo",), closed=True)
@@ -98,7 +98,9 @@ def scripted(answer: Callable[[str, dict[str, Any]], str | None] = lambda prompt
         properties = schema.get("properties", {})
         tool = properties.get("tool", {}).get("const", "")
         if given is None and tool == "match_change":
-            return json.dumps({"tool": tool, "text": next(v for v in properties["text"]["enum"] if _is_fresh(v))})
+            known = "".join(REPO.values())
+            fresh = [text for text in properties["text"]["enum"] if text.rpartition(": ")[2] not in known]
+            return json.dumps({"tool": tool, "text": _closest(BOATS + TIDES, fresh)})
         if given is None and tool == "match_place":
             return json.dumps({"tool": tool, "place": _place(prompt, properties["place"]["enum"])})
         return given
@@ -106,15 +108,18 @@ def scripted(answer: Callable[[str, dict[str, Any]], str | None] = lambda prompt
     return ScriptedEngine(say)
 
 
-def _is_fresh(text: str) -> bool:
-    """Whether a line was not there before."""
-    return text not in SPARE_TEXTS and not any(text in source for source in REPO.values())
+def _closest(text: str, values: list[str]) -> str:
+    """The value with the largest share of its words in a text."""
+    seen = words(text)
+    return max(values, key=lambda value: len(words(value) & seen) / len(words(value)))
+
+
+def words(text: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+", text)}
 
 
 def _place(prompt: str, places: list[str]) -> str:
-    """The place with the most words in common with the text that a reviewer sees."""
-    seen = words(prompt.rpartition("<user>")[2])
-    return max(places, key=lambda place: len(words(place) & seen) / len(words(place)))
+    return _closest(prompt.rpartition("<user>")[2], places)
 
 
 def night(repo: Repo, tmp_path: Path, engine: Engine, run: Callable[[Any], Any] = asyncio.run) -> NightReport:
