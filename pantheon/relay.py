@@ -182,12 +182,11 @@ def _connected(target: Target) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
     else:
         made = socket.socket(socket.AF_INET6 if ":" in target.host else socket.AF_INET)
-    try:
+    with contextlib.ExitStack() as held:
+        held.enter_context(made)
         made.settimeout(CONNECT_S)
         made.connect(target.address.socket or (target.host, target.address.port))
-    except BaseException:
-        made.close()
-        raise
+        held.pop_all()
     return made
 
 

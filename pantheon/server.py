@@ -62,17 +62,14 @@ class OpenAIEngine:
         """Ask the server for its models: `model` must be one of them. `context` is how many tokens it takes where it
         does not tell. Raises EngineError."""
         engine = cls(socket, url=url, root=root, model=model, context=context)
-        try:
+        async with contextlib.AsyncExitStack() as held:
+            held.push_async_callback(engine.close)
             told = await engine._models()
-        except BaseException:
-            await engine.close()
-            raise
-        if told is not None:
-            if model not in told:
-                await engine.close()
+            if told is not None and model not in told:
                 names = ", ".join(sorted(told)[:12]) or "none"
                 raise EngineError("the server does not have the model", model, f"at {url} it has: {names}", CONFIG_HINT)
-            engine.max_model_len = told[model] or context
+            engine.max_model_len = (told or {}).get(model) or context
+            held.pop_all()
         return engine
 
     async def _models(self) -> dict[str, int] | None:
