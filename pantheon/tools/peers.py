@@ -117,6 +117,11 @@ def spoken(text: str) -> dict[str, str]:
     return {root(low): low for low in found if low not in _KEYWORDS}
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a text, each in one form."""
+    return frozenset(spoken(text))
+
+
 def plain(text: str) -> str:
     """Text that a prompt and a terminal can hold."""
     return text if text.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
@@ -125,7 +130,7 @@ def plain(text: str) -> str:
 def bare(line: str) -> str:
     """A line without the marks of comments, strings and lists around it; no longer than a small model reads."""
     text = " ".join(plain(line[:LINE]).split())
-    text = text[len(_LEAD.match(text)[0]) :].rstrip("\"'*/<>{-# ")  # type: ignore[index]  # it matches always
+    text = text[len(_LEAD.match(text)[0]) :].rstrip("\"'*/<>{(=,;-# ")  # type: ignore[index]  # it matches always
     return text if len(text) <= TEXT else text[:TEXT].rpartition(" ")[0] or text[:TEXT]
 
 
@@ -250,15 +255,16 @@ def passage(ws: Workspace) -> Passage | None:
     """The most telling line of the change: of the target where it changed, else of a file beside it. Where nothing was
     added it is one that was taken away; where nothing but its name changed, the name."""
     now, base = _lines(ws.look(ws.target)), _lines(ws.base(ws.origin))
+    topics = words(f"{ws.origin}\n{_outline(base, ws.origin)}")
     for path, lines, other in ((ws.target, now, base), (ws.origin, base, now)):
-        found = _telling(path, lines, _fresh(lines, other))
+        found = _telling(path, lines, _fresh(lines, other), topics)
         if found is not None:
             return found
     for path, raw in ws.changes().items():
         if path in (ws.target, ws.origin):
             continue
         lines, old = _lines(raw), ws.base(path)
-        found = _telling(path, lines, _fresh(lines, _lines(old)))
+        found = _telling(path, lines, _fresh(lines, _lines(old)), topics)
         if found is not None and old is None:
             return found._replace(place=_path(ws.origin), kind="file", around=_outline(base, ws.origin))
         if found is not None:
@@ -270,9 +276,12 @@ def passage(ws: Workspace) -> Passage | None:
     return Passage(ws.target, _path(ws.target), "name", *where, _outline(now, ws.target))
 
 
-def _telling(path: str, lines: Sequence[str], fresh: Sequence[int]) -> Passage | None:
-    def weight(n: int) -> tuple[bool, int, int]:
-        return sort_of(lines[n]).endswith("text"), min(len(spoken(bare(lines[n]))), 8), -n
+def _telling(path: str, lines: Sequence[str], fresh: Sequence[int], topics: frozenset[str]) -> Passage | None:
+    """The new line that says most: one that speaks of what the target does, in words rather than code, the first."""
+
+    def weight(n: int) -> tuple[bool, bool, int, int]:
+        said = words(bare(lines[n]))
+        return bool(said & topics), sort_of(lines[n]).endswith("text"), min(len(said), 8), -n
 
     useful = [n for n in fresh if spoken(bare(lines[n]))]
     if not useful:
@@ -343,11 +352,11 @@ def _counted(files: Iterable[tuple[str, Sequence[str]]]) -> Counter[str]:
     return found
 
 
-def _texts(files: Iterable[tuple[str, Sequence[str]]], here: Passage) -> Iterator[tuple[str, str]]:
-    """Lines of the same sort and about the same length."""
+def _texts(files: Iterable[tuple[str, Sequence[str]]], here: Passage, own: str) -> Iterator[tuple[str, str]]:
+    """Lines of other files, of the same sort and about the same length."""
     low, high = len(here.text) // 2, max(24, len(here.text) * 2)
-    for _, lines in files:
-        for line in lines:
+    for path, lines in files:
+        for line in lines if path != own else ():
             if len(line) <= LINE and sort_of(line) == here.sort:
                 text = bare(line)
                 if low <= len(text) <= high and spoken(text):
@@ -400,7 +409,7 @@ def _change(ws: Workspace) -> Values | None:
     if here is None:
         return None
     files = _elsewhere(ws, here.path)
-    return _values(ws, _sight(here, ws), _counted(files), (here.text, ""), _texts(files, here), SPARE_TEXTS)
+    return _values(ws, _sight(here, ws), _counted(files), (here.text, ""), _texts(files, here, ws.origin), SPARE_TEXTS)
 
 
 def _place(ws: Workspace) -> Values | None:
