@@ -6,6 +6,7 @@ It decides nothing that is open: where sources contradict each other or leave a 
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import re
@@ -280,6 +281,25 @@ def _setup_cfg(text: str) -> tuple[Any, list[Any]]:
     return license_ if expression(license_) else _classified(classifiers), [table.get("author", "")]
 
 
+def _setup_py(text: str) -> tuple[Any, list[Any]]:
+    """The words that are written out in a call of setup(); nothing is run."""
+    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    setups = (
+        call for call in calls if isinstance(call.func, ast.Name | ast.Attribute) and _called(call.func) == "setup"
+    )
+    given = next(({key.arg: key.value for key in call.keywords} for call in setups), {})
+    words = {name: node.value for name, node in given.items() if isinstance(node, ast.Constant)}
+    listed = given.get("classifiers")
+    classifiers = [e.value for e in listed.elts if isinstance(e, ast.Constant)] if isinstance(listed, ast.List) else []
+    license_ = words.get("license")
+    known = isinstance(license_, str) and expression(license_)
+    return license_ if known else _classified(classifiers), [words.get("author")]
+
+
+def _called(function: ast.Name | ast.Attribute) -> str:
+    return function.id if isinstance(function, ast.Name) else function.attr
+
+
 def _package_json(text: str) -> tuple[Any, list[Any]]:
     document = json.loads(text)
     return document.get("license"), [document.get("author")]
@@ -293,6 +313,7 @@ def _cargo(text: str) -> tuple[Any, list[Any]]:
 _READERS: dict[str, Callable[[str], tuple[Any, list[Any]]]] = {
     "pyproject.toml": _pyproject,
     "setup.cfg": _setup_cfg,
+    "setup.py": _setup_py,
     "package.json": _package_json,
     "Cargo.toml": _cargo,
 }

@@ -382,6 +382,19 @@ def test_two_licences_need_a_word_on_both() -> None:
     assert (found.license, found.holders) == ("MIT OR Apache-2.0", ("Jane Doe",))
 
 
+def test_metadata_of_every_kind_is_read() -> None:
+    setup = "from setuptools import setup\nsetup(name=NAME, author='Jane Doe', license='MIT License')\n"
+    assert grant(setup__py=setup) == grant(setup__cfg="[metadata]\nauthor = Jane Doe\nlicense = MIT\n").model_copy(
+        update={"said": ("setup.py: license MIT",)}
+    )
+    listed = "import setuptools\nsetuptools.setup(classifiers=['License :: OSI Approved :: MIT License'], **more)\n"
+    assert grant(setup__py=listed).license == "MIT"
+    package = '{"license": "MIT", "author": "Jane Doe <j@example.org> (https://example.org)"}'
+    assert (grant(package__json=package).license, grant(package__json=package).holders) == ("MIT", ("Jane Doe",))
+    poetry = '[tool.poetry]\nlicense = "MIT"\nauthors = ["Jane Doe <j@example.org>"]\n'
+    assert grant(pyproject__toml=poetry).holders == ("Jane Doe",)
+
+
 @pytest.mark.parametrize(
     ("line", "holder"),
     [
@@ -404,7 +417,8 @@ def test_holders_are_read_from_copyright_lines(line: str, holder: str | None) ->
 
 
 @given(
-    st.binary(max_size=400), st.sampled_from(["LICENSE", "pyproject.toml", "setup.cfg", "package.json", "Cargo.toml"])
+    st.binary(max_size=400),
+    st.sampled_from(["LICENSE", "pyproject.toml", "setup.cfg", "setup.py", "package.json", "Cargo.toml"]),
 )
 def test_no_content_of_metadata_makes_reading_it_raise(raw: bytes, path: str) -> None:
     licences.grant(tree_of({path: raw}))
