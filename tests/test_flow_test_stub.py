@@ -111,6 +111,7 @@ def answers(choose: Callable[[str, list[str]], str] | None = None) -> ScriptedEn
             about = user if tool == "match_change" else next(p for p in OURS if any(w in user.lower() for w in OURS[p]))
             module = next(path for path in OURS if path in about)
             known = [value for value in values if any(word in value.lower() for word in OURS[module])]
+            known.sort(key=lambda value: not any(word in value for word in ("assert", "test(")))
             return json.dumps({"tool": tool, argument: known[0]})
         if choose is not None and tool in ("add_test", "title_test"):
             argument = "symbol" if tool == "add_test" else "title"
@@ -172,6 +173,21 @@ def test_modules_without_a_test_get_one_that_runs(make_repo: MakeRepo, tmp_path:
     assert "test: a first test of src/harbour/tides.py" in git("log", "--format=%s", pull.tip, cwd=repo.root)
     git("merge", "-q", pull.branch, cwd=repo.root)
     assert desk.make_plan(repo, survey(repo, repo.head().commit)).items == ()
+
+
+def test_examples_of_docstrings_are_tested_where_they_are_true(make_repo: MakeRepo, tmp_path: Path) -> None:
+    lights = '"""Lights on the pier."""\n\n\ndef blink(times):\n    """Turn the lamp on and off.\n\n    >>> blink(1)\n'
+    lights += '    [True, False]\n    """\n    return [True, False] * times\n\n\n'
+    lights += 'def shine(times):\n    """Turn the lamp on.\n\n    >>> shine(2)\n    [True]\n    """\n'
+    lights += "    return [True] * times\n"
+    repo = Repo.discover(make_repo({**PYTHON, "src/harbour/tides.py": "", "src/harbour/lights.py": lights}))
+    (run,) = night(repo, tmp_path, answers()).runs
+    tried = artifacts.read_artifact(repo, run.id, "examples", "tool_calls.jsonl").decode()
+    assert '"kept":["blink"]' in tried, tried
+    patch = artifacts.read_artifact(repo, run.id, "test", "diff.patch").decode()
+    assert "+    assert lights.blink(1) == [True, False]\n" in patch
+    assert "shine(2)" not in patch
+    assert run.node in ("", "merge"), run.reason
 
 
 def test_a_module_that_cannot_be_imported_ends_in_a_breadcrumb(make_repo: MakeRepo, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import doctest
 import re
 import warnings
 from collections import Counter
@@ -48,6 +49,7 @@ class Public:
     arity: int | None = None
     coroutine: bool = False
     parent: str = ""
+    examples: tuple[tuple[str, str], ...] = ()  # a call with plain values, and what its docstring says it gives
     methods: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
@@ -150,7 +152,47 @@ def _function(node: Function) -> Public:
     known = _decorators(node) <= _KEEPS - {"staticmethod"}
     alone = isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list and not _yields(node)
     parameters = _parameters(node.args) if known else None
-    return Public(node.name, "function", sentence(ast.get_docstring(node)), parameters, coroutine=alone)
+    text = ast.get_docstring(node)
+    examples = () if isinstance(node, ast.AsyncFunctionDef) else tuple(_examples(node.name, text or ""))
+    return Public(node.name, "function", sentence(text), parameters, coroutine=alone, examples=examples)
+
+
+def _examples(name: str, text: str) -> Iterator[tuple[str, str]]:
+    """The examples of a docstring that are one call of the function with plain values and give a plain value."""
+    if ">>>" not in text or len(text) > 20_000:
+        return
+    try:
+        found = doctest.DocTestParser().get_examples(text)[:20]
+    except ValueError:
+        return
+    for each in found:
+        call = _expression(each.source)
+        want = _expression(each.want)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != name:
+            continue
+        values = [*call.args, *(keyword.value for keyword in call.keywords)]
+        if want is not None and all(map(_is_plain, [*values, want])) and all(k.arg for k in call.keywords):
+            yield _written(call), _written(want)
+
+
+def _expression(source: str) -> ast.expr | None:
+    try:
+        return ast.parse(source.strip(), mode="eval").body if len(source) < 200 else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _is_plain(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return not any(isinstance(each, ast.Constant) and each.value is ... for each in ast.walk(node))
+
+
+def _written(node: ast.expr) -> str:
+    """An expression on one line, its texts in double quotes where that needs no escape."""
+    return re.sub(r"'([^'\"\\]*)'", r'"\1"', ast.unparse(node))
 
 
 def _decorators(node: Function | ast.ClassDef) -> set[str]:

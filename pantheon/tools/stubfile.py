@@ -205,6 +205,12 @@ def _named(module: Module) -> str:
     return next(name for name in ("public_names", "its_public_names", "all_of_its_public_names") if name not in taken)
 
 
+def function_of(name: str, module: Module) -> str:
+    """What the test of a symbol is called in Python."""
+    symbol = module.find(name)
+    return f"test_{_function(symbol, module)}" if symbol is not None else ""
+
+
 def _function(symbol: Public, module: Module) -> str:
     """The name of a symbol's test, behind `test_`: snake case unless two symbols would share it."""
     snake = words_of(symbol.name).replace(" ", "_").lower()
@@ -257,6 +263,17 @@ def _python_cases(text: str, module: Module) -> Iterator[Case]:
         body = lines[2:] if doc else lines[1:]
         more = body[len(list(_python_facts(symbol, module))) :]
         yield Case(symbol.name, doc[1].removesuffix(".") if doc else "", "\n".join(more).strip())
+
+
+def example_lines(symbol: Public, module: Module) -> tuple[str, ...]:
+    """The examples of a symbol's own docstring as assertions."""
+    known = variable(module)
+    lines = []
+    for call, want in symbol.examples:
+        how = "is" if want in ("True", "False", "None") else "=="
+        lines.append(f"assert {known}.{call} {how} {want}")
+    usable = [line for line in lines if len(line) + 4 <= WIDTH and not assertion_fault(line, symbol, module)]
+    return tuple(dict.fromkeys(usable))
 
 
 def assertion_fault(text: str, symbol: Public, module: Module) -> str:
@@ -333,7 +350,8 @@ def _importing(module: Module, look: Look) -> list[str]:
 def _script(module: Module, cases: Sequence[Case], look: Look) -> str:
     head = [f"import test from {look.quote}ava{look.quote}{look.semicolon}", *_importing(module, look)]
     first = [_kind(symbol, module, look) for symbol in module.public[:MAX_NAMES]]
-    bodies = [_block(_quoted_title("has its public names", look), first, look)]
+    called = f"{module.called} " if is_title(module.called) else ""
+    bodies = [_block(_quoted_title(f"{called}has its public names", look), first, look)]
     for case in cases:
         symbol = module.find(case.symbol)
         assert symbol is not None

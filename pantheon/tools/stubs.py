@@ -38,6 +38,8 @@ from pantheon.tools.stubfile import (
     Module,
     Stub,
     assertion_fault,
+    example_lines,
+    function_of,
     local_name,
     read,
     render,
@@ -321,6 +323,11 @@ class LineTried(Record):
     why: str = ""
 
 
+class ExamplesTried(Record):
+    kept: tuple[str, ...] = ()
+    why: str = ""
+
+
 def _tree(ws: Workspace) -> Tree:
     return Tree(frozenset(ws.facts.paths), ws.base)
 
@@ -457,6 +464,33 @@ async def write_assertion(ws: Workspace, args: LineArgs) -> LineTried:
     return LineTried(kept=False, why=why or "nothing can be run here")
 
 
+async def try_examples(ws: Workspace, args: Nothing) -> ExamplesTried:
+    """Add to each test the first example of its symbol's own docstring, where it passes."""
+    found, _ = _subject(ws)
+    stub = _stub(ws, found)
+    tried = {case.symbol: lines[0] for case in stub.cases if not case.more and (lines := _examples_of(found, case))}
+    if not tried or stub.pending or ws.checker is None:
+        return ExamplesTried()
+    for _ in range(1 + len(tried)):
+        cases = tuple(case._replace(more=tried.get(case.symbol, case.more)) for case in stub.cases)
+        _put(ws, found, stub._replace(cases=cases))
+        (result,) = await ws.checker([CHECK])
+        if result.passed:
+            return ExamplesTried(kept=tuple(tried))
+        bad = set(re.findall(r"::(\w+)", result.detail))
+        good = {name: line for name, line in tried.items() if function_of(name, found.module) not in bad}
+        if not good or good == tried:
+            break
+        tried = good
+    _put(ws, found, stub)
+    return ExamplesTried(why=result.detail)
+
+
+def _examples_of(found: Subject, case: Case) -> tuple[str, ...]:
+    symbol = found.module.find(case.symbol)
+    return example_lines(symbol, found.module) if symbol is not None else ()
+
+
 # --- the check -------------------------------------------------------------------------------------------------------
 
 
@@ -496,7 +530,8 @@ def _faults(path: str, found: Subject, stub: Stub, rules: StubRules) -> Iterable
         assert symbol is not None  # read() saw to it
         if case.title not in (titles(symbol, found.module) or ("",)):
             yield Problem(path, 0, "title", f"the test of {case.symbol} has a title of its own")
-        if case.more and (not rules.free_text or assertion_fault(case.more, symbol, found.module)):
+        known = case.more in ("", *example_lines(symbol, found.module))
+        if not known and (not rules.free_text or assertion_fault(case.more, symbol, found.module)):
             yield Problem(path, 0, "assertion", f"the test of {case.symbol} asserts what nobody computed")
 
 
@@ -532,5 +567,14 @@ TOOLS = (
         write_assertion,
         offer_line,
         timeout_s=300.0,
+    ),
+    Tool(
+        "try_examples",
+        "add to each test the example of its symbol's docstring that passes",
+        Nothing,
+        ExamplesTried,
+        {},
+        try_examples,
+        timeout_s=600.0,
     ),
 )

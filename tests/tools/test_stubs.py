@@ -99,6 +99,39 @@ def test_python_says_only_what_holds_when_the_module_is_imported() -> None:
     assert not found["twice"].telling
 
 
+def test_examples_of_docstrings_are_calls_with_plain_values() -> None:
+    source = """def half(a, b=1):
+    '''Half of it.
+
+    >>> half(4)
+    2
+    >>> half("it's", b=[1, 'x'])
+    {'y': None}
+    >>> half(half(4))
+    1
+    >>> half(open('x'))
+    1
+    >>> other(4)
+    2
+    >>> half(4) + 1
+    3
+    >>> half(9)
+    >>> half(None)
+    True
+    >>> half(1)
+    ...
+    <object at 0x7f>
+    '''
+"""
+    (half,) = read_python(source.encode())
+    module = Module((half,), "harbour.tides", "tides")
+    assert stubfile.example_lines(half, module) == (
+        "assert tides.half(4) == 2",
+        """assert tides.half("it's", b=[1, "x"]) == {"y": None}""",
+        "assert tides.half(None) is True",
+    )
+
+
 def test_a_builtin_name_that_was_imported_is_another_class() -> None:
     (error,) = read_python(b"from requests import ConnectionError\n\n\nclass Gone(ConnectionError): ...\n")
     assert error.parent == ""
