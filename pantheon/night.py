@@ -295,8 +295,9 @@ class _Runner:
                 finished, running = await asyncio.wait(
                     running, timeout=max(0.0, min(over, CHECKPOINT_S)), return_when=asyncio.FIRST_COMPLETED
                 )
-                for task in finished:
-                    task.result()
+                failed = [error for task in finished if (error := task.exception()) is not None]  # each is looked at
+                if failed:
+                    raise failed[0]
                 if over <= 0:
                     self.ended = "budget"
                     break
