@@ -17,6 +17,7 @@ from conftest import Bench, MakeRepo, git
 
 from pantheon import artifacts, desk
 from pantheon import night as nights
+from pantheon.config import packaged
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
 from pantheon.git import Repo
@@ -98,8 +99,9 @@ OURS = {  # words of what is written for each module
 }
 
 
-def answers(choose: Callable[[str, list[str]], str] | None = None) -> ScriptedEngine:
-    """An engine whose reviewers name what was proposed; `choose` gets the argument and its values."""
+def answers(choose: Callable[[str, list[str]], str] | None = None, line: str = "") -> ScriptedEngine:
+    """An engine whose reviewers name what was proposed; `choose` gets the argument and its values, `line` is what it
+    writes itself."""
 
     def answer(prompt: str, schema: dict[str, Any]) -> str | None:
         properties = schema["properties"]
@@ -113,6 +115,9 @@ def answers(choose: Callable[[str, list[str]], str] | None = None) -> ScriptedEn
             known = [value for value in values if any(word in value.lower() for word in OURS[module])]
             known.sort(key=lambda value: not any(word in value for word in ("assert", "test(")))
             return json.dumps({"tool": tool, argument: known[0]})
+        if tool == "write_assertion":
+            symbol = properties["symbol"].get("const") or properties["symbol"]["enum"][0]
+            return json.dumps({"tool": tool, "symbol": symbol, "line": line})
         if choose is not None and tool in ("add_test", "title_test"):
             argument = "symbol" if tool == "add_test" else "title"
             chosen = {name: spec.get("const") for name, spec in properties.items()}
@@ -187,6 +192,25 @@ def test_examples_of_docstrings_are_tested_where_they_are_true(make_repo: MakeRe
     patch = artifacts.read_artifact(repo, run.id, "test", "diff.patch").decode()
     assert "+    assert lights.blink(1) == [True, False]\n" in patch
     assert "shine(2)" not in patch
+    assert run.node in ("", "merge"), run.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("assert lights.blink(1) == [True, False]", True),
+        ("assert lights.blink(1) == [False]", False),
+        ("assert lights.blink(1) == open('/etc/passwd')", False),
+    ],
+)
+def test_a_model_may_write_an_assertion_where_the_rules_say_so(
+    make_repo: MakeRepo, tmp_path: Path, line: str, kept: bool
+) -> None:
+    rules = packaged("rules", "stubs.toml").read_text().replace("free_text = false", "free_text = true")
+    repo = Repo.discover(make_repo({**PYTHON, "src/harbour/tides.py": "", ".pantheon/rules/stubs.toml": rules}))
+    (run,) = night(repo, tmp_path, answers(lambda _, values: values[0], line)).runs
+    patch = artifacts.read_artifact(repo, run.id, "test", "diff.patch").decode()
+    assert (f"+    {line}\n" in patch) is kept, patch
     assert run.node in ("", "merge"), run.reason
 
 

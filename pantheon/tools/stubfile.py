@@ -28,7 +28,7 @@ PENDING = "tests of single symbols are still to be chosen"  # a comment at the e
 
 
 class Case(NamedTuple):
-    """One chosen test. `title` "": not chosen yet; `more`: an assertion that was written besides what is known."""
+    """One chosen test. `title` "": not chosen yet; `more`: lines of assertions besides what is known."""
 
     symbol: str
     title: str = ""
@@ -224,7 +224,7 @@ def _python_test(module: Module, case: Case, look: Look) -> list[str]:
     lines = [f"def test_{_function(symbol, module)}(){' -> None:' if look.annotated else ':'}"]
     if case.title:
         lines.append(f'    """{case.title}."""')
-    return [*lines, *_python_facts(symbol, module), *([f"    {case.more}"] if case.more else [])]
+    return [*lines, *_python_facts(symbol, module), *(f"    {line}" for line in case.more.splitlines())]
 
 
 def _python_facts(symbol: Public, module: Module) -> Iterator[str]:
@@ -262,7 +262,7 @@ def _python_cases(text: str, module: Module) -> Iterator[Case]:
         doc = _DOC.fullmatch(lines[1]) if len(lines) > 1 else None
         body = lines[2:] if doc else lines[1:]
         more = body[len(list(_python_facts(symbol, module))) :]
-        yield Case(symbol.name, doc[1].removesuffix(".") if doc else "", "\n".join(more).strip())
+        yield Case(symbol.name, doc[1].removesuffix(".") if doc else "", "\n".join(line.strip() for line in more))
 
 
 def example_lines(symbol: Public, module: Module) -> tuple[str, ...]:
@@ -355,7 +355,7 @@ def _script(module: Module, cases: Sequence[Case], look: Look) -> str:
     for case in cases:
         symbol = module.find(case.symbol)
         assert symbol is not None
-        facts = [*_script_facts(symbol, module, look), *([case.more] if case.more else [])]
+        facts = [*_script_facts(symbol, module, look), *case.more.splitlines()]
         title = case.title or shown_name(symbol, module)
         bodies.append(_block(_quoted_title(title, look), facts, look))
     return "\n\n".join("\n".join(part) for part in (head, *bodies)) + "\n"

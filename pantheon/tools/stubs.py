@@ -50,6 +50,7 @@ from pantheon.tools.tool import Change, Kind, Nothing, Problem, Tool, Tree
 from pantheon.tools.workspace import Workspace
 
 OFFERED = 8  # symbols that a model chooses among
+EXAMPLES = 3  # of one docstring, that are tested
 SHOWN = 1_500  # characters of a module that it reads
 MAX_LINE = 200
 CHECK = "stub"  # the named check that runs a stub
@@ -392,7 +393,9 @@ def offer_test(ws: Workspace) -> tuple[Offer, ...]:
         return ()
     chosen = {case.symbol for case in stub.cases}
     left = [each for each in found.module.telling if each.name not in chosen]
-    best = sorted(left, key=lambda each: not each.doc)[:OFFERED]  # documented ones first, else as in the source
+    best = sorted(left, key=lambda each: (not each.examples, not each.doc))[
+        :OFFERED
+    ]  # those that say most of themselves
     return (Offer(tool="add_test", args={"symbol": _turned([e.name for e in best], ws.target, str(len(chosen)))}),)
 
 
@@ -465,10 +468,10 @@ async def write_assertion(ws: Workspace, args: LineArgs) -> LineTried:
 
 
 async def try_examples(ws: Workspace, args: Nothing) -> ExamplesTried:
-    """Add to each test the first example of its symbol's own docstring, where it passes."""
+    """Add to each test the examples of its symbol's own docstring, where they pass."""
     found, _ = _subject(ws)
     stub = _stub(ws, found)
-    tried = {case.symbol: lines[0] for case in stub.cases if not case.more and (lines := _examples_of(found, case))}
+    tried = {case.symbol: "\n".join(lines) for case in stub.cases if (lines := _examples_of(found, case))}
     if not tried or stub.pending or ws.checker is None:
         return ExamplesTried()
     for _ in range(1 + len(tried)):
@@ -488,7 +491,7 @@ async def try_examples(ws: Workspace, args: Nothing) -> ExamplesTried:
 
 def _examples_of(found: Subject, case: Case) -> tuple[str, ...]:
     symbol = found.module.find(case.symbol)
-    return example_lines(symbol, found.module) if symbol is not None else ()
+    return example_lines(symbol, found.module)[:EXAMPLES] if symbol is not None and not case.more else ()
 
 
 # --- the check -------------------------------------------------------------------------------------------------------
@@ -530,8 +533,8 @@ def _faults(path: str, found: Subject, stub: Stub, rules: StubRules) -> Iterable
         assert symbol is not None  # read() saw to it
         if case.title not in (titles(symbol, found.module) or ("",)):
             yield Problem(path, 0, "title", f"the test of {case.symbol} has a title of its own")
-        known = case.more in ("", *example_lines(symbol, found.module))
-        if not known and (not rules.free_text or assertion_fault(case.more, symbol, found.module)):
+        own = [line for line in case.more.splitlines() if line not in example_lines(symbol, found.module)]
+        if own and (not rules.free_text or len(own) > 1 or assertion_fault(own[0], symbol, found.module)):
             yield Problem(path, 0, "assertion", f"the test of {case.symbol} asserts what nobody computed")
 
 
