@@ -401,11 +401,11 @@ class Added(Record):
 
 
 class Rights(Record):
-    """What a reviewer sees: the words of the repository on its licence, and whom it names."""
+    """What a reviewer sees: how the licence text begins, what the repository's licence is, and whom it names."""
 
     path: str
-    license_text: str
-    declared: str
+    text: str
+    license: str
     holders: str
 
 
@@ -463,16 +463,13 @@ def set_holder(ws: Workspace, args: HolderArgs) -> Added:
 
 def read_rights(ws: Workspace, args: Nothing) -> Rights:
     """What the repository says of its licence and of whom."""
-    rules, found = ws.ruled(HeaderRules), licences.grant(_tree(ws))
-    texts = [line for line in found.said if ": license " not in line]
-    declared = [line for line in found.said if ": license " in line]
-    if rules.license != "auto":
-        declared = [f"rules: license {rules.license}"]
+    rules, tree = ws.ruled(HeaderRules), _tree(ws)
+    said = licences.grant(tree).said
     return Rights(
         path=ascii(ws.origin)[1:-1],
-        license_text=texts[0] if texts else "",
-        declared="; ".join(declared),
-        holders="; ".join(holders(rules, _tree(ws))),
+        text=said[0] if said else "",
+        license=_license(rules, tree)[0],
+        holders="; ".join(holders(rules, tree)),
     )
 
 

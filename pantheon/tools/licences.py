@@ -25,6 +25,8 @@ from pantheon.tools.tool import Tree
 MAX_TEXT = 128 * 1024  # of a licence or a metadata file
 MAX_HOLDER = 100
 HEAD = 2_048  # bytes of a file whose header is read
+EARLY = 2_000  # characters in which a licence text says what it is
+BEGINNING = 80  # characters of it that a reviewer reads
 HABITS = 60  # files that are asked how headers look here
 _TEXTS = re.compile(r"(?:licen[cs]e|copying|unlicense)(?:[.-][\w.-]{1,40})?", re.IGNORECASE)
 _SOURCES = (".py", ".js", ".mjs", ".ts", ".tsx", ".c", ".h", ".java", ".go", ".rs", ".sh", ".css", ".rb")
@@ -67,7 +69,8 @@ _IDENTIFIER = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() -]{1,10
 _YEARS = r"(?:(?:19|20)\d\d(?:[ \t]*[-,\u2013][ \t]*(?:(?:19|20)?\d\d|present|now))*[ \t]*,?)"
 _MARK = r"(?:\([cC]\)|\u00a9)"
 _NOTICE = re.compile(
-    rf"[^\w\n(\u00a9]{{0,8}}(?:SPDX-FileCopyrightText:|[Cc]opyright|COPYRIGHT(?=[ \t]*(?:{_MARK}|\d))|{_MARK})"
+    rf"[^\w\n(\u00a9]{{0,8}}(?:SPDX-FileCopyrightText:|[Cc]opyright|COPYRIGHT(?=[ \t]*(?:{_MARK}|\d))|"
+    rf"{_MARK}(?=[ \t]*\d{{4}}))"
     rf"(?=[ \t:(\u00a9])[ \t:]*{_MARK}?[ \t]*({_YEARS})?[ \t]*(?:by[ \t]+)?(?![ \t])([^\n]{{2,200}})"
 )
 _NO_HOLDER = re.compile(
@@ -76,13 +79,14 @@ _NO_HOLDER = re.compile(
     r"the (?:above|holder|owner|author)s?)\b"
 )
 _LEFT_OUT = re.compile(
-    r"(?i)[ \t]*(?:<[^<>\n]{0,100}>|\([^()\n]{0,40}[@/][^()\n]{0,80}\)|,?[ \t]*all rights reserved\b.*)"
+    r"(?i)[ \t]*(?:<[^<>\n]{0,100}>|\([^()\n]{0,40}[@/][^()\n]{0,80}\)|https?://[^ \t\n]{1,200}|"
+    r",?[ \t]*all rights reserved\b.*)"
 )
 
 
 class Grant(Record):
     """`license` is an SPDX expression, "" where `why` says why it is not known; `holders` are all that may be meant.
-    `said` are the words of the repository that it was read from, for a reviewer."""
+    `said`: how the licence texts begin, for a reviewer."""
 
     license: str = ""
     why: str = ""
@@ -120,7 +124,9 @@ def identify(text: str) -> str | None:
     """The licence that a text is: an SPDX identifier, for the GNU licences without -only or -or-later."""
     plain = " ".join(text.casefold().split())
     found = [
-        name for name, has, lacks in _PHRASES if all(p in plain for p in has) and not any(p in plain for p in lacks)
+        name
+        for name, has, lacks in _PHRASES
+        if has[0] in plain[:EARLY] and all(p in plain for p in has) and not any(p in plain for p in lacks)
     ]
     first = " ".join(plain.split()[:40])
     if len(found) > 1:  # a licence that quotes another: the one that it opens with
@@ -149,7 +155,8 @@ def holder_in(text: str) -> Iterator[str]:
 def tidy(name: str) -> str:
     """A name as it stands in a header; "" for what cannot stand in one."""
     text = re.sub(r"[ \t]*(?:\*/|-->|#+)[ \t]*$", "", _LEFT_OUT.sub("", name))
-    text = " ".join(text.split()).strip(" .,;:-*")
+    text = " ".join(text.split()).strip(" ,;:-*")
+    text = text if re.search(r"\b(?:Inc|Ltd|Co|Corp|Jr|Sr)\.$", text) else text.rstrip(" .")
     sound = text.isprintable() and not any(mark in text for mark in ("*/", "/*", "--", "<", ">", "{", "}"))
     return text if 2 <= len(text) <= MAX_HOLDER and sound and any(map(str.isalpha, text)) else ""
 
@@ -165,10 +172,17 @@ def _grant(tree: Tree) -> Grant:
     holders = [*(name for text in texts.values() for name in holder_in(text)), *authors]
     if owners:
         holders.append(owners.most_common(1)[0][0])
-    said = [" ".join(text.split())[:160] for text in texts.values()]
-    said += [f"{path}: license {name}" for path, name in declared.items()]
+    said = [_beginning(text) for text in texts.values()]
     distinct = {name.casefold(): name for name in reversed(holders)}
     return Grant(license=license_, why=why, holders=tuple(reversed(distinct.values()))[:8], said=tuple(said[:4]))
+
+
+def _beginning(text: str) -> str:
+    """How a licence begins, without who gives it: the words by which people know it."""
+    lines = (line.strip() for line in text[:HEAD].splitlines())
+    kept = (line for line in lines if not re.match(r"(?i)\W*(?:copyright\b|\(c\)|\u00a9|all rights reserved)", line))
+    plain = " ".join(re.sub(r"[=*_-]{3,}", " ", " ".join(kept)).split())
+    return plain[:BEGINNING].rpartition(" ")[0] or plain
 
 
 def _license(texts: Mapping[str, str | None], declared: Mapping[str, str], habits: Counter[str]) -> tuple[str, str]:
