@@ -110,6 +110,12 @@ GOOD = {
     "highest": "    if not heights:\n        raise ValueError('no readings')\n    return max(heights)",
     "ropes": "    return -(-distance // length)",
 }
+LINES = {"between": "low + high", "highest": "no readings", "ropes": "distance // length"}
+PURPOSES = {
+    "between": "The height in metres half way between two readings.",
+    "highest": "The highest of all readings.",
+    "ropes": "How many ropes of a length are needed to reach over a distance.",
+}
 Coder = Callable[[str, str], str]
 
 
@@ -123,15 +129,11 @@ def scripted(code: Coder) -> ScriptedEngine:
         if tool == "write_function":
             name = user.partition("Write: def ")[2].partition("(")[0]
             return json.dumps({"tool": tool, "code": code(name, user)})
-        argument = {"match_purpose": "purpose", "match_line": "line"}[tool]
-        return json.dumps({"tool": tool, argument: next(v for v in properties[argument]["enum"] if _ours(v))})
+        if tool == "match_name":
+            return json.dumps({"tool": tool, "name": next(name for name, line in LINES.items() if line in user)})
+        return json.dumps({"tool": tool, "purpose": next(p for n, p in PURPOSES.items() if LINES[n] in user)})
 
     return ScriptedEngine(answer)
-
-
-def _ours(value: str) -> bool:
-    ours = ("two readings", "all readings", "ropes of a length", "no readings", "low + high", "distance //")
-    return any(word in value for word in ours)
 
 
 def night(repo: Repo, tmp_path: Path, engine: Engine, run: Callable[[Any], Any] = asyncio.run) -> NightReport:

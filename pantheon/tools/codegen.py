@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -26,21 +26,15 @@ from pantheon.tools.words import stem, tag_of
 from pantheon.tools.workspace import Workspace
 
 CHECK = "examples"
-OTHERS = 3  # values that a proposed one stands among
-LINE, PURPOSE = 100, 160  # characters
-OTHER_FILES, OTHER_BYTES = 30, 65_536  # of the base tree, searched for what to compare with
+OTHERS = 2  # values that a proposed one stands among: half a billion parameters tell two from one another, not four
+PURPOSE = 160  # characters
 # For a repository with too little to compare with.
+SPARE_NAMES = ("sort_boats", "count_letters", "first_weekday", "remove_subscriber")
 SPARE_PURPOSES = (
     "Sorts the boats of a harbour by their length",
     "Counts how often each letter stands in a text",
     "The day of the week on which a year begins",
     "Removes a user from a list of subscribers",
-)
-SPARE_LINES = (
-    "boats.sort(key=lambda boat: boat.length, reverse=True)",
-    "counts[letter] = counts.get(letter, 0) + 1",
-    "return (year + year // 4 - year // 100 + year // 400) % 7",
-    "subscribers = [user for user in subscribers if user.id != leaving]",
 )
 
 _trials: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
@@ -50,12 +44,12 @@ class CodeArgs(Record):
     code: str = Field(min_length=1, max_length=8000)
 
 
+class NameArgs(Record):
+    name: str = Field(min_length=1, max_length=200)
+
+
 class PurposeArgs(Record):
     purpose: str = Field(min_length=1, max_length=400)
-
-
-class LineArgs(Record):
-    line: str = Field(min_length=1, max_length=400)
 
 
 class Skeleton(Record):
@@ -82,11 +76,9 @@ class Written(Record):
 
 
 class Shown(Record):
-    """One new function as a reviewer sees it, under another name. `line` is left out of `code`."""
+    """One new function as a reviewer sees it: without its name, its docstring and its comments."""
 
     code: str
-    purpose: str
-    signature: str
 
 
 # --- the spec's work --------------------------------------------------------------------------------------------------
@@ -220,16 +212,14 @@ def _hash(*words: str) -> bytes:
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogateescape")).digest()
 
 
-def show_code(ws: Workspace, args: Nothing) -> Shown:
-    """A new function without its name, docstring and comments."""
-    _, node = _new(ws, "purpose")
-    return Shown(code=_anonymous(node), purpose="", signature="")
+def show_name(ws: Workspace, args: Nothing) -> Shown:
+    """The function whose name is asked for."""
+    return Shown(code=_anonymous(_new(ws, "name")[1]))
 
 
 def show_purpose(ws: Workspace, args: Nothing) -> Shown:
-    """What the spec says of a new function, without its code."""
-    function, _ = _new(ws, "line")
-    return Shown(code="", purpose=function.about[:600], signature=function.signature.text)
+    """The function whose purpose is asked for."""
+    return Shown(code=_anonymous(_new(ws, "purpose")[1]))
 
 
 def _anonymous(node: ast.FunctionDef) -> str:
@@ -237,41 +227,25 @@ def _anonymous(node: ast.FunctionDef) -> str:
     return bodies.unparsed("f", node, body)
 
 
+def offer_name(ws: Workspace) -> tuple[Offer, ...]:
+    """The function's name, among names that other specs give."""
+    rules = ws.ruled(SpecRules)
+    function, _ = _new(ws, "name")
+    every = [one.name for other in specs.specs_of(_base(ws), rules) for one in other.functions]
+    return _offer("match_name", "name", function.name, every, SPARE_NAMES, ws.origin)
+
+
 def offer_purpose(ws: Workspace) -> tuple[Offer, ...]:
-    """What the function is for, among what functions of other specs are for."""
+    """What the spec says of the function, among what other specs say of theirs."""
     rules = ws.ruled(SpecRules)
     function, _ = _new(ws, "purpose")
-    true = _purpose(function)
-    every = [one for other in specs.specs_of(_base(ws), rules) for one in other.functions]
-    return _offer("match_purpose", "purpose", true, [_purpose(one) for one in every], SPARE_PURPOSES, ws.origin)
+    every = [_purpose(one) for other in specs.specs_of(_base(ws), rules) for one in other.functions]
+    return _offer("match_purpose", "purpose", _purpose(function), every, SPARE_PURPOSES, ws.origin)
 
 
 def _purpose(function: Function) -> str:
     said = prose.sentences(function.about.partition("\n")[0])
     return (said[0] if said else function.name.replace("_", " "))[:PURPOSE]
-
-
-def offer_line(ws: Workspace) -> tuple[Offer, ...]:
-    """The line of the function that tells most, among such lines of other functions."""
-    _, node = _new(ws, "line")
-    true = _telling(node)
-    return _offer("match_line", "line", true, _other_lines(ws), SPARE_LINES, ws.origin) if true else ()
-
-
-def _telling(node: ast.FunctionDef) -> str:
-    """The longest line of a function's code that is not too long."""
-    lines = [line.strip() for line in _anonymous(node).split("\n")[1:]]
-    return max((line for line in lines if len(line) <= LINE), key=len, default="")
-
-
-def _other_lines(ws: Workspace) -> Iterator[str]:
-    paths = sorted((path for path in ws.facts.paths if path.endswith(".py")), key=lambda path: _hash(ws.origin, path))
-    for path in paths[:OTHER_FILES]:
-        raw = ws.base(path)
-        tree = bodies.parsed(raw) if raw is not None and len(raw) <= OTHER_BYTES else None
-        for node in tree.body if tree else ():
-            if isinstance(node, ast.FunctionDef) and (line := _telling(node)):
-                yield line
 
 
 def _offer(
@@ -298,14 +272,14 @@ def _stems(text: str) -> set[str]:
     return {stem(tag_of(word)) for word in prose.words(text.replace("_", " "))}
 
 
+def match_name(ws: Workspace, args: NameArgs) -> Matched:
+    function, _ = _new(ws, "name")
+    return _matched("name", args.name, offer_name(ws), function.name)
+
+
 def match_purpose(ws: Workspace, args: PurposeArgs) -> Matched:
     function, _ = _new(ws, "purpose")
     return _matched("purpose", args.purpose, offer_purpose(ws), _purpose(function))
-
-
-def match_line(ws: Workspace, args: LineArgs) -> Matched:
-    _, node = _new(ws, "line")
-    return _matched("line", args.line, offer_line(ws), _telling(node))
 
 
 def _matched(argument: str, chosen: str, offers: tuple[Offer, ...], true: str) -> Matched:
@@ -327,8 +301,17 @@ TOOLS = (
         offer_function,
         timeout_s=600,
     ),
-    Tool("show_code", "read a new function without its name", Nothing, Shown, {}, show_code),
-    Tool("show_purpose", "read what a new function is for", Nothing, Shown, {}, show_purpose),
+    Tool("show_name", "read the function whose name is asked for", Nothing, Shown, {}, show_name),
+    Tool("show_purpose", "read the function whose purpose is asked for", Nothing, Shown, {}, show_purpose),
+    Tool(
+        "match_name",
+        "give the name that fits the code",
+        NameArgs,
+        Matched,
+        {"name": "days_in_month"},
+        match_name,
+        offer_name,
+    ),
     Tool(
         "match_purpose",
         "give what the code is for",
@@ -337,14 +320,5 @@ TOOLS = (
         {"purpose": "The number of days in a month"},
         match_purpose,
         offer_purpose,
-    ),
-    Tool(
-        "match_line",
-        "give the line of code that belongs to the function",
-        LineArgs,
-        Matched,
-        {"line": "return calendar.monthrange(year, month)[1]"},
-        match_line,
-        offer_line,
     ),
 )
