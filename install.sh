@@ -198,6 +198,17 @@ install_test_tools() {
     step "strace, for a census of system calls" \
       env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update && apt-get install -y --no-install-recommends strace"
   fi
+  command -v npm >/dev/null || return 0 # without it the tests that need AVA are skipped, and say so
+  id=$(cat "$here"/tests/ava/*.json | digest)
+  [[ -f $data/ava/.pantheon-ava && $(cat "$data/ava/.pantheon-ava") == "$id" ]] || step "AVA, for tests of the flow test-stub" install_ava "$id"
+}
+
+install_ava() { # DIGEST
+  rm -rf -- "$data/ava"
+  mkdir -p -- "$data/ava"
+  cp -- "$here"/tests/ava/*.json "$data/ava/"
+  npm ci --ignore-scripts --no-audit --no-fund --prefix "$data/ava"
+  printf '%s\n' "$1" >"$data/ava/.pantheon-ava"
 }
 
 check() { # WORDS COMMAND..
