@@ -1,4 +1,4 @@
-"""The commands that say what is in force and why: agents, flow, tools, explain. Ring 4; they read HEAD, as nights do."""
+"""The commands that say what is in force and why: agents, flow, tools, explain. Ring 4; they read HEAD."""
 
 from __future__ import annotations
 
