@@ -382,7 +382,7 @@ async def _ask(server: Server, way: Path) -> OpenAIEngine:
 
 
 def check(
-    start: Path, where: Places, names: list[str], *, rev: str, base: str | None, flow: str | None, as_json: bool
+    start: Path, where: Places, names: list[str], *, rev: str, base: str | None, flow: str | None = None, as_json: bool
 ) -> int:
     """Run named checks on what changed from `base` to `rev`, by the rules of `flow` where they ask for some. 0: all
     passed, 1: not."""

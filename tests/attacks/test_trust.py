@@ -252,6 +252,6 @@ def test_16_an_agent_that_is_not_local_is_refused_by_name_before_anything_starts
     root = make_repo({**FILES, ".pantheon/agents/doc.rename.toml": agent})
     code, said = typed(root, *NIGHT)
     assert code == 1
-    assert "agent doc.rename" in said
+    assert "cannot use the agent: .pantheon/agents/doc.rename.toml:5" in said
     assert "only 'local' may run at night" in said
     assert nights_of(root) == ""

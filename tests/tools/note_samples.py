@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pantheon.records import Offer, Record
 from pantheon.tools.facts import Facts, build_facts
+from pantheon.tools.registry import TOOLS
 from pantheon.tools.rules import Rules, parse_rules
 from pantheon.tools.workspace import Workspace
 
@@ -116,3 +118,17 @@ FACTS: Facts = build_facts(NOTES, (*NOTES, "README.txt"), dict.fromkeys(NOTES, W
 def workspace(root: Path, target: str) -> Workspace:
     """A fresh worktree in `root` over NOTES and BROKEN."""
     return Workspace(root, target, RULES, FACTS, {**NOTES, **BROKEN}.get)
+
+
+def call(name: str, ws: Workspace, args: Record) -> Record:
+    """One call of a tool that does not wait."""
+    result = TOOLS[name].run(ws, args)
+    assert isinstance(result, Record)
+    return result
+
+
+def offered(name: str, ws: Workspace) -> tuple[Offer, ...]:
+    """The offers of a tool that does not wait."""
+    found = TOOLS[name].offer(ws)
+    assert isinstance(found, tuple)
+    return found

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from note_samples import BROKEN, FLAGGED_PATH, NOTES, RULES_FILE, workspace
+from note_samples import BROKEN, FLAGGED_PATH, NOTES, RULES_FILE, call, offered, workspace
 
 from pantheon.tools import check
-from pantheon.tools.notes import Nothing
 from pantheon.tools.registry import TOOLS
 from pantheon.tools.rules import RULES_PATH
+from pantheon.tools.tool import Nothing
 
 ALL = {**NOTES, **BROKEN}
 
@@ -46,11 +46,11 @@ def finished(trees: Path, path: str) -> list[str]:
     """Do the item in a worktree, put its result into tree/, give the changed paths."""
     ws = workspace(trees / "work", path)
     chance = random.Random(path)
-    TOOLS["repair_note"].run(ws, Nothing())
+    call("repair_note", ws, Nothing())
     for name in ("set_field", "rename_note"):
-        while offers := TOOLS[name].offer(ws):
+        while offers := offered(name, ws):
             args = {key: chance.choice(values or ("x",)) for key, values in offers[0].args.items()}
-            TOOLS[name].run(ws, TOOLS[name].args.model_validate(args))
+            call(name, ws, TOOLS[name].args.model_validate(args))
     changes = ws.changes()
     put(trees / "tree", changes)
     return [changed for changed, data in changes.items() if data is not None]

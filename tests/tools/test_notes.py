@@ -7,14 +7,15 @@ from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 import pytest
-from note_samples import BROKEN, FACTS, FLAGGED_PATH, NOTES, RULES, workspace
+from note_samples import BROKEN, FACTS, FLAGGED_PATH, NOTES, RULES, call, offered, workspace
 
 from pantheon.errors import ToolError
 from pantheon.frontmatter import parse
-from pantheon.tools.notes import FieldArgs, NameArgs, Nothing
+from pantheon.tools.notes import FieldArgs, NameArgs
 from pantheon.tools.registry import TOOLS
 from pantheon.tools.repair import note_uuid, repair
 from pantheon.tools.rules import check_note
+from pantheon.tools.tool import Nothing
 from pantheon.tools.workspace import Workspace
 
 NOTHING = Nothing()
@@ -24,12 +25,12 @@ NAMED = "docs/printer.md#2025-11-05T10:22:07Z"
 def work(ws: Workspace, seed: int) -> int:
     """Do what a night does, picking at random; the number of picks."""
     chance = random.Random(seed)
-    TOOLS["repair_note"].run(ws, NOTHING)
+    call("repair_note", ws, NOTHING)
     picks = 0
     for name in ("set_field", "rename_note"):
         tool = TOOLS[name]
         for _ in range(12):
-            offers = tool.offer(ws)
+            offers = offered(name, ws)
             if not offers:
                 break
             args = {key: chance.choice(values or ("a text",)) for key, values in offers[0].args.items()}
@@ -46,9 +47,9 @@ def test_repairs_and_any_picks_leave_no_finding(tmp_path: Path, path: str, seed:
     work(ws, seed)
     raw = ws.read(ws.target)
     assert check_note(ws.target, raw, RULES) == () or path == "docs/2025-11-05_empty.md"
-    shown = TOOLS["show_change"].run(ws, NOTHING).model_dump()
+    shown = call("show_change", ws, NOTHING).model_dump()
     assert shown["body_unchanged"] and shown["links_ok"]
-    assert len(TOOLS["show_change"].run(ws, NOTHING).to_json()) <= 900
+    assert len(call("show_change", ws, NOTHING).to_json()) <= 900
     before = ws.changes()
     assert work(ws, seed + 100) == 0
     assert ws.changes() == before
@@ -80,23 +81,23 @@ def test_a_note_that_is_right_stays_byte_for_byte(tmp_path: Path) -> None:
 
 def test_the_slug_follows_the_chosen_title(tmp_path: Path) -> None:
     ws = workspace(tmp_path, FLAGGED_PATH)
-    TOOLS["repair_note"].run(ws, NOTHING)
-    offer = TOOLS["set_field"].offer(ws)[0]
+    call("repair_note", ws, NOTHING)
+    offer = offered("set_field", ws)[0]
     assert offer.single() == {"field": "title", "value": "Phase 1 — Restore drills"}
-    TOOLS["set_field"].run(ws, FieldArgs(field="title", value="Phase 1 — Restore drills"))
+    call("set_field", ws, FieldArgs(field="title", value="Phase 1 — Restore drills"))
     assert parse(ws.read(ws.target), "x").get("slug") == "phase-1-restore-drills"
     assert b'priority: "P1"   # from the board\n' in ws.read(ws.target)
 
 
 def test_a_tag_that_was_chosen_is_not_offered_again_and_three_are_enough(tmp_path: Path) -> None:
     ws = workspace(tmp_path, FLAGGED_PATH)
-    work_title = TOOLS["set_field"].offer(ws)[0].single() or {}
-    TOOLS["set_field"].run(ws, FieldArgs.model_validate(work_title))
+    work_title = offered("set_field", ws)[0].single() or {}
+    call("set_field", ws, FieldArgs.model_validate(work_title))
     seen: list[str] = []
-    while (offers := TOOLS["set_field"].offer(ws)) and offers[0].args["field"] == ("tags",):
+    while (offers := offered("set_field", ws)) and offers[0].args["field"] == ("tags",):
         values = offers[0].args["value"] or ()
         assert not set(seen) & set(values)
-        TOOLS["set_field"].run(ws, FieldArgs(field="tags", value=values[0]))
+        call("set_field", ws, FieldArgs(field="tags", value=values[0]))
         seen.append(values[0])
     assert len(seen) == 3
     assert parse(ws.read(ws.target), "x").get("tags") == seen
@@ -106,9 +107,9 @@ def test_values_that_were_not_offered_are_refused(tmp_path: Path) -> None:
     ws = workspace(tmp_path, "docs/backups.md")
     for field, value in (("title", "Something else"), ("nope", "x"), ("tags", "the"), ("status", "done")):
         with pytest.raises(ToolError):
-            TOOLS["set_field"].run(ws, FieldArgs(field=field, value=value))
+            call("set_field", ws, FieldArgs(field=field, value=value))
     with pytest.raises(ToolError):
-        TOOLS["rename_note"].run(ws, NameArgs(name="other.md"))
+        call("rename_note", ws, NameArgs(name="other.md"))
     assert ws.changes() == {}
 
 
@@ -126,9 +127,9 @@ def test_a_rename_takes_the_links_of_other_files_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(BROKEN))
 def test_a_note_that_cannot_be_read_is_refused_and_kept(tmp_path: Path, path: str) -> None:
     ws = workspace(tmp_path, path)
-    assert TOOLS["repair_note"].run(ws, NOTHING).model_dump()["report"]
+    assert call("repair_note", ws, NOTHING).model_dump()["report"]
     with pytest.raises(ToolError):
-        TOOLS["set_field"].offer(ws)
+        offered("set_field", ws)
     assert ws.changes() == {}
 
 
@@ -140,6 +141,6 @@ def test_every_tool_has_a_valid_example_and_a_schema() -> None:
 
 
 def test_an_excerpt_is_short_and_free_of_markup(tmp_path: Path) -> None:
-    excerpt = TOOLS["read_note"].run(workspace(tmp_path, "docs/backups.md"), NOTHING).model_dump()
+    excerpt = call("read_note", workspace(tmp_path, "docs/backups.md"), NOTHING).model_dump()
     assert excerpt["title"].startswith("Nightly backups")
     assert len(excerpt["text"]) <= 600 and "](" not in excerpt["text"] and "restic backup /var" not in excerpt["text"]
