@@ -117,7 +117,9 @@ class Config(Record):
     rules: dict[str, bytes]
     tools: dict[str, bytes] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
-    texts: dict[str, str] = Field(default_factory=dict)  # of the flows' and agents' files, for the lines of errors
+    # of the flows' and agents' files, for the lines of errors; raw, so that it is no part of what is in force
+    texts: dict[str, str] = Field(default_factory=dict, exclude=True)
+    own_checks: frozenset[str] = frozenset()  # those that the repository brings along
     digest: str
     ignored: tuple[str, ...] = ()
     limits: UserLimits = UserLimits()
@@ -174,14 +176,16 @@ def load(read: Reader, names: tuple[str, ...], faults: list[ConfigError] | None 
         return found
 
     checks = _checks(*packaged_files["checks.toml"], [])
+    own: dict[str, Check] = {}
     if files["checks.toml"] != packaged_files["checks.toml"]:
-        own = every("checks.toml", lambda path, data: _checks(path, data, ignored))
-        checks |= own.get("", {})
+        own = every("checks.toml", lambda path, data: _checks(path, data, ignored)).get("", {})
+        checks |= own
     return Config(
         settings=_record(Settings, *files["pantheon.toml"], ignored),
         agents={a.name: a for a in every("agents/", lambda path, data: _agent(path, data, ignored)).values()},
         flows={flow.name: flow for flow in every("flows/", _flow).values()},
         checks=checks,
+        own_checks=frozenset(own),
         prompts=every("prompts/", _text),
         rules=every("rules/", lambda path, data: data),
         tools={name.removeprefix(TOOLS): data for name, (_, data) in files.items() if name.startswith(TOOLS)},
@@ -221,9 +225,10 @@ def within(found: Config, limits: UserLimits, protected: tuple[str, ...] = ()) -
     checks = dict(found.checks)
     for name, check in checks.items():
         if check.timeout_s > limits.check_timeout_s:
-            said.append(
-                f"check {name}: {check.timeout_s:g} s is beyond your limit: {limits.check_timeout_s:g} s is used"
-            )
+            if name in found.own_checks:  # of a packaged one it is the user's own wish
+                said.append(
+                    f"check {name}: {check.timeout_s:g} s is beyond your limit: {limits.check_timeout_s:g} s is used"
+                )
             checks[name] = check.model_copy(update={"timeout_s": limits.check_timeout_s})
     settings = found.settings.model_copy(update={"night": night})
     update = {"settings": settings, "checks": checks, "ignored": tuple(said), "limits": limits}
