@@ -179,6 +179,7 @@ def load(read: Reader, names: tuple[str, ...], faults: list[ConfigError] | None 
     own: dict[str, Check] = {}
     if files["checks.toml"] != packaged_files["checks.toml"]:
         own = every("checks.toml", lambda path, data: _checks(path, data, ignored)).get("", {})
+        own = {name: check for name, check in own.items() if checks.get(name) != check}
         checks |= own
     return Config(
         settings=_record(Settings, *files["pantheon.toml"], ignored),
