@@ -57,7 +57,7 @@ def offer_title(ws: Workspace) -> tuple[Offer, ...]:
         for path, text in ws.facts.titles.items()
         if path != ws.origin and prose.folded(text) != prose.folded(title)
     ]
-    strange = [*_strangest(ws, doc, others)[:OTHER_TITLES], *_strangest(ws, doc, SPARE_TITLES)]
+    strange = [*strangest(ws, doc, others)[:OTHER_TITLES], *strangest(ws, doc, SPARE_TITLES)]
     return _offer("match_title", "title", (title,), strange[:OTHER_TITLES])
 
 
@@ -67,10 +67,14 @@ def offer_topic(ws: Workspace) -> tuple[Offer, ...]:
     have = _tags(doc)
     if not have:
         return ()
-    words = {tag_of(w) for title in ws.facts.titles.values() for w in prose.words(title)}
-    known = [*ws.facts.vocabulary, *(word for word in words if is_topic(word))]
-    strange = [*_strangest(ws, doc, known)[:OTHER_TAGS], *_strangest(ws, doc, SPARE_TOPICS)]
+    strange = [*strangest(ws, doc, known_topics(ws))[:OTHER_TAGS], *strangest(ws, doc, SPARE_TOPICS)]
     return _offer("match_tags", "topic", have, strange[:OTHER_TAGS])
+
+
+def known_topics(ws: Workspace) -> list[str]:
+    """The topics of the repository: its vocabulary, and the words of its notes' titles."""
+    words = {tag_of(w) for title in ws.facts.titles.values() for w in prose.words(title)}
+    return [*ws.facts.vocabulary, *(word for word in words if is_topic(word))]
 
 
 def match_title(ws: Workspace, args: TitleArgs) -> Matched:
@@ -104,7 +108,7 @@ def _tags(doc: Document) -> tuple[str, ...]:
     return ()
 
 
-def _strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
+def strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
     """Values of other notes, those with the fewest words of this note first; equal ones by a hash of both."""
     text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
     text |= {stem(tag_of(w)) for w in prose.words(f"{doc.get('title')} {' '.join(_tags(doc))}")}

@@ -9,6 +9,7 @@ not be there, with what to write instead.
     insert = "Area: {value}"              # else this line comes in
     at = "heading"                        # behind the first heading; or "top", "end"
     values = ["storage", "radio"]         # what the model may choose (one value: it is certain)
+    from = "topics"                       # or: values are computed, the topics of the file's own text
     [[rule]]
     name = "tabs"
     present = '\\t.*'                      # no line may match it whole
@@ -19,8 +20,9 @@ Owns the parsing of such a file, its findings, and the tools that repair them. L
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -30,7 +32,12 @@ from pydantic import Field
 from pantheon import tomlfile
 from pantheon.errors import ConfigError, ToolError
 from pantheon.records import Finding, Glob, Offer, Record, Repair
+from pantheon.tools import prose
+from pantheon.tools.candidates import tags
+from pantheon.tools.facts import read
+from pantheon.tools.rules import FieldRule
 from pantheon.tools.tool import Change, Kind, Nothing, Problem, Tool, Tree
+from pantheon.tools.words import stem, tag_of
 from pantheon.tools.workspace import Workspace
 
 MAX_LINES = 20_000  # of a file that is judged
@@ -48,6 +55,8 @@ class LineRule(Record):
     insert: str | None = None
     at: Literal["top", "heading", "end"] = "top"
     values: tuple[str, ...] = ()
+    source: Literal["topics"] | None = Field(default=None, alias="from")
+    choose: int = Field(default=6, ge=2, le=16)  # computed values that are offered at most
     replace: str | None = None
 
     @property
@@ -56,13 +65,20 @@ class LineRule(Record):
             return Repair.REPORT if self.replace is None else Repair.CERTAIN
         if self.insert is None:
             return Repair.REPORT
-        return Repair.CHOOSE if len(self.values) > 1 else Repair.CERTAIN
+        return Repair.CHOOSE if self.source or len(self.values) > 1 else Repair.CERTAIN
 
     def lines(self) -> tuple[str, ...]:
         """The lines that may come in."""
         if self.insert is None:
             return ()
-        return tuple(self.insert.replace("{value}", value) for value in self.values) or (self.insert,)
+        values = ("topic",) if self.source else self.values
+        return tuple(self.insert.replace("{value}", value) for value in values) or (self.insert,)
+
+    def value_of(self, line: str) -> str | None:
+        """The value of a line that came in; None of another line."""
+        before, _, behind = (self.insert or "").partition("{value}")
+        fits = line.startswith(before) and line.endswith(behind) and len(line) > len(before) + len(behind)
+        return line[len(before) : len(line) - len(behind)] if fits else None
 
 
 class LineRules(Record):
@@ -96,13 +112,15 @@ def _contradiction(rule: LineRule) -> str:
         compiled = re.compile(pattern)
     except re.error as error:
         return f"not a regular expression: {error}"
-    if rule.present is not None and (rule.insert is not None or rule.values):
-        return "insert and values go with missing"
+    if rule.present is not None and (rule.insert is not None or rule.values or rule.source):
+        return "insert, values and from go with missing"
+    if rule.values and rule.source:
+        return "give values, or where they come from"
     if rule.missing is not None and rule.replace is not None:
         return "replace goes with present"
-    if rule.values and "{value}" not in (rule.insert or ""):
+    if (rule.values or rule.source) and "{value}" not in (rule.insert or ""):
         return "values need an insert that holds {value}"
-    if not rule.values and "{value}" in (rule.insert or ""):
+    if not rule.values and not rule.source and "{value}" in (rule.insert or ""):
         return "insert holds {value}, and there are no values"
     for line in rule.lines():
         if "\n" in line or not line.isprintable() or not compiled.fullmatch(line):
@@ -130,7 +148,7 @@ def _matches(pattern: str, line: str) -> bool:
     return len(line) <= MAX_MATCHED and _compiled(pattern).fullmatch(line) is not None
 
 
-def _text(raw: bytes) -> list[str] | None:
+def text_lines(raw: bytes) -> list[str] | None:
     """The lines of a file, without their ends; None where it is no text that we edit."""
     try:
         lines = raw.decode("utf-8").split("\n")
@@ -141,7 +159,7 @@ def _text(raw: bytes) -> list[str] | None:
 
 def check(path: str, raw: bytes, rules: LineRules, tree: Tree) -> tuple[Finding, ...]:
     """Every rule the file breaks, in their order."""
-    lines = _text(raw)
+    lines = text_lines(raw)
     if lines is None:
         return (Finding(rule="unparsable", message="not UTF-8 text, or too long"),)
     found = []
@@ -211,7 +229,7 @@ class LineSet(Record):
 
 
 def _lines(ws: Workspace) -> list[str]:
-    lines = _text(ws.read(ws.target))
+    lines = text_lines(ws.read(ws.target))
     if lines is None:
         raise ToolError("cannot edit", ascii(ws.target), "not UTF-8 text, or too long")
     return lines
@@ -237,15 +255,28 @@ def _open(ws: Workspace) -> list[LineRule]:
     return [rule for rule in rules if _broken(lines, rule) is not None and ws.focus in ("", rule.name)]
 
 
+def choices(ws: Workspace, rule: LineRule) -> tuple[str, ...]:
+    """The values a rule's line may get: its own, or the topics of the text as it is in the base."""
+    if rule.source is None:
+        return rule.values
+    doc = read(ws.origin, ws.base(ws.origin) or b"")
+    if doc is None:
+        return ()
+    found = tags(ws.origin, doc, ws.facts, FieldRule(type="list", choose=rule.choose))
+    fitting = [v for v in found if _matches(rule.missing or "", (rule.insert or "").replace("{value}", v))]
+    return tuple(sorted(fitting, key=lambda v: hashlib.sha256(f"{ws.origin}\0{v}".encode("utf-8", "replace")).digest()))
+
+
 def offer_lines(ws: Workspace) -> tuple[Offer, ...]:
     """The next choice: the values of the first rule that is still broken."""
-    return tuple(Offer(tool="set_line", args={"rule": (r.name,), "value": r.values}) for r in _open(ws)[:1])
+    found = [(rule, choices(ws, rule)) for rule in _open(ws)[:1]]
+    return tuple(Offer(tool="set_line", args={"rule": (r.name,), "value": values}) for r, values in found if values)
 
 
 def set_line(ws: Workspace, args: LineArgs) -> LineSet:
     """Put in the line that a rule misses, with one of its values."""
     rule = next((rule for rule in ws.ruled(LineRules).rule if rule.name == args.rule), None)
-    if rule is None or rule.insert is None or args.value not in rule.values:
+    if rule is None or rule.insert is None or args.value not in choices(ws, rule):
         raise ToolError("cannot set", ascii(args.rule), "no rule has that name and value")
     lines = _lines(ws)
     line = rule.insert.replace("{value}", args.value)
@@ -257,11 +288,22 @@ def set_line(ws: Workspace, args: LineArgs) -> LineSet:
     return LineSet(rule=args.rule, value=args.value, changed=True)
 
 
+def _chosen(rule: LineRule, before: Sequence[str], after: Sequence[str]) -> str | None:
+    """The value of the line that came in for a rule: one that it has, or a topic of which the text speaks."""
+    here = [line.rstrip("\r") for line in after]
+    if rule.source is None:
+        return next((v for v in rule.values if (rule.insert or "").replace("{value}", v) in here), None)
+    known = {line.rstrip("\r") for line in before}
+    fresh = [rule.value_of(line) for line in here if line not in known and _matches(rule.missing or "", line)]
+    spoken = {stem(tag_of(word)) for line in before for word in prose.words(line)}
+    return next((v for v in fresh if v and {stem(part) for part in (v, *v.split("-"))} & spoken), None)
+
+
 def verify(change: Change, rules: LineRules) -> Iterable[Problem]:
     """The change is exactly the rules' repairs, with some of the values, and nothing repairable is left."""
     if not _about(change.path, rules):
         return
-    before, after = (_text(raw) if raw is not None else None for raw in (change.before, change.after))
+    before, after = (text_lines(raw) if raw is not None else None for raw in (change.before, change.after))
     if before is None or after is None:
         yield Problem(change.path, 0, "pattern", "is not text in both trees")
         return
@@ -269,8 +311,7 @@ def verify(change: Change, rules: LineRules) -> Iterable[Problem]:
     for rule in rules.rule:
         if rule.repair is Repair.REPORT or _broken(wanted, rule) is None:
             continue
-        here = {line.rstrip("\r") for line in after}
-        value = next((v for v in rule.values if (rule.insert or "").replace("{value}", v) in here), None)
+        value = _chosen(rule, before, after)
         if rule.repair is Repair.CHOOSE and value is None:
             yield Problem(change.path, 0, rule.name, rule.message or "is still broken")
             return
@@ -289,7 +330,7 @@ TOOLS = (
         "put in the missing line with the value that fits the file best",
         LineArgs,
         LineSet,
-        {"rule": "area", "value": "storage"},
+        {"rule": "topic", "value": "storage"},
         set_line,
         offer_lines,
     ),

@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from pantheon import tomlfile
 from pantheon.errors import ConfigError
 from pantheon.records import Record
-from pantheon.tools import codegen, docstrings, edits, files, headers, match, notes, pattern, peers, specs, stubs
+from pantheon.tools import (
+    codegen,
+    docstrings,
+    edits,
+    files,
+    headers,
+    labels,
+    match,
+    notes,
+    pattern,
+    peers,
+    specs,
+    stubs,
+)
 from pantheon.tools.tool import Kind, Tool
 
 WHAT = "cannot use the rules"
@@ -15,7 +28,7 @@ DEFAULT_KIND = "frontmatter"  # of a rules file that names none
 
 TOOLS: Mapping[str, Tool] = {
     tool.name: tool
-    for module in (files, edits, notes, match, peers, pattern, codegen, stubs, docstrings, headers)
+    for module in (files, edits, notes, match, peers, pattern, labels, codegen, stubs, docstrings, headers)
     for tool in module.TOOLS
 }
 KINDS: Mapping[str, Kind] = {
