@@ -149,3 +149,19 @@ def test_the_schema_admits_exactly_what_the_loop_accepts(offered: tuple[Offer, .
     jsonschema.validate(value, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**value, "tool": "no such tool"}, schema)
+
+
+CHECK = Offer(tool="run_check", args={"name": ("links", "tests")}, again=True)
+
+
+def test_a_call_that_reads_may_be_made_again_once_something_happened_since() -> None:
+    check, title = '{"tool":"run_check","name":"links"}', '{"tool":"set_field","field":"title","value":"Boats"}'
+    state, action = loop.advance(asked(CHECK, TITLE), answer(check))
+    for text in (title, check):
+        state, _ = loop.advance(state, loop.Offered((CHECK, TITLE), result={"ok": True}))
+        state, action = loop.advance(state, answer(text))
+        assert isinstance(action, loop.CallTool)
+    state, _ = loop.advance(state, loop.Offered((CHECK, TITLE), result={"ok": True}))
+    state, action = loop.advance(state, answer(check))
+    assert isinstance(action, loop.Ask)
+    assert state.calls[-1].error == "the same call was made before"

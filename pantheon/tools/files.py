@@ -175,7 +175,7 @@ def read_file(ws: Workspace, args: PathArgs) -> FileText:
 def offer_files(ws: Workspace) -> tuple[Offer, ...]:
     """Another file, among those nearest to the target."""
     near = _near(ws)
-    return (Offer(tool="read_file", args={"path": near}),) if near else ()
+    return (Offer(tool="read_file", args={"path": near}, again=True),) if near else ()
 
 
 def search(ws: Workspace, args: SearchArgs) -> Hits:
@@ -210,7 +210,7 @@ def _holds(line: str, text: str, word: bool) -> bool:
 
 
 def offer_search(ws: Workspace) -> tuple[Offer, ...]:
-    return (Offer(tool="search", args={"text": None}, max_length=80),)
+    return (Offer(tool="search", args={"text": None}, max_length=80, again=True),)
 
 
 def view(ws: Workspace, args: ViewArgs) -> Window:
@@ -246,7 +246,7 @@ def offer_view(ws: Workspace) -> tuple[Offer, ...]:
     """The windows of a target that has several."""
     count = -(-len(lines_of(text_of(ws, ws.target))) // WINDOW)
     numbers = tuple(str(number) for number in range(1, min(count, MAX_OFFERED) + 1))
-    return (Offer(tool="view", args={"window": numbers}),) if count > 1 else ()
+    return (Offer(tool="view", args={"window": numbers}, again=True),) if count > 1 else ()
 
 
 def list_symbols(ws: Workspace, args: PathArgs) -> Symbols:
@@ -264,7 +264,7 @@ def list_symbols(ws: Workspace, args: PathArgs) -> Symbols:
 
 def offer_symbols(ws: Workspace) -> tuple[Offer, ...]:
     near = tuple(path for path in _near(ws) if syntax.has_symbols(path))
-    return (Offer(tool="list_symbols", args={"path": near}),) if near else ()
+    return (Offer(tool="list_symbols", args={"path": near}, again=True),) if near else ()
 
 
 async def run_check(ws: Workspace, args: CheckArgs) -> Checked:
@@ -281,7 +281,7 @@ async def run_check(ws: Workspace, args: CheckArgs) -> Checked:
 
 
 def offer_checks(ws: Workspace) -> tuple[Offer, ...]:
-    return (Offer(tool="run_check", args={"name": ws.checks}),) if ws.checks and ws.checker else ()
+    return (Offer(tool="run_check", args={"name": ws.checks}, again=True),) if ws.checks and ws.checker else ()
 
 
 TOOLS = (
