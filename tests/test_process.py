@@ -484,7 +484,7 @@ def someone() -> Iterator[Someone]:
                 pytest.skip(f"no {python3} of this Python's version for a user that may not see ours")
             os.chown(room, 65534, 65534)
             os.chmod(place, 0o755)
-        for name in ("pantheon", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"):
+        for name in ("pantheon", "pathspec", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"):
             (source,) = importlib.import_module(name).__path__
             shutil.copytree(source, library / name)
         shutil.copy(str(importlib.import_module("typing_extensions").__file__), library)
