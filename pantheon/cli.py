@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 you can fix it, 2 usage, 3 our bug (with a log to send), 1
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -299,6 +300,7 @@ def run(options: argparse.Namespace, where: Places) -> int:
 
 
 def lint(options: argparse.Namespace, where: Places) -> int:
+    gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
     from pantheon import lint as linter
     from pantheon.git import Repo
 
