@@ -301,10 +301,13 @@ def run(options: argparse.Namespace, where: Places) -> int:
 
 def lint(options: argparse.Namespace, where: Places) -> int:
     gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
-    from pantheon import lint as linter
-    from pantheon.git import Repo
+    try:
+        from pantheon import lint as linter
+        from pantheon.git import Repo
 
-    return linter.lint(Repo.discover(Path.cwd()).root, options.paths, as_json=options.json)
+        return linter.lint(Repo.discover(Path.cwd()).root, options.paths, as_json=options.json)
+    finally:
+        gc.enable()
 
 
 def agents(options: argparse.Namespace, where: Places) -> int:
