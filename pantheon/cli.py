@@ -303,9 +303,8 @@ def lint(options: argparse.Namespace, where: Places) -> int:
     gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
     try:
         from pantheon import lint as linter
-        from pantheon.git import Repo
 
-        return linter.lint(Repo.discover(Path.cwd()).root, options.paths, as_json=options.json)
+        return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json)
     finally:
         gc.enable()
 

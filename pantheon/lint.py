@@ -22,6 +22,15 @@ MAX_FILE = 4 * 1024 * 1024
 _FIXED = re.compile(r"[^*?\[\]!\\]*/")
 
 
+def root_of(start: Path) -> Path:
+    """The working tree that holds a directory, found without opening a repository: that alone would take as long as
+    two hundred files. Raises RepositoryError."""
+    for place in (start, *start.parents):
+        if os.path.lexists(place / ".git"):
+            return place
+    raise RepositoryError("no git repository", str(start), "there is no .git here or above", "git init")
+
+
 def lint(root: Path, paths: Sequence[str], *, as_json: bool) -> int:
     """Check tasks, agents, flows, rules, prompts and tools of the working tree. 0: all is well, 1: it is not."""
     names = tuple(_files(root, config.DIRECTORY))

@@ -151,14 +151,24 @@ def inspect(read_file: Callable[[str], bytes | None], names: tuple[str, ...]) ->
     except ConfigError as error:
         return None, [*faults, error]
     said: list[InputError] = [*faults, *problems(found)]
+
+    def own(name: str) -> bool:  # what is packaged was checked when it was packaged
+        return found.sources[name].startswith(f"{config.DIRECTORY}/")
+
     steps: list[Callable[[], object]] = [
-        partial(parse_rules, found.rules[name], found.sources[f"rules/{name}"]) for name in found.rules
+        partial(parse_rules, found.rules[name], found.sources[f"rules/{name}"])
+        for name in found.rules
+        if own(f"rules/{name}")
     ]
     try:
         tools = tools_of(found)
     except ConfigError:  # said above
         tools = dict(TOOLS)
-    asking = [agent for agent in found.agents.values() if agent.prompt in found.prompts]
+    asking = [
+        agent
+        for agent in found.agents.values()
+        if agent.prompt in found.prompts and (own(f"agents/{agent.name}.toml") or own(f"prompts/{agent.prompt}"))
+    ]
     steps += [
         partial(template, found, agent, tools) for agent in asking if {*agent.tools, *agent.prefetch} <= set(tools)
     ]

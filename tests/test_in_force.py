@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pantheon import registry
+from pantheon import config, registry
 from pantheon.errors import InputError
 
 AGENT = """[agent]
@@ -50,6 +50,9 @@ def problems(changed: Mapping[str, str] | None = None) -> list[InputError]:
 def test_what_is_packaged_and_a_whole_set_of_one_s_own_fit() -> None:
     assert problems() == []
     assert registry.inspect(lambda _: None, ())[1] == []
+    packaged = config.load(lambda _: None, ())
+    assert set(registry.templates(packaged, registry.tools_of(packaged))) >= {"doc.frontmatter", "review.change-a"}
+    assert set(registry.rules_of(packaged)) >= {"frontmatter", "headers", "stubs", "docstrings", "spec"}
 
 
 @pytest.mark.parametrize(

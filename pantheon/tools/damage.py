@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import re
 
-import ftfy
-from ftfy.badness import is_bad
-
 from pantheon.errors import InputError
 from pantheon.frontmatter import Document, Value, parse
 
@@ -50,6 +47,9 @@ def _repaired(lines: list[str]) -> tuple[dict[int, str], list[int]]:
     A repair must round-trip through the wrong decoder, and ftfy's model of what text looks like must agree on at least
     one line of the file: what it misses on its own (a short heading that starts with an emoji) is then put right too.
     """
+    from ftfy import fix_encoding  # here, for what only looks at ASCII: it takes as long to load as all rules together
+    from ftfy.badness import is_bad
+
     decoded: dict[int, str] = {}
     doubtful: list[int] = []
     agreed = False
@@ -59,7 +59,7 @@ def _repaired(lines: list[str]) -> tuple[dict[int, str], list[int]]:
         text = _undone(line)
         if text is not None:
             decoded[number] = text
-            agreed = agreed or ftfy.fix_encoding(line) == text
+            agreed = agreed or fix_encoding(line) == text
         elif _looks_roman(line) and is_bad(line):
             doubtful.append(number)
     return (decoded, doubtful) if agreed else ({}, sorted([*doubtful, *(n for n in decoded if is_bad(lines[n]))]))
