@@ -13,15 +13,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
 
 import pathspec
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from pantheon.errors import ConfigError, ToolError
+from pantheon import tomlfile
+from pantheon.errors import ToolError
 from pantheon.records import Finding, Offer, Record, Repair
 from pantheon.testpaths import is_test
 from pantheon.tools import docstyle, pyfacts, pysource
@@ -63,16 +63,8 @@ class DocRules(Record):
 
 def parse(raw: bytes, path: str) -> DocRules:
     """Read a rules file of this kind. Raises ConfigError with the line of what is wrong."""
-    text = raw.decode()
-    try:
-        return DocRules.model_validate(tomllib.loads(text))
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        lines = text.splitlines()
-        line = next((n for n, one in enumerate(lines, 1) if re.match(rf"\s*{re.escape(key)}\s*=", one)), 0)
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError("cannot use the rules", path, f"{where}: {first['msg']}", line) from cause
+    text, values = tomlfile.read(raw, path, "cannot use the rules")
+    return tomlfile.validated(DocRules, values, text, path, what="cannot use the rules")
 
 
 @lru_cache(maxsize=256)

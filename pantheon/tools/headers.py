@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
 import pathspec
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from pantheon.errors import ConfigError, ToolError
+from pantheon import tomlfile
+from pantheon.errors import ToolError
 from pantheon.records import Finding, Offer, Record, Repair
 from pantheon.tools import licences, syntax
 from pantheon.tools.match import Matched
@@ -117,16 +117,8 @@ class HeaderRules(Record):
 
 def parse(raw: bytes, path: str) -> HeaderRules:
     """Read a rules file of this kind. Raises ConfigError with the line of what is wrong."""
-    text = raw.decode()
-    try:
-        return HeaderRules.model_validate(tomllib.loads(text))
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        lines = text.splitlines()
-        line = next((n for n, one in enumerate(lines, 1) if re.match(rf"\s*\[?{re.escape(key)}\s*[=\]]", one)), 0)
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError("cannot use the rules", path, f"{where}: {first['msg']}", line) from cause
+    text, values = tomlfile.read(raw, path, "cannot use the rules")
+    return tomlfile.validated(HeaderRules, values, text, path, what="cannot use the rules")
 
 
 # --- which files -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from __future__ import annotations
 import ast
 import doctest
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,9 +32,9 @@ from typing import Literal
 import pathspec
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from pantheon import frontmatter, testpaths
+from pantheon import frontmatter, testpaths, tomlfile
 from pantheon.errors import ConfigError, InputError
 from pantheon.names import name_fault
 from pantheon.records import Finding, Record, Repair
@@ -103,22 +102,13 @@ class Spec:
 
 def parse(raw: bytes, path: str) -> SpecRules:
     """Read a rules file of this kind. Raises ConfigError with the line of what is wrong."""
-    text = raw.decode()
-    try:
-        rules = SpecRules.model_validate(tomllib.loads(text))
-    except ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        raise ConfigError("cannot use the rules", path, f"{key}: {first['msg']}", _key_line(text, key)) from cause
+    text, values = tomlfile.read(raw, path, "cannot use the rules")
+    rules = tomlfile.validated(SpecRules, values, text, path, what="cannot use the rules")
     for key, folder in (("tests", rules.tests), *(("roots", root) for root in rules.roots)):
         if folder and _path_fault(folder):
             why = f"{key}: {folder!r} is no directory of a repository: {_path_fault(folder)}"
-            raise ConfigError("cannot use the rules", path, why, _key_line(text, key))
+            raise ConfigError("cannot use the rules", path, why, tomlfile.line_of(text, (key,)))
     return rules
-
-
-def _key_line(text: str, key: str) -> int:
-    return next((n for n, line in enumerate(text.splitlines(), 1) if key and line.startswith(key)), 0)
 
 
 @lru_cache(maxsize=256)

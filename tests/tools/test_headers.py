@@ -313,7 +313,7 @@ def test_long_lines_and_open_comments_take_no_time() -> None:
         ("{year} {holder}", "{holder} {holder}", "once"),
         ("empty = false", "empty = 7", "boolean"),
         ("[styles]", '[styles]\n"??" = [".q"]', "Input should be"),
-        ("empty = false", "emptiness = false", "Extra inputs"),
+        ("empty = false", "emptiness = false", "unknown key .emptiness.; known here: empty, exclude"),
     ],
 )
 def test_a_rules_file_that_is_wrong_says_where(old: str, new: str, why: str) -> None:
