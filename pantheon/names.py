@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from functools import lru_cache
 
 import pathspec
 
@@ -89,3 +90,9 @@ def pattern_fault(pattern: str) -> str:
         except (re.error, ValueError, Warning) as error:
             return f"is no pattern: {error}"
     return ""
+
+
+@lru_cache(maxsize=256)
+def path_spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    """Gitignore patterns, compiled once: `match_file` says whether they choose a path."""
+    return pathspec.GitIgnoreSpec.from_lines(patterns)

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
 
-import pathspec
 from pydantic import Field
 
 from pantheon import tomlfile
 from pantheon.errors import ToolError
+from pantheon.names import path_spec
 from pantheon.records import Finding, Offer, Record, Repair
 from pantheon.testpaths import is_test
 from pantheon.tools import docstyle, pyfacts, pysource
@@ -67,13 +67,12 @@ def parse(raw: bytes, path: str) -> DocRules:
     return tomlfile.validated(DocRules, values, text, path, what="cannot use the rules")
 
 
-@lru_cache(maxsize=256)
-def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
-
-
 def _about(path: str, rules: DocRules) -> bool:
-    named = path.endswith(".py") and _spec(rules.files).match_file(path) and not _spec(rules.exclude).match_file(path)
+    named = (
+        path.endswith(".py")
+        and path_spec(rules.files).match_file(path)
+        and not path_spec(rules.exclude).match_file(path)
+    )
     hidden = any(part.startswith("_") and not part.startswith("__") for part in path.split("/"))
     return named and not is_test(path) and (rules.private or not hidden)
 

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
-import pathspec
 from pydantic import Field, field_validator
 
 from pantheon import tomlfile
 from pantheon.errors import ToolError
+from pantheon.names import path_spec
 from pantheon.records import Finding, Offer, Record, Repair
 from pantheon.tools import licences, syntax
 from pantheon.tools.match import Matched
@@ -124,11 +124,6 @@ def parse(raw: bytes, path: str) -> HeaderRules:
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
-def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
-
-
 def style_of(path: str, rules: HeaderRules) -> Style | None:
     """How a comment looks in the file; None where the rules do not say."""
     name = path.rpartition("/")[2]
@@ -141,7 +136,7 @@ def style_of(path: str, rules: HeaderRules) -> Style | None:
 
 
 def _about(path: str, rules: HeaderRules) -> bool:
-    return style_of(path, rules) is not None and not _spec(rules.exclude).match_file(path)
+    return style_of(path, rules) is not None and not path_spec(rules.exclude).match_file(path)
 
 
 def _head(raw: bytes) -> list[str]:

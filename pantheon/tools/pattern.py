@@ -26,11 +26,11 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-import pathspec
 from pydantic import Field
 
 from pantheon import tomlfile
 from pantheon.errors import ConfigError, ToolError
+from pantheon.names import path_spec
 from pantheon.records import Finding, Glob, Offer, Record, Repair
 from pantheon.tools import prose
 from pantheon.tools.candidates import tags
@@ -131,17 +131,12 @@ def _contradiction(rule: LineRule) -> str:
 
 
 @lru_cache(maxsize=256)
-def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
-
-
-@lru_cache(maxsize=256)
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
 def _about(path: str, rules: LineRules) -> bool:
-    return _spec(rules.files).match_file(path)
+    return path_spec(rules.files).match_file(path)
 
 
 def _matches(pattern: str, line: str) -> bool:

@@ -26,17 +26,15 @@ import doctest
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
-import pathspec
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic import Field
 
 from pantheon import frontmatter, testpaths, tomlfile
 from pantheon.errors import ConfigError, InputError
-from pantheon.names import name_fault
+from pantheon.names import name_fault, path_spec
 from pantheon.records import Finding, Record, Repair
 from pantheon.tools import bodies, prose
 from pantheon.tools.bodies import Example, Signature
@@ -111,13 +109,8 @@ def parse(raw: bytes, path: str) -> SpecRules:
     return rules
 
 
-@lru_cache(maxsize=256)
-def _patterns(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
-
-
 def about(path: str, rules: SpecRules) -> bool:
-    return path.endswith(".md") and _patterns(rules.files).match_file(path)
+    return path.endswith(".md") and path_spec(rules.files).match_file(path)
 
 
 # --- reading a spec --------------------------------------------------------------------------------------------------

@@ -20,14 +20,13 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import pathspec
 from pydantic import Field
 
 from pantheon import testpaths, tomlfile
 from pantheon.errors import ConfigError, ToolError
+from pantheon.names import path_spec
 from pantheon.records import Finding, Glob, Offer, Record, Repair
 from pantheon.tools import testmap
 from pantheon.tools.interfaces import Public, read_python
@@ -98,11 +97,6 @@ def _place_fault(key: str, place: str) -> str:
     return "" if testpaths.is_plain_test(example + (".js" if key != "python" else "")) else "no test run collects it"
 
 
-@lru_cache(maxsize=64)
-def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
-
-
 # --- modules ---------------------------------------------------------------------------------------------------------
 
 
@@ -117,11 +111,11 @@ class Subject(NamedTuple):
 def _about(path: str, rules: StubRules) -> bool:
     name = path.rpartition("/")[2]
     if name == _MANIFEST:
-        return _spec(rules.files).match_file(path) and not _spec(rules.skip).match_file(path)
+        return path_spec(rules.files).match_file(path) and not path_spec(rules.skip).match_file(path)
     if testmap.suffix(path) not in (*testmap.PYTHON, *testmap.SCRIPT) or testpaths.is_test(path):
         return False
     hidden = name.startswith(".") or (name.startswith("_") and not rules.private)
-    return not hidden and _spec(rules.files).match_file(path) and not _spec(rules.skip).match_file(path)
+    return not hidden and path_spec(rules.files).match_file(path) and not path_spec(rules.skip).match_file(path)
 
 
 def subject(path: str, raw: bytes, rules: StubRules, tree: Tree) -> Subject | None:
