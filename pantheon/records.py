@@ -113,6 +113,15 @@ class Finding(Record):
     repair: Repair = Repair.REPORT
 
 
+class Canary(Record):
+    """What is known of a seeded item: whether its change is right, and what is wrong with it. Nobody who judges the
+    change sees this. `tree`: the change as a whole tree, on the night's seeded base."""
+
+    good: bool
+    kind: str  # "restored" of a right one; wrong-title, broken-link, lost-paragraph, ...
+    tree: str
+
+
 class Item(Record):
     """One micro-op: one flow over one target; the unit of queueing, gating and learning.
 
@@ -129,6 +138,7 @@ class Item(Record):
     findings: tuple[Finding, ...]
     agents: dict[str, str] = {}
     why: tuple[str, ...] = ()
+    canary: Canary | None = None
 
 
 # --- configuration as data -------------------------------------------------------------------------------------------
@@ -284,17 +294,24 @@ class Completion(Record):
     prompt_tokens: int
     cached_tokens: int = 0
     completion_tokens: int
-    seconds: float
+    seconds: float  # from the question to the last token, the queue included
+    queue_s: float = 0.0  # until a slot of the engine was free
+    prefill_s: float = 0.0  # from then until the first token; 0 where the server does not tell
+    engine_s: float = 0.0  # the engine's time, shared equally among the requests that were in flight at each moment
+    confidence: float | None = None  # the probability of this text under the schema; None where nobody asked for it
 
 
 class EngineMetrics(Record):
-    """Counters of a model server since it started; the night takes the difference of two readings."""
+    """Counters of a model server since it started; the night takes the difference of two readings. Of one reading:
+    `running` requests in the engine, `waiting` for a slot."""
 
     prompt_tokens: float = 0.0
     generation_tokens: float = 0.0
     engine_steps: float = 0.0
     prefix_cache_queries: float = 0.0  # tokens
     prefix_cache_hits: float = 0.0  # tokens
+    running: int = 0
+    waiting: int = 0
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -312,6 +329,29 @@ class Artifact(Record):
     oid: str
     content: str | None = None
     redacted: tuple[str, ...] = ()  # the kinds of secrets that were hidden in it, before anything was stored
+
+
+class NodeMetrics(Record):
+    """What a node cost, all its attempts and calls together. Seconds are wall time; where calls overlap their parts add
+    up to more than `seconds`."""
+
+    seconds: float = 0.0
+    queue_s: float = 0.0  # waiting for a slot of the engine
+    prefill_s: float = 0.0  # until the first token
+    decode_s: float = 0.0  # from the first token to the last
+    tool_s: float = 0.0  # in tools and checks
+    engine_s: float = 0.0  # the engine's time shared among the requests in flight: on a GPU, GPU time
+    cpu_s: float = 0.0  # processor time of tools and of the children they started
+    memory_bytes: int = 0  # the largest child's peak; 0: no child
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    model_calls: int = 0
+    schema_errors: int = 0  # answers that the schema does not allow
+    tool_calls: dict[str, int] = {}  # tool -> calls
+    tool_errors: dict[str, dict[str, int]] = {}  # tool -> cause -> calls
+    attempts: int = 1
+    exit: str = ""  # how it ended: a NodeState, or what stopped it (deadline, timeout, memory, ...)
 
 
 class NodeState(StrEnum):
@@ -334,22 +374,42 @@ class NodeResult(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     attempts: int = 1
+    metrics: NodeMetrics = NodeMetrics()
 
 
 class CheckResult(Record):
+    """What a check said, and what its process used; where it counts tests, how many the change broke and fixed."""
+
     name: str
     passed: bool
     detail: str = ""
     seconds: float = 0.0
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+    tests_broken: int = 0
+    tests_fixed: int = 0
+
+
+class Criterion(Record):
+    """One acceptance criterion as one reviewer judged it, asked blind. `reason`: what it named, and what was proposed.
+    `confidence`: the probability that the model gave its answer, among all answers that it could give."""
+
+    name: str
+    verdict: Literal["pass", "fail"]
+    reason: str
+    confidence: float | None = None
 
 
 class Verdict(Record):
-    """What a reviewer said. `agent` is `name@version`."""
+    """What a reviewer said: pass only when every criterion passes. `agent` is `name@version`; `confidence` is that of
+    its least sure criterion."""
 
     node: str
     agent: str
     verdict: Literal["pass", "fail"]
     reason: str
+    criteria: tuple[Criterion, ...] = ()
+    confidence: float | None = None
 
 
 class Decision(Record):
@@ -365,6 +425,7 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     FAILED = "failed"
     PARKED = "parked"  # sound, but it conflicts with an earlier item of the stack or waits for a person's word
+    SEEDED = "seeded"  # a canary: the gate gave its word, and the change goes nowhere
 
 
 class Run(Record):
@@ -386,11 +447,42 @@ class Run(Record):
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    started_s: float = 0.0  # since the night's start
+    verdicts: tuple[Verdict, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    metrics: dict[str, NodeMetrics] = {}  # node -> what it cost
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate said yes: so of an accepted run, and of a canary that slipped through or was right."""
+        return not self.node and self.outcome in (Outcome.ACCEPTED, Outcome.SEEDED)
 
     @property
     def noted_on(self) -> str:
         """The commit that carries a stored run's notes: its result, or where there is none the run's own."""
         return self.result or self.run_commit or ""
+
+
+class Bounds(Record):
+    """What the gate asks of its reviewers. Kappa below `kappa_alert` is told, below `kappa_halt` no change of the flow
+    is offered; nor when of the known-bad changes that reached the reviewers more than `max_false_pass` got past both.
+    """
+
+    kappa_alert: float = Field(default=0.6, ge=-1, le=1)
+    kappa_halt: float = Field(default=0.4, ge=-1, le=1)
+    max_false_pass: float = Field(default=0.2, ge=0, le=1)
+    min_ratings: int = Field(default=20, ge=2, le=10_000)  # judged by both, before kappa counts
+    min_canaries: int = Field(default=5, ge=1, le=10_000)  # known-bad ones, before a rate counts that may be chance
+
+
+class Forecast(Record):
+    """What was expected of a night before it ran, as ranges (low, high): items run, seconds, accepted items. `nights`:
+    how many earlier nights it was made from."""
+
+    items: int
+    seconds: tuple[float, float]
+    accepted: tuple[float, float]
+    nights: int
 
 
 class Night(Record):
@@ -412,6 +504,10 @@ class Night(Record):
     model_sha256: dict[str, str] = {}  # weight file -> digest; none for an engine without a model
     templates: dict[str, str] = {}  # agent@version -> digest of its prompt template
     adapters: dict[str, str] = {}  # agent@version -> its adapter
+    canaries: int = 0  # seeded items, beside `items`
+    seeded_base: str | None = None  # the commit they start from: the base with their targets put back
+    bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
+    forecast: Forecast | None = None
 
 
 class PullState(StrEnum):
@@ -469,8 +565,89 @@ class HumanDecision(Record):
     when: datetime
 
 
+class Share(Record):
+    """`hits` of `of`, with the 95% Wilson score interval of the rate; of none nothing is known: 0 to 1."""
+
+    hits: int = 0
+    of: int = 0
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def value(self) -> float | None:
+        return self.hits / self.of if self.of else None
+
+
+class Estimate(Record):
+    """A number with its 95% interval; None where it cannot be had."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class ReviewerFigures(Record):
+    """One reviewer measured on canaries: the share of known-bad changes that it refused (`sensitivity`), of known-good
+    ones that it passed (`specificity`); `passed`: of the night's own items."""
+
+    node: str
+    agent: str
+    sensitivity: Share
+    specificity: Share
+    passed: Share
+
+
+class CanaryFigures(Record):
+    """The canaries of one kind: how many, and what became of them. They add up: refused by a check or by the gate
+    itself, refused by a reviewer, passed, or not judged (the flow broke down before)."""
+
+    kind: str
+    good: bool
+    seeded: int
+    by_checks: int
+    by_reviewers: int
+    passed: int
+    broken: int = 0
+
+
+class FlowQuality(Record):
+    """What the canaries say of one flow's gate. `table`: how often both reviewers passed, only the first, only the
+    second, neither; over the criteria that both judged. `precision`: the estimated share of right changes among the
+    accepted ones. `state`: `halted`: nothing of the flow is offered; `why` says for what, `opens` what would open it.
+    """
+
+    flow: str
+    pair: tuple[str, ...] = ()  # the reviewers, agent@version
+    reviewers: tuple[ReviewerFigures, ...] = ()
+    canaries: tuple[CanaryFigures, ...] = ()
+    table: tuple[int, int, int, int] = (0, 0, 0, 0)
+    kappa: Estimate = Estimate()
+    adjusted: Estimate = Estimate()  # prevalence-adjusted and bias-adjusted kappa
+    false_pass: Share = Share()  # known-bad changes that reached the reviewers and got past both
+    true_pass: Share = Share()  # known-good ones
+    precision: Estimate = Estimate()
+    nights: int = 1  # measured over
+    state: Literal["open", "alert", "halted", "unmeasured"] = "unmeasured"
+    why: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
+
+
+class Sample(Record):
+    """One look at a running night. `t_s`: since its start; tokens since then."""
+
+    t_s: float
+    done: int
+    accepted: int
+    running: int  # items in flight
+    left: int  # not started
+    requests: int = 0  # in the engine
+    waiting: int = 0  # for a slot of it
+    tokens: int = 0  # generated
+
+
 class NightReport(Record):
-    """The morning report as data; `report.py` renders it."""
+    """The morning report as data; `report.py` renders it. `runs` are the night's own items, `canaries` the seeded
+    ones, which are counted nowhere else."""
 
     schema_version: int = SCHEMA_VERSION
     night: Night
@@ -485,3 +662,6 @@ class NightReport(Record):
     prefix_hit_rate: float = 0.0
     host_cpu_s: float = 0.0  # of the orchestrator and its checks, without the engine
     wall_s: float = 0.0
+    canaries: tuple[Run, ...] = ()
+    quality: tuple[FlowQuality, ...] = ()
+    timeline: tuple[Sample, ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pantheon.records import Finding, Offer, Record, Repair
+from pantheon.tools.facts import Facts
 from pantheon.tools.workspace import Workspace
 
 
@@ -74,6 +75,23 @@ class Change:
     now: Tree
 
 
+@dataclass(frozen=True)
+class Seed:
+    """A change whose worth is known, to measure the reviewers with. `before`: files put into the base that it starts
+    from, so that the target breaks the rules there as a real one does; `after`: what the change makes of that base
+    (None: no such file). `kind`: what is wrong with it (wrong-title, lost-paragraph, ...); of a right one `restored`.
+    """
+
+    kind: str
+    good: bool
+    before: Mapping[str, bytes | None]
+    after: Mapping[str, bytes | None]
+
+
+def _no_seeds(path: str, raw: bytes, rules: Any, tree: Tree, facts: Facts) -> tuple[Seed, ...]:
+    return ()
+
+
 def _nothing_more(path: str, rules: Any, tree: Tree) -> tuple[str, ...]:
     return ()
 
@@ -83,7 +101,8 @@ class Kind:
     """A kind of rules. `parse` reads a rules file (ConfigError with its line). `about`: whether a path is one that the
     rules judge. `check`: every rule that a file breaks; never raises on its content. `verify`: what is wrong with a
     changed path, run in the sandbox by the check `rules`; None: nothing may be broken any more but what was left to a
-    person. `companions`: further paths that an item on a file may create or change (a test beside its module)."""
+    person. `companions`: further paths that an item on a file may create or change (a test beside its module). `seeds`:
+    changes of a file of the tree whose worth is known, made from what people wrote; never raises on its content."""
 
     name: str
     parse: Callable[[bytes, str], Record]
@@ -91,6 +110,7 @@ class Kind:
     check: Callable[[str, bytes, Any, Tree], tuple[Finding, ...]]
     verify: Callable[[Change, Any], Iterable[Problem]] | None = None
     companions: Callable[[str, Any, Tree], tuple[str, ...]] = _nothing_more
+    seeds: Callable[[str, bytes, Any, Tree, Facts], Iterable[Seed]] = _no_seeds
 
     def problems(self, change: Change, rules: Any) -> Iterable[Problem]:
         """What the check `rules` says of one changed path."""
