@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pantheon import route, tasks
@@ -16,6 +16,7 @@ from pantheon.names import name_fault
 from pantheon.records import Agent, Finding, Flow, Item, PullRequest, PullState, Repair, Task
 
 Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file breaks
+HINT_LENGTH = 400  # characters of what a person says to the next try
 PERSON, WAITING = "needs a person", "waiting for your review"
 
 
@@ -40,19 +41,21 @@ def freeze(
     rates: route.Rates | None = None,
     prs: Sequence[PullRequest] = (),
     rejected: Mapping[str, str] | None = None,
+    never: Collection[str] = (),
+    hints: Mapping[str, str] | None = None,
 ) -> Plan:
     """The night's queue.
 
     `blobs` maps every path of the base commit to its blob, `judge` says what a path breaks of a flow's rules, `rates`
-    how well each agent did so far, `rejected` maps an item's id to the blob a person rejected it for. Tasks that cannot
-    run become notes, never errors.
+    how well each agent did so far, `rejected` maps an item's id to the blob a person rejected it for, `never` are those
+    that nobody wants to see again, `hints` what a person said of those to be tried again. Tasks that cannot run become
+    notes, never errors.
     """
     items: list[Item] = []
     taken: list[Task] = []
     notes: list[str] = []
     claimed: dict[str, str] = {}
     held: Counter[int] = Counter()
-    task_paths = {task.path for task in found if task.spec is not None}
     doubled = tasks.duplicates(found)
     waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
     done = {task.uuid for task in found if task.status == "done"} | {t.slug for t in found if t.status == "done"}
@@ -64,29 +67,35 @@ def freeze(
             continue
         assert task.spec is not None
         flow = flows[route.flow_of(task, flows).name]
-        targets = tasks.select(sorted(blobs), task.spec.scope, task.spec.exclude)
-        if not targets:
+        inside = tasks.select(sorted(blobs), task.spec.scope, task.spec.exclude)
+        if not inside:
             notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
             continue
         taken.append(task)
-        candidates = [t for t in tasks.select(targets, flow.match.paths or ("**",)) if t not in task_paths]
-        for target in candidates:
+        for target in targets(flow, inside, found):
             item = _item(task, flow, target, blobs[target], judge(flow.name, target))
             if item.findings and item.id in waiting:
                 held[waiting[item.id]] += 1
                 continue
-            note = _why_not(item, claimed, rejected or {})
+            note = _why_not(item, claimed, rejected or {}, never)
             if note is None:
                 chosen, why, nobody = route.agents_of(flow, agents, task, target, rates or {}, model)
                 if nobody:
                     notes.append(f"{printable(target)}: {nobody}")
                     continue
                 claimed[target] = task.path
-                items.append(item.model_copy(update={"agents": chosen, "why": why}))
+                hint = printable((hints or {}).get(item.id, ""))[:HINT_LENGTH]
+                items.append(item.model_copy(update={"agents": chosen, "why": why, "hint": hint}))
             elif note:
                 notes.append(note)
     notes += [f"{count} file{'s' if count > 1 else ''} {WAITING} in PR {pr}" for pr, count in sorted(held.items())]
     return Plan(tuple(items), tuple(taken), tuple(notes))
+
+
+def targets(flow: Flow, inside: Sequence[str], found: Sequence[Task]) -> list[str]:
+    """Those of a task's files that its flow is about. Task files follow rules of their own."""
+    own = {task.path for task in found if task.spec is not None}
+    return [path for path in tasks.select(inside, flow.match.paths or ("**",)) if path not in own]
 
 
 def _urgency(task: Task) -> tuple[str, str]:
@@ -120,7 +129,7 @@ def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Findin
     )
 
 
-def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]) -> str | None:
+def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str], never: Collection[str]) -> str | None:
     """None: it runs. "": nothing to do. Else the reason it does not run tonight."""
     if not item.findings:
         return ""
@@ -136,6 +145,8 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
         )
     if item.target in claimed:
         return f"{shown}: already taken by {claimed[item.target]}"
+    if item.id in never:
+        return f"{shown}: you never want this; it is not offered again"
     if rejected.get(item.id) == item.blob:
         return f"{shown}: you rejected this; it is offered again when the file changes"
     return None

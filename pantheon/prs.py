@@ -20,6 +20,8 @@ from pantheon.records import HumanDecision, PullItem, PullRequest, pretty
 
 PRS = "refs/pantheon/prs/"
 DECISIONS = "refs/notes/pantheon/decisions"
+UNDO = "undo"  # the operation that takes the one before it away
+OPERATIONS = 10_000  # of one PR
 BRANCHES = "refs/heads/pantheon/"
 _META = re.compile(re.escape(PRS) + r"(\d+)/meta\Z")
 _NUMBER = re.compile(re.escape(PRS) + r"(\d+)/")  # a killed opening leaves a revision without a record
@@ -65,8 +67,9 @@ def open_pull(
     for _ in range(100):
         known = repo.refs(PRS)
         number = 1 + max((int(m[1]) for name in known if (m := _NUMBER.match(name))), default=0)
-        branches = repo.refs(f"{BRANCHES}{slug}/")
-        taken = [int(name.rsplit("/", 1)[1]) for name in branches if name.rsplit("/", 1)[1].isdigit()]
+        branches = {*repo.refs(f"{BRANCHES}{slug}/"), *(f"refs/heads/{pull.branch}" for pull in load_all(repo))}
+        names = [name.rpartition("/") for name in branches]  # a closed PR keeps its name: it may be opened again
+        taken = [int(last) for first, _, last in names if first == f"{BRANCHES}{slug}" and last.isdigit()]
         branch = f"pantheon/{slug}/{1 + max(taken, default=0)}"
         pull = PullRequest(
             id=number,
@@ -92,7 +95,8 @@ def open_pull(
 
 def update(repo: Repo, pull: PullRequest, operation: str, when: datetime, signer: Signer | None) -> PullRequest:
     """Append an operation. A new revision also gets its ref and moves the review branch. Raises RefMoved."""
-    pull = pull.model_copy(update={"reason": redact.scrub_text(pull.reason)})
+    items = tuple(item.model_copy(update={"reason": redact.scrub_text(item.reason)}) for item in pull.items)
+    pull = pull.model_copy(update={"reason": redact.scrub_text(pull.reason), "items": items})
     meta = f"{PRS}{pull.id}/meta"
     before = repo.ref(meta)
     old = load(repo, pull.id)
@@ -103,12 +107,35 @@ def update(repo: Repo, pull: PullRequest, operation: str, when: datetime, signer
     return pull
 
 
+def history(repo: Repo, number: int) -> list[tuple[str, PullRequest]]:
+    """The operations of a PR with the record that each left, oldest first. Raises RepositoryError."""
+    lines = repo.history(f"{PRS}{number}/meta", OPERATIONS)
+    return [(message.partition(":")[0], _read(repo, oid, number)) for oid, _, message in reversed(lines)]
+
+
+def standing(operations: Sequence[tuple[str, PullRequest]]) -> list[PullRequest]:
+    """What is left of a PR's operations when each `undo` takes the one before it away: the records, oldest first."""
+    left: list[PullRequest] = []
+    for operation, pull in operations:
+        if operation == UNDO and len(left) > 1:
+            del left[-2:]
+        left.append(pull)
+    return left
+
+
 def _write(
     repo: Repo, pull: PullRequest, parent: str | None, operation: str, when: datetime, signer: Signer | None
 ) -> str:
     tree = repo.write_tree(None, {"pr.json": (0o100644, repo.write_blob(pretty(pull.model_dump(mode="json"))))})
     message = f"{operation}: PR {pull.id} {pull.title}\n"
     return repo.commit(tree, [parent] if parent else [], message, when, signer)
+
+
+def open_branch(repo: Repo, pull: PullRequest) -> None:
+    """Put the review branch of a closed PR back. Raises RefMoved when the name is somebody else's now."""
+    name = f"refs/heads/{pull.branch}"
+    if repo.ref(name) != pull.tip:
+        repo.move_ref(name, pull.tip, None, "pantheon: open again")
 
 
 def close_branch(repo: Repo, pull: PullRequest) -> None:

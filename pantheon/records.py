@@ -139,6 +139,7 @@ class Item(Record):
     agents: dict[str, str] = {}
     why: tuple[str, ...] = ()
     canary: Canary | None = None
+    hint: str = ""  # what a person who wants it tried again said of the last try: one line
 
 
 # --- configuration as data -------------------------------------------------------------------------------------------
@@ -526,6 +527,8 @@ class PullItem(Record):
     commit: str
     summary: str = ""
     dropped: bool = False
+    verdict: Literal["", "dropped", "rejected", "retry", "never"] = ""  # why it is not wanted; "": nothing was said
+    reason: str = ""
 
 
 class PullRequest(Record):
@@ -545,6 +548,8 @@ class PullRequest(Record):
     created_at: datetime
     items: tuple[PullItem, ...]
     reason: str = ""
+    landed_on: str = ""  # of an accepted one: where the user's branch was before, and the commit that it was moved to
+    landed: str = ""
 
     @property
     def live(self) -> tuple[PullItem, ...]:
@@ -553,16 +558,18 @@ class PullRequest(Record):
 
 
 class HumanDecision(Record):
-    """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit."""
+    """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit. `step`: its place in the
+    record of the PR; of one item the last word counts, and after `undone` it is as if nothing had been said."""
 
     schema_version: int = SCHEMA_VERSION
     pr: int
     item: str
     run: str
-    verdict: Literal["accepted", "rejected", "dropped"]
+    verdict: Literal["accepted", "rejected", "dropped", "retry", "never", "undone"]
     reason: str = ""
     who: str
     when: datetime
+    step: int = 0
 
 
 class Share(Record):
