@@ -15,6 +15,7 @@ RINGS = {
     0: {"errors", "records", "frontmatter", "places", "names", "testpaths", "tomlfile"},
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
+        *("quality", "tally", "telemetry"),
         *("clusters", "drafts"),  # of the day
         "drawing",
         *("expression", "route"),  # parts of flow.py and plan.py
@@ -22,12 +23,26 @@ RINGS = {
     2: {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
-        *("models", "relay", "server"),  # parts of engine.py
+        *("models", "relay", "server", "slots", "logprobs"),  # parts of engine.py
         *("signing", "signers", "keys", "attest", "reader", "worktrees", "trees", "children"),  # parts of git.py
     },
     3: {
         *("ledger", "evidence", "verify"),  # share nothing with what writes
-        *("agent", "item", "checks", "trust", "enclosure", "publish", "night", "daemon", "hooks", "survey", "review"),
+        *(
+            "agent",
+            "item",
+            "checks",
+            "trust",
+            "enclosure",
+            "publish",
+            "night",
+            "stack",
+            "canaries",
+            "daemon",
+            "hooks",
+            "survey",
+            "review",
+        ),
         *("schemas", "registry", "training", "planner"),
         *("recorded", "replay", "shadow", "versions"),  # runs again, and nothing is written
     },
