@@ -18,6 +18,7 @@ RINGS = {
         *("quality", "tally", "telemetry"),
         *("clusters", "drafts"),  # of the day
         "drawing",
+        *("measured", "queueing"),  # parts of capacity.py
         *("expression", "route"),  # parts of flow.py and plan.py
     },
     2: {
@@ -49,6 +50,7 @@ RINGS = {
     4: {
         *("cli", "desk", "session", "screen", "notary", "demo", "catalog", "lint", "scaffold", "daytime", "__main__"),
         "rehearsal",
+        "outlook",
         "shelf",
     },
 }

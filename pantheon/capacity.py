@@ -1,0 +1,351 @@
+"""What the next night can carry: its forecast as a range, how wrong that was, and what another engine would change.
+
+Pure. The formulas are in queueing.py, what earlier nights showed in measured.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pantheon import queueing
+from pantheon.measured import FlowFigures, Measured, NightFigures, weighted
+from pantheon.records import Estimate, Forecast, NightReport, Outcome, Record, Share
+
+GRACE_S = 30.0  # how long running items may finish once the budget is spent, as in night.py
+COARSE = 8.0  # a mean batch below this leaves most of the engine's arithmetic unused
+SWING, SWING_NIGHTS = 0.12, 3  # what nights on one machine differ by before we saw several, and what that counts for
+# Student's t for 90% of a two-sided interval, by degrees of freedom from 1
+T90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
+Z90 = 1.645
+
+
+class Compared(Record):
+    """One figure of a forecast beside what came: `error` is that of the range's middle, relative to what came."""
+
+    low: float
+    high: float
+    actual: float
+    inside: bool
+    error: float | None = None
+
+
+class ForecastError(Record):
+    """How wrong a night's forecast was."""
+
+    night: str
+    items: Compared
+    seconds: Compared
+    accepted: Compared
+
+
+class Scenario(Record):
+    """A night as it would be with another engine, model, window or cut. `items`: how many fit into the budget;
+    `seconds`: for tonight's queue; `wait_s`: of a request for a slot; `accepted`: of tonight's queue, if work passed as
+    often as it did."""
+
+    name: str
+    slots: int
+    window: int
+    items: int
+    seconds: float
+    rho: float
+    batch: float
+    wait_s: float
+    accepted: float
+
+
+# --- forecast --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """An average item of a queue on an engine: seconds in a slot at batch `met`, seconds elsewhere, how much items
+    differ. Without seconds in the engine only the wall time per item is known."""
+
+    busy_s: float
+    outside_s: float
+    wall_s: float
+    spread: float
+    met: float
+    rise: float
+    slots: int
+    window: int
+
+    def rate(self, inside: int) -> float:
+        """Items per second that leave the engine with so many in it."""
+        return inside / (self.busy_s * (1 - self.rise + self.rise * inside / self.met))
+
+    def stage(self, population: int) -> queueing.Stage:
+        return queueing.closed(population, self.outside_s, self.rate, self.slots)
+
+    def seconds(self, count: int, drained: bool = True) -> float:
+        """How long `count` items take: at the pace of a full window, and until the slowest of the last ones is done.
+
+        The pace is Little's law over the closed system; of m items that end together the last one comes about
+        spread * sqrt(2 ln m) later than the mean (the extreme of m normal values; Cramer 1946, section 28.6).
+        """
+        if count <= 0:
+            return 0.0
+        together = min(count, self.window)
+        if self.busy_s <= 0:
+            return count * self.wall_s
+        tail = self.spread * math.sqrt(2 * math.log(together)) / self.stage(1).rate if drained else 0.0
+        return count / self.stage(together).rate + tail
+
+
+def _mix(found: Measured, items: Mapping[str, float], canaries: Mapping[str, float], window: int, slots: int) -> _Mix:
+    """The average over a queue; a flow that never ran costs what the others cost."""
+    known = {(one.flow, one.seeded): one for one in found.flows}
+    own = [one for one in found.flows if not one.seeded] or list(found.flows)
+
+    def mean(name: str) -> float:
+        usual = weighted((getattr(one, name), one.items) for one in own) or 0.0
+        rows = []
+        for seeded, counts in ((False, items), (True, canaries)):
+            for flow, count in counts.items():
+                one = known.get((flow, seeded)) or known.get((flow, False))
+                rows.append((getattr(one, name) if one else usual, count))
+        return (weighted(rows) if rows else None) or usual
+
+    return _Mix(
+        busy_s=mean("busy_s"),
+        outside_s=mean("outside_s"),
+        wall_s=mean("wall_s"),
+        spread=mean("spread"),
+        met=found.batch or 1.0,
+        rise=found.rise,
+        slots=slots,
+        window=window,
+    )
+
+
+def slots_of(window: int) -> int:
+    """The engine's batch behind a window: the night keeps a quarter more items in flight."""
+    return max(1, window * 4 // 5)
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How much longer nights took than the model says: the middle, and the factor to either end of 90%."""
+
+    scale: float
+    factor: float
+
+
+def _pace(found: Measured, count: int, spread: float) -> _Pace | None:
+    """Calibrated on the nights themselves. None when no night was timed.
+
+    The logarithm of (measured / modelled) is taken as normal. Its variance between nights is pooled with a prior of
+    SWING over SWING_NIGHTS nights, so that one night already gives a range; to it comes the chance of which items the
+    night gets, spread^2 (1/n + 1/n0). A prediction interval by Student's t.
+    """
+    ratios, seen = [], 0
+    for night in found.nights:
+        total = sum(night.items.values()) + sum(night.canaries.values())
+        if not night.timed or not total:
+            continue
+        mix = _mix(found, night.items, night.canaries, night.window, slots_of(night.window))
+        expected = mix.seconds(total, night.drained)
+        if expected > 0:
+            ratios.append(math.log(night.wall_s / expected))
+            seen += total
+    if not ratios:
+        return None
+    middle = sum(ratios) / len(ratios)
+    freedom = SWING_NIGHTS + len(ratios) - 1
+    between = (SWING_NIGHTS * SWING**2 + sum((ratio - middle) ** 2 for ratio in ratios)) / freedom
+    chance = spread**2 * (1 / max(1, count) + 1 / seen)
+    quantile = T90[freedom - 1] if freedom <= len(T90) else Z90
+    return _Pace(math.exp(middle), math.exp(quantile * math.sqrt(between * (1 + 1 / len(ratios)) + chance)))
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """Tonight's queue on an engine, ready to be asked how much of it fits."""
+
+    items: Mapping[str, int]
+    own: int
+    canaries: int
+    mix: _Mix
+
+    def fits(self, budget_s: float, scale: float) -> int:
+        """How many items, canaries among them, end within the budget, were the queue long enough."""
+        if self.mix.busy_s <= 0:
+            return int(budget_s / (scale * self.mix.wall_s)) if self.mix.wall_s > 0 else 0
+        return int(budget_s * self.mix.stage(self.mix.window).rate / scale)
+
+    def own_of(self, fitting: int) -> float:
+        """Of so many items the night's own, the canaries lying evenly among them."""
+        whole = self.own + self.canaries
+        return min(self.own, fitting * self.own / whole) if whole else 0.0
+
+    def done(self, budget_s: float, scale: float) -> float:
+        """How many of the night's own items run within the budget, at a pace."""
+        whole = self.own + self.canaries
+        if scale * self.mix.seconds(whole) <= budget_s + min(GRACE_S, budget_s):
+            return float(self.own)
+        return self.own_of(self.fits(budget_s, scale))
+
+
+def _queue(found: Measured, items: Mapping[str, int], canaries: int, window: int, slots: int) -> _Queue:
+    window = window or (found.nights[-1].window if found.nights else 1)
+    own = sum(items.values())
+    seeded = {flow: canaries * count / own for flow, count in items.items()} if own else {}
+    return _Queue(items, own, canaries, _mix(found, items, seeded, window, slots or slots_of(window)))
+
+
+def forecast(
+    items_by_flow: Mapping[str, int],
+    canaries: int,
+    budget_s: float,
+    found: Measured,
+    window: int = 0,
+    slots: int = 0,
+) -> Forecast | None:
+    """What the night will do: of its own items those that run, and 90% ranges of its seconds and accepted items.
+
+    Seconds are wall time from the first item to the last, as a report has them, canaries included. The range of the
+    accepted ones is that of a beta-binomial count (Jeffreys prior) per flow, widened by how much nights differed. None
+    before the first night that was timed. `window` and `slots` of 0: as last night.
+    """
+    own = sum(items_by_flow.values())
+    queue = _queue(found, items_by_flow, canaries, window, slots)
+    pace = _pace(found, own + canaries, queue.mix.spread)
+    if pace is None:
+        return None
+    low_s, high_s = (pace.scale * queue.mix.seconds(own + canaries) * by for by in (1 / pace.factor, pace.factor))
+    over = budget_s + min(GRACE_S, budget_s)
+    done = [queue.done(budget_s, pace.scale * by) for by in (pace.factor, 1.0, 1 / pace.factor)]
+    (mean_low, swing_low), (mean_high, swing_high) = (
+        _passing(found, {flow: count * part / own for flow, count in items_by_flow.items()} if own else {})
+        for part in (done[0], done[2])
+    )
+    return Forecast(
+        items=round(done[1]),
+        seconds=(round(min(low_s, budget_s), 1), round(min(high_s, over), 1)),
+        accepted=(
+            float(max(0, math.floor(mean_low - Z90 * swing_low))),
+            float(min(own, math.ceil(mean_high + Z90 * swing_high))),
+        ),
+        nights=len(found.nights),
+    )
+
+
+def _passing(found: Measured, counts: Mapping[str, float]) -> tuple[float, float]:
+    """Mean and standard deviation of how many of these items are accepted."""
+    shares = {one.flow: one.passed for one in found.flows if not one.seeded}
+    mean = variance = 0.0
+    for flow, count in counts.items():
+        passed = shares.get(flow, Share())
+        a, b = passed.hits + 0.5, passed.of - passed.hits + 0.5
+        p = a / (a + b)
+        mean += count * p
+        variance += count * p * (1 - p) * (a + b + count) / (a + b + 1)
+    return mean, math.sqrt(variance * _dispersion(found, shares))
+
+
+def _dispersion(found: Measured, shares: Mapping[str, Share]) -> float:
+    """By what factor accepted counts vary more from night to night than binomial ones: Pearson's chi-squared by its
+    degrees of freedom (McCullagh and Nelder, Generalized Linear Models, section 4.5), with three degrees of 1.5 before
+    there are nights to compare."""
+    squares, cells = 0.0, 0
+    for night in found.nights:
+        for flow, count in night.items.items():
+            passed = shares[flow]
+            p = (passed.hits + 0.5) / (passed.of + 1)
+            squares += (night.accepted.get(flow, 0) - count * p) ** 2 / (count * p * (1 - p))
+            cells += 1
+    freedom = max(0, cells - len(shares))
+    return max(1.0, (3 * 1.5 + (squares if freedom else 0.0)) / (3 + freedom))
+
+
+def error(expected: Forecast, report: NightReport) -> ForecastError:
+    """A forecast beside the night that came."""
+    accepted = sum(run.outcome is Outcome.ACCEPTED for run in report.runs)
+    return ForecastError(
+        night=report.night.id,
+        items=_compared((expected.items, expected.items), len(report.runs)),
+        seconds=_compared(expected.seconds, report.wall_s),
+        accepted=_compared(expected.accepted, accepted),
+    )
+
+
+def _compared(span: tuple[float, float], actual: float) -> Compared:
+    low, high = span
+    wrong = ((low + high) / 2 - actual) / actual if actual else None
+    return Compared(low=low, high=high, actual=actual, inside=low <= actual <= high, error=wrong)
+
+
+# --- what if ---------------------------------------------------------------------------------------------------------
+
+
+def what_if(
+    name: str,
+    items_by_flow: Mapping[str, int],
+    canaries: int,
+    budget_s: float,
+    found: Measured,
+    *,
+    window: int = 0,
+    slots: int = 0,
+    speed: float = 1.0,
+    cut: float = 1.0,
+) -> Scenario | None:
+    """The night on another engine. `slots`, `window`: 0 is as last night; `speed`: tokens per second against today's,
+    of a faster machine or a smaller model; `cut`: pieces that an item of today becomes.
+
+    None when no night measured its engine: wall time alone does not say what would change.
+    """
+    queue = _queue(found, items_by_flow, canaries, window, slots)
+    pace = _pace(found, queue.own + canaries, queue.mix.spread)
+    if pace is None or queue.mix.busy_s <= 0:
+        return None
+    old = queue.mix
+    busy, outside = old.busy_s / speed / cut, old.outside_s / cut
+    mix = _Mix(busy, outside, old.wall_s, old.spread, old.met, old.rise, old.slots, old.window)
+    other = _Queue(queue.items, queue.own, canaries, mix)
+    whole = round((queue.own + canaries) * cut)
+    steady = mix.stage(min(mix.window, max(1, whole)))
+    calls = max(1.0, found.calls / max(1, sum(flow.items for flow in found.flows)))
+    done = min(float(queue.own), other.own_of(math.floor(other.fits(budget_s, pace.scale) / cut)))
+    mean, _ = _passing(found, {f: count * done / queue.own for f, count in items_by_flow.items()} if queue.own else {})
+    return Scenario(
+        name=name,
+        slots=mix.slots,
+        window=mix.window,
+        items=math.floor(other.fits(budget_s, pace.scale) / cut),
+        seconds=pace.scale * mix.seconds(whole),
+        rho=(steady.inside - steady.waiting) / mix.slots,
+        batch=steady.inside - steady.waiting,
+        wait_s=steady.waiting / steady.rate / calls,
+        accepted=mean,
+    )
+
+
+def right_of(flow: FlowFigures) -> Estimate:
+    """The share of right changes among the accepted ones, from the gate's joint rates on canaries; None without."""
+    passed, true, false = flow.passed.value, flow.true_pass.value, flow.false_pass.value
+    if passed is None or true is None or false is None:
+        return Estimate()
+    right = queueing.right_share(passed, true, false)
+    return Estimate(value=queueing.accepted_work(1, right, true, false).precision if right is not None else None)
+
+
+def batch_advice(night: NightFigures, slots: int) -> str:
+    """Why a night's mean batch was below COARSE, and what to do; "" when it was not, or was not measured."""
+    if night.batch is None or night.batch >= COARSE:
+        return ""
+    said = f"the mean batch was {night.batch:.1f}, under {COARSE:.0f}"
+    if night.queued < night.window:
+        return (
+            f"{said}: too few items in the queue to fill the batch ({night.queued} for a window of {night.window}); "
+            "give the night more tasks, or wider scopes"
+        )
+    if min(night.window, slots) < COARSE:
+        return f"{said}: the window is {night.window}; set night.window in .pantheon/pantheon.toml higher"
+    return (
+        f"{said}: items are cut too coarse; make them smaller (narrower scopes, fewer steps per agent), "
+        "or set night.window in .pantheon/pantheon.toml higher"
+    )
