@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pantheon import tomlfile
 from pantheon.errors import ConfigError
-from pantheon.records import Agent, Check, Flow, Glob, Record, seconds
+from pantheon.records import Agent, Bounds, Check, Flow, Glob, Record, seconds
 
 DIRECTORY = ".pantheon"
 TOOLS = "tools/"  # below it: a repository's own tools, declarations and programs
@@ -37,6 +37,12 @@ class NightSettings(Record):
     max_items_per_pr: int = Field(default=25, ge=1, le=1000)
     max_open_prs: int = Field(default=20, ge=1, le=10_000)
     protected: tuple[Glob, ...] = ()
+
+
+class GateSettings(Bounds):
+    """What the gate asks of its reviewers, and the share of a night that is sown to measure them."""
+
+    canaries: float = Field(default=0.1, ge=0, le=0.5)
 
 
 class EngineSettings(Record):
@@ -99,6 +105,7 @@ class Settings(Record):
     schema_version: Literal[1] = 1
     tasks: TaskSettings = TaskSettings()
     night: NightSettings = NightSettings()
+    gate: GateSettings = GateSettings()
     engine: EngineSettings = EngineSettings()
     accept: AcceptSettings = AcceptSettings()
     push: PushSettings = PushSettings()

@@ -147,8 +147,9 @@ def _check_against_night(ledger: Ledger, version: Version, facts: NightFacts) ->
         ledger.fault("run", where, f"its item {run.item.id} is not in the queue of night {night.id}")
     else:
         ledger.differs(item, version.raw.get("item"), "run", f"{where}, item")
-    if run.base != night.base:
-        ledger.fault("run", where, f"field base: expected {night.base}, found {run.base}")
+    base = night.seeded_base if run.item.canary is not None else night.base
+    if run.base != base:
+        ledger.fault("run", where, f"field base: expected {base}, found {run.base}")
     if strangers := sorted(set(run.agents) - set(night.agents)):
         ledger.fault("run", where, f"field agents: {', '.join(strangers)} not among those of night {night.id}")
     if facts.sealed:
@@ -338,7 +339,7 @@ def expect(proof: Proof, version: Version, home: str, facts: NightFacts) -> dict
     for path, blob in sorted(version.files.items()):
         subject.append({"name": path, "digest": {"sha256": proof.sha256.get(blob, ""), "gitBlob": blob}})
     needs: list[dict[str, Any]] = [
-        {"name": "base", "digest": {"gitCommit": night.base}},
+        {"name": "base", "digest": {"gitCommit": run.base}},
         {"name": ".pantheon", "digest": {"sha256": night.config_sha256}},
     ]
     for name, digest in sorted(night.model_sha256.items()):
@@ -403,21 +404,22 @@ def _adopt(ledger: Ledger, expected: dict[str, Any], said: dict[str, Any], facts
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
-def check_decisions(ledger: Ledger, commit: str, items: set[tuple[int, str, str]]) -> set[tuple[int, str]]:
+def check_decisions(ledger: Ledger, commit: str, items: set[tuple[int, str, str]]) -> dict[int, str]:
     """What a person said of a commit: well-formed, and of an item (PR, item, run) that this commit was.
 
-    The decisions, as (PR, verdict).
+    PR -> the last word; what was undone is none.
     """
     where = f"{NOTES}decisions on {commit}"
-    decided: set[tuple[int, str]] = set()
+    decided: dict[int, tuple[int, str]] = {}
     for number, line in enumerate(lines_of(ledger.note("decisions", commit) or b""), 1):
         data = line.encode("utf-8", "surrogateescape")
         found = ledger.record(HumanDecision, data, "note", f"{where}, line {number}")
         if found is None:
             continue
         ledger.one_line(data, "note", f"{where}, line {number}")
-        decided.add((found.pr, found.verdict))
+        if found.step >= decided.get(found.pr, (0, ""))[0]:  # a merge of notes sorts lines
+            decided[found.pr] = (found.step, found.verdict)
         if (found.pr, found.item, found.run) not in items:
             why = f"it is about run {found.run} in PR {found.pr}, which this commit is not"
             ledger.fault("note", f"{where}, line {number}", why)
-    return decided
+    return {pull: verdict for pull, (_, verdict) in decided.items() if verdict != "undone"}

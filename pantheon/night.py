@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import resource
@@ -21,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from pantheon import artifacts, attest, flow, hooks, keys, plan, prompt, prs, redact, registry, report, tasks
+from pantheon import artifacts, attest, canaries, flow, hooks, keys, plan, prompt, quality, redact, registry, report
 from pantheon.agent import Seat
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -29,23 +30,26 @@ from pantheon.egress import EgressProof
 from pantheon.engine import Engine
 from pantheon.errors import EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
-from pantheon.item import Shop, Trip, confirmed, gating_checks, kept_paths, run_item
+from pantheon.item import Shop, Trip, run_item
 from pantheon.records import (
+    Bounds,
     Decision,
     EngineMetrics,
+    FlowQuality,
+    Forecast,
     Item,
     Night,
     NightReport,
     Outcome,
-    PullItem,
     PullRequest,
     PullState,
     Record,
     Run,
+    Sample,
     Task,
     pretty,
 )
-from pantheon.review import put
+from pantheon.stack import Stacks
 from pantheon.survey import FILE, Survey
 
 NIGHTS = "refs/pantheon/nights/"
@@ -63,9 +67,14 @@ class Progress:
     accepted: int = 0
     failed: int = 0
     parked: int = 0
+    seeded: int = 0
     running: int = 0
     phase: str = ""
     changed: Callable[[Progress], None] = lambda _: None
+
+    @property
+    def done(self) -> int:
+        return self.accepted + self.failed + self.parked + self.seeded
 
     def say(self, phase: str) -> None:
         self.phase = phase
@@ -79,6 +88,8 @@ class Progress:
                 self.parked += 1
             case Outcome.FAILED:
                 self.failed += 1
+            case Outcome.SEEDED:
+                self.seeded += 1
         self.changed(self)
 
 
@@ -151,17 +162,22 @@ def freeze(
     now: datetime,
     signer: Signer,
     model_sha256: Mapping[str, str] | None = None,
+    forecast: Forecast | None = None,
 ) -> Frozen:
-    """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run."""
+    """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
+    among the items."""
     head = repo.head()
     if head.branch is None:
         raise RepositoryError(
             "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
         )
     keys.publish(repo, signer, now)
+    settings = survey.config.settings.gate
     for _ in range(100):
+        night_id = _free_id(repo, now)
+        sown = canaries.sow(survey, planned, settings.canaries, night_id, now, signer)
         night = Night(
-            id=_free_id(repo, now),
+            id=night_id,
             started_at=now,
             base=survey.base,
             branch=head.branch,
@@ -176,8 +192,14 @@ def freeze(
             model_sha256=dict(model_sha256 or {}),
             templates=template_digests(survey.config),
             adapters={a.label: a.runtime.adapter for a in survey.config.agents.values() if a.runtime.adapter},
+            canaries=len(sown.items),
+            seeded_base=sown.base,
+            bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
+            forecast=forecast,
         )
-        frozen = Frozen(night, planned.items, {task.uuid: task for task in planned.tasks}, survey, planned.notes)
+        queue = canaries.mixed(planned.items, sown.items, night_id)
+        by_uuid = {task.uuid: task for task in planned.tasks}
+        frozen = Frozen(night, queue, by_uuid, survey, (*planned.notes, *sown.notes))
         try:
             _checkpoint(repo, frozen, {}, "freeze", now, signer)
         except RefMoved:
@@ -243,14 +265,6 @@ def _checkpoint(
 # --- run -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Stack:
-    """The accepted items of one PR in the making."""
-
-    tip: str
-    runs: list[Run] = field(default_factory=list)
-
-
 class _Runner:
     """The moving parts of one night."""
 
@@ -266,11 +280,25 @@ class _Runner:
             progress,
         )
         self.shop = _open_shop(repo, frozen, engine, work)
+        self.sown_shop = _sown_shop(self.shop, frozen, work)
         data = repo.read_path(frozen.ref_at or "", EGRESS) or b""
         self.egress = attest.Egress(sha256=hashlib.sha256(data).hexdigest(), closed=True)
-        self.stacks: dict[str, list[Stack]] = {}
+        self.stacks = Stacks(
+            repo,
+            frozen.night,
+            self.shop,
+            frozen.items,
+            frozen.tasks,
+            frozen.notes,
+            frozen.runs,
+            signer,
+            now,
+            self._attest,
+        )
         self.ended: Literal["finished", "budget", "interrupted", "engine"] = "finished"
-        self._restack()
+        self.started = time.monotonic()
+        self.timeline = Timeline()
+        self.stacks.restore()
         for run in frozen.runs:
             progress.count(run.outcome)
 
@@ -292,8 +320,9 @@ class _Runner:
                 if not running:
                     break
                 over = until + min(GRACE_S, self.frozen.night.budget_s) - time.monotonic()
+                pause = min(over, CHECKPOINT_S, self.timeline.due(time.monotonic() - self.started))
                 finished, running = await asyncio.wait(
-                    running, timeout=max(0.0, min(over, CHECKPOINT_S)), return_when=asyncio.FIRST_COMPLETED
+                    running, timeout=max(0.0, pause), return_when=asyncio.FIRST_COMPLETED
                 )
                 failed = [error for task in finished if (error := task.exception()) is not None]  # each is looked at
                 if failed:
@@ -301,6 +330,7 @@ class _Runner:
                 if over <= 0:
                     self.ended = "budget"
                     break
+                await self._look(len(running))
                 if time.monotonic() - last > CHECKPOINT_S:
                     _checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
                     last = time.monotonic()
@@ -317,36 +347,57 @@ class _Runner:
     async def _one(self, item: Item) -> None:
         started = time.monotonic()
         run_id = run_name(self.frozen.night.id, item.id)
-        trip = await run_item(self.shop, item, self.frozen.tasks[item.task], run_id)
-        run = self._settle(trip, time.monotonic() - started)
+        shop = self.sown_shop if item.canary else self.shop
+        assert shop is not None
+        trip = await run_item(shop, item, self.frozen.tasks[item.task], run_id)
+        run = self._settle(trip, shop.base, started)
         self.frozen.runs.append(run)
         self.progress.count(run.outcome)
 
-    def _settle(self, trip: Trip, seconds: float) -> Run:
+    async def _look(self, running: int) -> None:
+        """A sample of the night, when one is due."""
+        t_s = time.monotonic() - self.started
+        if self.timeline.due(t_s) > 0:
+            return
+        engine = EngineMetrics()
+        with contextlib.suppress(EngineError):  # it may be ending: the runs will say
+            engine = await self.engine.metrics()
+        left = len(self.frozen.items) - len(self.frozen.runs) - running
+        self.timeline.add(t_s, self.progress, running, max(0, left), engine)
+
+    def _settle(self, trip: Trip, base: str, started: float) -> Run:
         """Stack what the gate accepted and store the run. No await in here: the stack is touched by one at a time."""
         broken = flow.failed(trip.done)
         run = Run(
             id=trip.run,
             night=self.frozen.night.id,
             item=trip.item,
-            base=self.frozen.night.base,
-            outcome=_outcome(trip.decision),
+            base=base,
+            outcome=Outcome.SEEDED if trip.item.canary else _outcome(trip.decision),
             node=broken.node if broken else "",
             reason=broken.reason if broken else "",
             nodes={name: result.state.value for name, result in trip.done.items()},
             agents=tuple(dict.fromkeys(r.agent for r in trip.done.values() if r.agent)),
             node_agents={name: r.agent for name, r in trip.done.items() if r.agent},
-            seconds=round(seconds, 3),
+            seconds=round(time.monotonic() - started, 3),
             prompt_tokens=sum(r.prompt_tokens for r in trip.done.values()),
             completion_tokens=sum(r.completion_tokens for r in trip.done.values()),
+            started_s=round(max(0.0, started - self.started), 3),
+            verdicts=tuple(trip.verdicts()),
+            checks=tuple(trip.checks),
+            metrics={name: r.metrics for name, r in trip.done.items()},
         )
-        if trip.decision.accepted:
-            run = self._stack(run, trip)
+        if trip.decision.accepted and trip.item.canary is None:
+            run = self.stacks.push(run, trip)
         files = {name: result.files for name, result in trip.done.items() if result.files}
         run, listed = artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
         artifacts.note_runs(self.repo, {run.noted_on: listed}, self.now(), self.signer)
         self._attest(run)
         return run
+
+    @property
+    def checks_cpu_s(self) -> float:
+        return sum(shop.room.cpu_s for shop in (self.shop, self.sown_shop) if shop is not None)
 
     def mend(self) -> None:
         """The notes of runs of an earlier part, where a kill came between a run's ref and its notes."""
@@ -362,145 +413,6 @@ class _Runner:
         said = attest.state(self.repo, run, self.frozen.night, self.egress, self.now())
         attest.attest(self.repo, {run.noted_on: [said]}, self.now(), self.signer)
 
-    def _stack(self, run: Run, trip: Trip) -> Run:
-        assert trip.tree is not None
-        stacks = self.stacks.setdefault(run.item.task, [])
-        limit = self.frozen.survey.config.settings.night.max_items_per_pr
-        tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.frozen.night.base)
-        message = redact.scrub_text(
-            report.commit_message(run, trip.target, trip.task.uuid, self.shop.config.flows[run.item.flow].subject)
-        )
-        try:
-            commit = put(self.repo, self.frozen.night.base, tip, trip.tree, message, self.now(), self.signer)
-        except RepositoryError as error:
-            return run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": str(error)})
-        run = run.model_copy(update={"result": commit})
-        self._stacked(run)
-        return run
-
-    def _restack(self) -> None:
-        """The stacks of an interrupted part again: each accepted commit goes on the stack that ends in its parent."""
-        waiting = [run for run in self.frozen.runs if run.outcome is Outcome.ACCEPTED]
-        while waiting:
-            tips = {stack.tip for stacks in self.stacks.values() for stack in stacks} | {self.frozen.night.base}
-            parents = {run.id: self.repo.commit_info(run.result or "").parents[0] for run in waiting}
-            ready = [run for run in waiting if parents[run.id] in tips]
-            if not ready:
-                raise RepositoryError("cannot resume the night", self.frozen.night.id, "its stacks do not connect")
-            self._stacked(ready[0])
-            waiting.remove(ready[0])
-
-    def _stacked(self, run: Run) -> None:
-        """Note an accepted run on the stack its commit builds on."""
-        assert run.result is not None
-        stacks = self.stacks.setdefault(run.item.task, [])
-        parent = self.repo.commit_info(run.result).parents[0]
-        for stack in stacks:
-            if stack.tip == parent:
-                stack.tip = run.result
-                stack.runs.append(run)
-                return
-        stacks.append(Stack(tip=run.result, runs=[run]))
-
-    # --- stacks become PRs ---
-
-    async def open_pulls(self) -> list[PullRequest]:
-        """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs."""
-        mine = [pull for pull in prs.load_all(self.repo) if pull.night == self.frozen.night.id]
-        opened = {item.run: pull for pull in mine for item in pull.items if item.run}  # before an interruption
-        pulls = []
-        for uuid, stacks in self.stacks.items():
-            task = self.frozen.tasks[uuid]
-            for number, stack in enumerate(stacks, 1):
-                await self._prove(stack)
-                if not stack.runs:
-                    continue
-                if stack.runs[0].id in opened:
-                    pulls.append(opened[stack.runs[0].id])
-                    continue
-                items = [pull_item(self.repo, run) for run in stack.runs]
-                if number == len(stacks) and self._complete(task):
-                    items.append(self._mark_done(task, stack))
-                pulls.append(
-                    prs.open_pull(
-                        self.repo,
-                        task=task.uuid,
-                        slug=task.slug,
-                        title=task.title,
-                        night=self.frozen.night.id,
-                        onto=self.frozen.night.branch,
-                        base=self.frozen.night.base,
-                        tip=stack.tip,
-                        items=items,
-                        when=self.now(),
-                        signer=self.signer,
-                    )
-                )
-        return pulls
-
-    async def _prove(self, stack: Stack) -> None:
-        """Run the checks on the stack's tip; while they fail, find the first item that breaks it and drop it."""
-        while stack.runs and not await self._sound(stack, len(stack.runs)):
-            low, high = 0, len(stack.runs)  # sound(low) holds, sound(high) does not
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if await self._sound(stack, middle) else (low, middle)
-            self._drop(stack, high - 1)
-
-    async def _sound(self, stack: Stack, count: int) -> bool:
-        base = self.repo.tree_of(self.frozen.night.base)
-        tree = self.repo.tree_of(stack.runs[count - 1].result or "")
-        targets = kept_paths(self.repo.diff(base, tree))
-        first = stack.runs[0].item
-        graph, task = self.shop.config.flows[first.flow], self.frozen.tasks[first.task]
-        results, _, _ = await self.shop.room.run(
-            tree, f"tip-{tree[:16]}", gating_checks(graph, task), targets, confirmed(task), graph.rules
-        )
-        return all(result.passed for result in results)
-
-    def _drop(self, stack: Stack, index: int) -> None:
-        culprit = stack.runs[index]
-        why = "sound alone, but the checks fail on the whole stack with it"
-        self._replace(culprit.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": why}))
-        tip = stack.runs[index - 1].result if index else self.frozen.night.base
-        kept = stack.runs[:index]
-        for run in stack.runs[index + 1 :]:
-            info = self.repo.commit_info(run.result or "")
-            try:
-                tip = put(self.repo, info.parents[0], tip or "", info.tree, info.message, self.now(), self.signer)
-            except RepositoryError as error:
-                reason = f"builds on a dropped item: {error}"
-                self._replace(run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": reason}))
-                continue
-            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
-            moved = run.model_copy(update={"result": tip})
-            self._replace(moved)
-            kept.append(moved)
-        stack.runs, stack.tip = kept, tip or self.frozen.night.base
-
-    def _replace(self, run: Run) -> None:
-        """A run's record again, with another outcome or result."""
-        stored = artifacts.restore_run(self.repo, run, self.now(), self.signer)
-        self._attest(stored)
-        self.frozen.runs[:] = [stored if r.id == run.id else r for r in self.frozen.runs]
-
-    def _complete(self, task: Task) -> bool:
-        """Whether nothing in the task's scope is left: every item of it was accepted tonight."""
-        if task.spec is None or task.spec.standing:
-            return False
-        outcomes = {run.item.id: run.outcome for run in self.frozen.runs}
-        mine = [item.id for item in self.frozen.items if item.task == task.uuid]
-        left = [note for note in self.frozen.notes if plan.PERSON in note or plan.WAITING in note]
-        return not left and all(outcomes.get(i) is Outcome.ACCEPTED for i in mine)
-
-    def _mark_done(self, task: Task, stack: Stack) -> PullItem:
-        raw = self.shop.read_base(task.path) or b""
-        blob = self.repo.write_blob(tasks.with_status(raw, task.path, "done"))
-        tree = self.repo.write_tree(self.repo.tree_of(stack.tip), {task.path: (FILE, blob)})
-        message = f"tasks: {task.slug} is done\n\nPantheon-Task: {task.uuid}\n"
-        stack.tip = self.repo.commit(tree, [stack.tip], message, self.now(), self.signer)
-        return PullItem(item="", run="", target=task.path, commit=stack.tip, summary="status: done")
-
 
 def _outcome(decision: Decision) -> Outcome:
     if decision.accepted:
@@ -508,16 +420,56 @@ def _outcome(decision: Decision) -> Outcome:
     return Outcome.PARKED if decision.held else Outcome.FAILED
 
 
-def pull_item(repo: Repo, run: Run) -> PullItem:
-    """A run as an item of a PR; its summary is the commit's subject."""
-    assert run.result is not None
-    subject = repo.commit_info(run.result).message.splitlines()[0]
-    return PullItem(item=run.item.id, run=run.id, target=run.item.target, commit=run.result, summary=subject)
-
-
 def run_name(night: str, item: str) -> str:
     """The id of a run: 32 hex digits, the same whenever the same item of the same night is started again."""
     return hashlib.sha256(f"{night}\0{item}".encode()).hexdigest()[:32]
+
+
+SAMPLE_S = 2.0  # between two looks at a night, at first
+SAMPLES = 240  # kept of a night
+
+
+class Timeline:
+    """Looks at a running night, evenly spread however long it takes: when there are too many, every second one goes and
+    the next ones are twice as far apart."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.every_s = SAMPLE_S
+        self._tokens: float | None = None
+
+    def due(self, t_s: float) -> float:
+        """Seconds until the next look; 0 or less: now."""
+        return self.samples[-1].t_s + self.every_s - t_s if self.samples else 0.0
+
+    def add(self, t_s: float, progress: Progress, running: int, left: int, engine: EngineMetrics) -> None:
+        self._tokens = engine.generation_tokens if self._tokens is None else self._tokens
+        self.samples.append(
+            Sample(
+                t_s=round(t_s, 3),
+                done=progress.done,
+                accepted=progress.accepted,
+                running=running,
+                left=left,
+                requests=engine.running,
+                waiting=engine.waiting,
+                tokens=max(0, int(engine.generation_tokens - self._tokens)),
+            )
+        )
+        if len(self.samples) > SAMPLES:
+            self.samples, self.every_s = self.samples[::2], 2 * self.every_s
+
+
+def _sown_shop(shop: Shop, frozen: Frozen, work: Path) -> Shop | None:
+    """The shop of the canaries: the same people and rules on the seeded base; None for a night without canaries."""
+    base = frozen.night.seeded_base
+    if base is None:
+        return None
+    entries = shop.repo.entries(base)
+    room = CheckRoom.open(shop.repo, shop.config, base, work / "sown")
+    room.slots = shop.room.slots
+    facts = shop.facts.model_copy(update={"paths": tuple(entries)})
+    return dataclasses.replace(shop, base=base, entries=entries, facts=facts, room=room)
 
 
 def _open_shop(repo: Repo, frozen: Frozen, engine: Engine, work: Path) -> Shop:
@@ -592,19 +544,27 @@ async def run(
     after = await engine.metrics()
     working = time.monotonic() - started
     progress.say("opening PRs")
-    pulls = await runner.open_pulls()
+    own = [run for run in frozen.runs if run.item.canary is None]
+    sown = [run for run in frozen.runs if run.item.canary is not None]
+    past = [one for one in reports(repo, RATED_NIGHTS) if _alike(one.night, frozen.night)]
+    measured = quality.measure_all(own, sown, past, frozen.night.bounds or Bounds())
+    runner.stacks.halt({one.flow: _halted(one) for one in measured if one.state == "halted"})
+    pulls = await runner.stacks.open_pulls()
     noted = {run.noted_on: report.summary_note(run) for run in frozen.runs}
     artifacts.summarise(repo, noted, now(), signer)
     finished = NightReport(
         night=frozen.night,
         finished_at=now(),
         ended=runner.ended,
-        runs=tuple(frozen.runs),
-        left=len(frozen.items) - len(frozen.runs),
+        runs=tuple(run for run in frozen.runs if run.item.canary is None),
+        left=frozen.night.items - len(own),
         prs=tuple(pulls),
         notes=frozen.notes,
-        host_cpu_s=round(_host_cpu() - cpu + runner.shop.room.cpu_s, 3),
+        host_cpu_s=round(_host_cpu() - cpu + runner.checks_cpu_s, 3),
         wall_s=round(working, 3),
+        canaries=tuple(run for run in frozen.runs if run.item.canary is not None),
+        quality=measured,
+        timeline=tuple(runner.timeline.samples),
         **_rates(before, after, working),
     )
     files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
@@ -670,14 +630,32 @@ def rejected_blobs(repo: Repo, pulls: list[PullRequest]) -> dict[str, str]:
 RATED_NIGHTS = 10
 
 
+def reports(repo: Repo, most: int) -> list[NightReport]:
+    """The reports of the last nights that have one, oldest first."""
+    found: list[NightReport] = []
+    names = repo.refs(NIGHTS)
+    for name in sorted(names, key=lambda name: _night_order(name.removeprefix(NIGHTS)), reverse=True):
+        data = repo.read_path(names[name], "report.json") if len(found) < most else None
+        if data:
+            found.append(NightReport.model_validate_json(data))
+    return found[::-1]
+
+
+def _alike(one: Night, other: Night) -> bool:
+    """Whether what was measured in one night says something of another: the same engine and model."""
+    return (one.engine, one.model) == (other.engine, other.model)
+
+
+def _halted(found: FlowQuality) -> str:
+    """Why a flow's gate is halted, and what would open it, in one line."""
+    return f"the gate is halted: {'; '.join(found.why)}. It opens with {'; or '.join(found.opens)}"
+
+
 def rates(repo: Repo) -> dict[str, tuple[int, int]]:
     """agent@version -> (accepted runs, runs) that it worked in, over the last nights with a model."""
     found: dict[str, tuple[int, int]] = {}
-    names = sorted(repo.refs(NIGHTS), key=lambda name: _night_order(name.removeprefix(NIGHTS)))
-    for name in names[-RATED_NIGHTS:]:
-        data = repo.read_path(repo.ref(name) or "", "report.json")
-        finished = NightReport.model_validate_json(data) if data else None
-        for run in finished.runs if finished and finished.night.engine != "scripted" else ():
+    for finished in reports(repo, RATED_NIGHTS):
+        for run in finished.runs if finished.night.engine != "scripted" else ():
             for label in set(run.agents):
                 accepted, runs = found.get(label, (0, 0))
                 found[label] = (accepted + (run.outcome is Outcome.ACCEPTED), runs + 1)

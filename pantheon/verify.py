@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -109,6 +110,10 @@ class _Operation:
 
     commit: Commit
     pull: PullRequest
+
+    @property
+    def undoes(self) -> bool:
+        return self.commit.message.startswith("undo: ")
 
 
 @dataclass
@@ -280,12 +285,16 @@ class _Hall:
                 into[str(raw.get("id"))] = raw
         if "report.json" in data:
             said = ledger.one_file(data["report.json"], "night", f"{where}, report.json")
-            ledger.differs(list(facts.journal.values()), said.get("runs"), "night", f"{where}, report.json, runs")
+            ran = list(facts.journal.values())
+            for name, some in (("runs", [r for r in ran if not _sown(r)]), ("canaries", [r for r in ran if _sown(r)])):
+                ledger.differs(some, said.get(name, []), "night", f"{where}, report.json, {name}")
         if night.id != night_id:
             ledger.fault("night", f"{where}, night.json", f"field id: expected {night_id}, found {night.id}")
-        if night.items != len(facts.items):
-            why = f"field items: expected {len(facts.items)}, the length of the queue, found {night.items}"
-            ledger.fault("night", f"{where}, night.json", why)
+        counts = Counter("canaries" if _sown({"item": item}) else "items" for item in facts.items.values())
+        for name, told in (("items", night.items), ("canaries", night.canaries)):
+            if told != counts[name]:
+                why = f"field {name}: expected {counts[name]}, as the queue has them, found {told}"
+                ledger.fault("night", f"{where}, night.json", why)
         return facts
 
     def _check_start(self, facts: NightFacts, line: tuple[str, ...]) -> None:
@@ -412,8 +421,9 @@ class _Hall:
         now = operations[0].pull
         fixed = ("id", "task", "title", "night", "branch", "onto", "base", "created_at")
         revisions: dict[int, PullRequest] = {}
+        self._check_undone(where, operations)
         for newer, older in pairwise(operations):
-            if older.pull.state is not PullState.OPEN:
+            if older.pull.state is not PullState.OPEN and not newer.undoes:
                 ledger.fault("pr", where, f"commit {newer.commit.oid} goes on after it was {older.pull.state}")
             if newer.pull.revision - older.pull.revision not in (0, 1):
                 why = f"field revision: {newer.pull.revision} follows {older.pull.revision}"
@@ -442,23 +452,37 @@ class _Hall:
             why = f"expected {now.tip}, the tip of {where}, found {branch}"
             ledger.fault("ref", f"refs/heads/{now.branch}", why)
 
-    def _check_decided(self, pull: PullRequest, decided: dict[str, set[tuple[int, str]]]) -> None:
-        """A closed PR has a person's word on each of its items: it was written first. An open one has none on those
-        that are left, unless the last step was lost."""
+    def _check_undone(self, where: str, operations: list[_Operation]) -> None:
+        """Each `undo` puts the record back that stood before the decision it takes away."""
+        left: list[PullRequest] = []
+        for operation in reversed(operations):
+            pull = operation.pull
+            if operation.undoes:
+                before = left[-2] if len(left) > 1 else None
+                del left[-2:]
+                if before is None or before.model_copy(update={"revision": pull.revision}) != pull:
+                    why = f"commit {operation.commit.oid} undoes what was not done, or leaves another record"
+                    self.ledger.fault("pr", where, why)
+            left.append(pull)
+
+    def _check_decided(self, pull: PullRequest, decided: dict[str, dict[int, str]]) -> None:
+        """A closed PR has a person's word on each of its items, an open one on those that were taken off: it was
+        written first. There is none on those that are left, unless the last step was lost."""
         for item in pull.items:
-            verdicts = {verdict for number, verdict in decided.get(item.commit, ()) if number == pull.id}
+            verdict = decided.get(item.commit, {}).get(pull.id, "")
             where = f"{NOTES}decisions on {item.commit}"
-            if not item.run or (item.dropped and pull.state is not PullState.ACCEPTED):
-                continue
-            if pull.state in (PullState.ACCEPTED, PullState.REJECTED):
-                wanted = {"dropped", "rejected"} if item.dropped else {str(pull.state)}
-                if not verdicts & wanted:
+            if not item.run or (item.dropped and not item.verdict and pull.state is not PullState.ACCEPTED):
+                continue  # older versions wrote the word on a dropped item when the PR was closed
+            if item.dropped or pull.state is not PullState.OPEN:
+                wanted = {item.verdict or str(pull.state)}
+                if item.dropped and not item.verdict:
+                    wanted = {"dropped", "rejected"}
+                if verdict not in wanted:
                     why = f"PR {pull.id} was {pull.state}: {' or '.join(sorted(wanted))} is not said of {item.target}"
                     self.ledger.fault("note", where, why)
-            elif verdicts:
-                words = ", ".join(sorted(verdicts))
+            elif verdict:
                 why = "its closing was killed, or its record was put back"
-                self.ledger.said.append(f"PR {pull.id} is open, but {words} is said of {item.target}: {why}")
+                self.ledger.said.append(f"PR {pull.id} is open, but {verdict} is said of {item.target}: {why}")
 
     def _check_stack(self, where: str, pull: PullRequest) -> None:
         """The commits from the base to a revision's tip are the items of that revision, in order."""
@@ -538,6 +562,12 @@ class _Hall:
 
     def _all_read(self) -> bool:
         return all(int(m[1]) in self.pulls for n in self.ledger.refs if (m := re.fullmatch(rf"{PRS}(\d+)/meta", n)))
+
+
+def _sown(run: dict[str, Any]) -> bool:
+    """Whether a stored run is that of a canary."""
+    item = run.get("item")
+    return isinstance(item, dict) and item.get("canary") is not None
 
 
 def _order(night_id: str) -> tuple[str, int]:

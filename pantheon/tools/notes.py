@@ -11,7 +11,7 @@ from pydantic import Field
 from pantheon.errors import InputError, ToolError
 from pantheon.frontmatter import Document, parse, set_field
 from pantheon.records import Finding, Offer, Record, Repair
-from pantheon.tools import candidates, prose
+from pantheon.tools import candidates, note_seeds, prose
 from pantheon.tools.edits import move
 from pantheon.tools.evidence import Evidence, evidence
 from pantheon.tools.repair import repair
@@ -220,7 +220,7 @@ def _check(path: str, raw: bytes, rules: Rules, tree: Tree) -> tuple[Finding, ..
     return check_note(path, raw, rules)
 
 
-KIND = Kind("frontmatter", parse_rules, _about, _check)
+KIND = Kind("frontmatter", parse_rules, _about, _check, seeds=note_seeds.seeds)
 
 TOOLS = (
     Tool("repair_note", "make every certain repair", Nothing, Repaired, {}, repair_note),

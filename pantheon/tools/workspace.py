@@ -116,6 +116,14 @@ class Workspace:
         self._materialise(path)
         self._put(parts, path, data)
 
+    def remove(self, path: str) -> None:
+        """Take the file away; where there is none nothing happens."""
+        parts = _parts(path)
+        self._materialise(path)
+        with self._folder(parts[:-1], path) as folder:
+            if folder is not None:
+                _forget(parts[-1], folder)
+
     def rename(self, old: str, new: str) -> None:
         """Move a file to a name that is free, also for a disk that ignores case; `target` follows."""
         before, after = _parts(old), _parts(new)

@@ -1,0 +1,208 @@
+"""The stacks of accepted items, which become local PRs: a merge queue of trees.
+
+Each accepted item goes on the stack of its task by a three-way merge; a conflict parks it. When the night is over each
+stack is checked once more as a whole, what breaks it is found by bisection and dropped, and what is left becomes a PR.
+Nothing of a flow whose gate is halted is offered. Writes runs again where their outcome changes; decides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pantheon import artifacts, plan, prs, redact, report, tasks
+from pantheon.errors import RepositoryError
+from pantheon.git import Repo, Signer
+from pantheon.item import Shop, Trip, confirmed, gating_checks, kept_paths
+from pantheon.records import Item, Night, Outcome, PullItem, PullRequest, Run, Task
+from pantheon.review import put
+from pantheon.survey import FILE
+
+HALTED = "halted"  # the node that a run of a halted flow failed at, as it were
+
+
+@dataclass
+class Stack:
+    """The accepted items of one PR in the making."""
+
+    tip: str
+    runs: list[Run] = field(default_factory=list)
+
+
+@dataclass
+class Stacks:
+    """All stacks of a night. `runs` is the night's own list, in which a run is replaced when its outcome changes;
+    `attested` signs for a run that was stored again."""
+
+    repo: Repo
+    night: Night
+    shop: Shop
+    items: Sequence[Item]
+    tasks: Mapping[str, Task]
+    notes: Sequence[str]
+    runs: list[Run]
+    signer: Signer
+    now: Callable[[], datetime]
+    attested: Callable[[Run], None]
+    by_task: dict[str, list[Stack]] = field(default_factory=dict)
+
+    def push(self, run: Run, trip: Trip) -> Run:
+        """An accepted run on its task's stack: the run with its commit, or parked where it conflicts."""
+        assert trip.tree is not None
+        stacks = self.by_task.setdefault(run.item.task, [])
+        limit = self.shop.config.settings.night.max_items_per_pr
+        tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.night.base)
+        message = redact.scrub_text(
+            report.commit_message(run, trip.target, trip.task.uuid, self.shop.config.flows[run.item.flow].subject)
+        )
+        try:
+            commit = put(self.repo, self.night.base, tip, trip.tree, message, self.now(), self.signer)
+        except RepositoryError as error:
+            return run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": str(error)})
+        run = run.model_copy(update={"result": commit})
+        self._stacked(run)
+        return run
+
+    def restore(self) -> None:
+        """The stacks of an interrupted part again: each accepted commit goes on the stack that ends in its parent."""
+        waiting = [run for run in self.runs if run.outcome is Outcome.ACCEPTED]
+        while waiting:
+            tips = {stack.tip for stacks in self.by_task.values() for stack in stacks} | {self.night.base}
+            parents = {run.id: self.repo.commit_info(run.result or "").parents[0] for run in waiting}
+            ready = [run for run in waiting if parents[run.id] in tips]
+            if not ready:
+                raise RepositoryError("cannot resume the night", self.night.id, "its stacks do not connect")
+            self._stacked(ready[0])
+            waiting.remove(ready[0])
+
+    def _stacked(self, run: Run) -> None:
+        """Note an accepted run on the stack its commit builds on."""
+        assert run.result is not None
+        stacks = self.by_task.setdefault(run.item.task, [])
+        parent = self.repo.commit_info(run.result).parents[0]
+        for stack in stacks:
+            if stack.tip == parent:
+                stack.tip = run.result
+                stack.runs.append(run)
+                return
+        stacks.append(Stack(tip=run.result, runs=[run]))
+
+    # --- stacks become PRs ---
+
+    def halt(self, halted: Mapping[str, str]) -> None:
+        """Park what was accepted of each flow whose gate is halted. `halted`: flow -> why, and what would open it."""
+        mine = {item.run for pull in self._opened() for item in pull.items}  # of a part that was open before
+        for stacks in self.by_task.values():
+            for stack in stacks:
+                for run in stack.runs:
+                    if run.item.flow in halted and run.id not in mine:
+                        self._park(run, HALTED, halted[run.item.flow])
+                stack.runs = [run for run in stack.runs if run.item.flow not in halted or run.id in mine]
+
+    def _opened(self) -> list[PullRequest]:
+        """The PRs of this night that are there already: of a part before an interruption."""
+        return [pull for pull in prs.load_all(self.repo) if pull.night == self.night.id]
+
+    async def open_pulls(self) -> list[PullRequest]:
+        """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs."""
+        opened = {item.run: pull for pull in self._opened() for item in pull.items if item.run}
+        pulls = []
+        for uuid, stacks in self.by_task.items():
+            task = self.tasks[uuid]
+            for number, stack in enumerate(stacks, 1):
+                await self._prove(stack)
+                if not stack.runs:
+                    continue
+                if stack.runs[0].id in opened:
+                    pulls.append(opened[stack.runs[0].id])
+                    continue
+                items = [pull_item(self.repo, run) for run in stack.runs]
+                if number == len(stacks) and self._complete(task):
+                    items.append(self._mark_done(task, stack))
+                pulls.append(
+                    prs.open_pull(
+                        self.repo,
+                        task=task.uuid,
+                        slug=task.slug,
+                        title=task.title,
+                        night=self.night.id,
+                        onto=self.night.branch,
+                        base=self.night.base,
+                        tip=stack.tip,
+                        items=items,
+                        when=self.now(),
+                        signer=self.signer,
+                    )
+                )
+        return pulls
+
+    async def _prove(self, stack: Stack) -> None:
+        """Run the checks on the stack's tip; while they fail, find the first item that breaks it and drop it."""
+        while stack.runs and not await self._sound(stack, len(stack.runs)):
+            low, high = 0, len(stack.runs)  # sound(low) holds, sound(high) does not
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if await self._sound(stack, middle) else (low, middle)
+            self._drop(stack, high - 1)
+
+    async def _sound(self, stack: Stack, count: int) -> bool:
+        base = self.repo.tree_of(self.night.base)
+        tree = self.repo.tree_of(stack.runs[count - 1].result or "")
+        targets = kept_paths(self.repo.diff(base, tree))
+        first = stack.runs[0].item
+        graph, task = self.shop.config.flows[first.flow], self.tasks[first.task]
+        results, _, _ = await self.shop.room.run(
+            tree, f"tip-{tree[:16]}", gating_checks(graph, task), targets, confirmed(task), graph.rules
+        )
+        return all(result.passed for result in results)
+
+    def _drop(self, stack: Stack, index: int) -> None:
+        self._park(stack.runs[index], "stack", "sound alone, but the checks fail on the whole stack with it")
+        tip = stack.runs[index - 1].result if index else self.night.base
+        kept = stack.runs[:index]
+        for run in stack.runs[index + 1 :]:
+            info = self.repo.commit_info(run.result or "")
+            try:
+                tip = put(self.repo, info.parents[0], tip or "", info.tree, info.message, self.now(), self.signer)
+            except RepositoryError as error:
+                self._park(run, "stack", f"builds on a dropped item: {error}")
+                continue
+            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
+            moved = run.model_copy(update={"result": tip})
+            self._replace(moved)
+            kept.append(moved)
+        stack.runs, stack.tip = kept, tip or self.night.base
+
+    def _park(self, run: Run, node: str, why: str) -> None:
+        self._replace(run.model_copy(update={"outcome": Outcome.PARKED, "node": node, "reason": why}))
+
+    def _replace(self, run: Run) -> None:
+        """A run's record again, with another outcome or result."""
+        stored = artifacts.restore_run(self.repo, run, self.now(), self.signer)
+        self.attested(stored)
+        self.runs[:] = [stored if r.id == run.id else r for r in self.runs]
+
+    def _complete(self, task: Task) -> bool:
+        """Whether nothing in the task's scope is left: every item of it was accepted tonight."""
+        if task.spec is None or task.spec.standing:
+            return False
+        outcomes = {run.item.id: run.outcome for run in self.runs}
+        mine = [item.id for item in self.items if item.task == task.uuid and item.canary is None]
+        left = [note for note in self.notes if plan.PERSON in note or plan.WAITING in note]
+        return not left and all(outcomes.get(i) is Outcome.ACCEPTED for i in mine)
+
+    def _mark_done(self, task: Task, stack: Stack) -> PullItem:
+        raw = self.shop.read_base(task.path) or b""
+        blob = self.repo.write_blob(tasks.with_status(raw, task.path, "done"))
+        tree = self.repo.write_tree(self.repo.tree_of(stack.tip), {task.path: (FILE, blob)})
+        message = f"tasks: {task.slug} is done\n\nPantheon-Task: {task.uuid}\n"
+        stack.tip = self.repo.commit(tree, [stack.tip], message, self.now(), self.signer)
+        return PullItem(item="", run="", target=task.path, commit=stack.tip, summary="status: done")
+
+
+def pull_item(repo: Repo, run: Run) -> PullItem:
+    """A run as an item of a PR; its summary is the commit's subject."""
+    assert run.result is not None
+    subject = repo.commit_info(run.result).message.splitlines()[0]
+    return PullItem(item=run.item.id, run=run.id, target=run.item.target, commit=run.result, summary=subject)
