@@ -20,7 +20,8 @@ from pantheon.records import Repair
 from pantheon.tools import links
 from pantheon.tools.disk import read, shown, walk
 from pantheon.tools.evidence import body_of, expected_bodies
-from pantheon.tools.rules import RULES_PATH, Rules, check_note, parse_rules
+from pantheon.tools.repair import undamage
+from pantheon.tools.rules import RULES_PATH, Rules, check_note, is_right, parse_rules
 
 MARKDOWN = (".md", ".markdown")
 Problem = tuple[str, int, str, str]  # path, line, rule, message
@@ -76,7 +77,8 @@ class Trees:
 
 
 def check_frontmatter(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:
-    """Every target obeys the rules. Faults for a person may stay; so may all, where links alone changed."""
+    """Every target obeys the rules, and what was right stays as it was. Faults for a person may stay; so may all, where
+    links alone changed."""
     for path in targets:
         raw = trees.new(path)
         if raw is None or not path.lower().endswith(MARKDOWN):
@@ -91,6 +93,25 @@ def check_frontmatter(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]
         for finding in check_note(path, raw, trees.rules):
             if finding.rule not in excused:
                 yield path, finding.line, finding.rule, finding.message
+        if old is not None and origin is not None:
+            yield from _altered(path, raw, origin, old, trees.rules)
+
+
+def _altered(path: str, raw: bytes, origin: str, old: bytes, rules: Rules) -> Iterator[Problem]:
+    """Fields that are others than before although nothing was wrong with them. Keys that the rules do not name belong
+    to the note's writer."""
+    repaired, _ = undamage(origin, old, rules)
+    try:
+        was, now = parse(repaired, origin), parse(raw, path)
+    except InputError:
+        return
+    for field in was.fields:
+        rule = rules.field.get(field.key)
+        right = rule is None or is_right(field.value, rule)
+        if right and now.get(field.key) != field.value:
+            found = now.field(field.key)
+            word = "was changed" if found else "was removed"
+            yield path, found.line if found else 1, f"kept:{field.key}", f"{field.key} was right before, and {word}"
 
 
 def check_links(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:
