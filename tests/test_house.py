@@ -16,6 +16,7 @@ RINGS = {
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("quality", "tally", "telemetry"),
+        *("charts", "figures", "page"),  # of the morning report
         *("clusters", "drafts"),  # of the day
         "drawing",
         *("measured", "queueing"),  # parts of capacity.py
@@ -37,6 +38,7 @@ RINGS = {
             "enclosure",
             "publish",
             "night",
+            "morning",
             "stack",
             "canaries",
             "daemon",
