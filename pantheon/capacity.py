@@ -32,7 +32,8 @@ class Compared(Record):
 
 
 class ForecastError(Record):
-    """How wrong a night's forecast was."""
+    """How wrong a night's forecast was. The middle of the seconds is the geometric one: their range is a factor either
+    way."""
 
     night: str
     items: Compared
@@ -82,17 +83,28 @@ class _Mix:
 
     def seconds(self, count: int, drained: bool = True) -> float:
         """How long `count` items take: at the pace of a full window, and until the slowest of the last ones is done.
+        Not `drained`: until the budget ended a longer queue, the inverse of `fits`.
 
         The pace is Little's law over the closed system; of m items that end together the last one comes about
         spread * sqrt(2 ln m) later than the mean (the extreme of m normal values; Cramer 1946, section 28.6).
         """
         if count <= 0:
             return 0.0
-        together = min(count, self.window)
         if self.busy_s <= 0:
             return count * self.wall_s
-        tail = self.spread * math.sqrt(2 * math.log(together)) / self.stage(1).rate if drained else 0.0
-        return count / self.stage(together).rate + tail
+        together = min(count, self.window)
+        rate = self.stage(together).rate
+        if not drained:
+            return (count + together / 2 - min(together, GRACE_S * rate)) / rate + GRACE_S
+        return count / rate + self.spread * math.sqrt(2 * math.log(together)) / self.stage(1).rate
+
+    def fits(self, budget_s: float) -> int:
+        """How many items end in a budget, of a queue that is longer: the first ones come only after their whole time
+        (half a window is missing), and what runs at its end may finish within GRACE_S."""
+        if self.busy_s <= 0:
+            return int(budget_s / self.wall_s) if self.wall_s > 0 else 0
+        rate, grace = self.stage(self.window).rate, min(GRACE_S, budget_s)
+        return max(0, int(budget_s * rate - self.window / 2 + min(self.window, grace * rate)))
 
 
 def _mix(found: Measured, items: Mapping[str, float], canaries: Mapping[str, float], window: int, slots: int) -> _Mix:
@@ -172,9 +184,7 @@ class _Queue:
 
     def fits(self, budget_s: float, scale: float) -> int:
         """How many items, canaries among them, end within the budget, were the queue long enough."""
-        if self.mix.busy_s <= 0:
-            return int(budget_s / (scale * self.mix.wall_s)) if self.mix.wall_s > 0 else 0
-        return int(budget_s * self.mix.stage(self.mix.window).rate / scale)
+        return self.mix.fits(budget_s / scale)
 
     def own_of(self, fitting: int) -> float:
         """Of so many items the night's own, the canaries lying evenly among them."""
@@ -266,15 +276,15 @@ def error(expected: Forecast, report: NightReport) -> ForecastError:
     accepted = sum(run.outcome is Outcome.ACCEPTED for run in report.runs)
     return ForecastError(
         night=report.night.id,
-        items=_compared((expected.items, expected.items), len(report.runs)),
-        seconds=_compared(expected.seconds, report.wall_s),
-        accepted=_compared(expected.accepted, accepted),
+        items=_compared((expected.items, expected.items), len(report.runs), expected.items),
+        seconds=_compared(expected.seconds, report.wall_s, math.sqrt(expected.seconds[0] * expected.seconds[1])),
+        accepted=_compared(expected.accepted, accepted, sum(expected.accepted) / 2),
     )
 
 
-def _compared(span: tuple[float, float], actual: float) -> Compared:
+def _compared(span: tuple[float, float], actual: float, middle: float) -> Compared:
     low, high = span
-    wrong = ((low + high) / 2 - actual) / actual if actual else None
+    wrong = (middle - actual) / actual if actual else None
     return Compared(low=low, high=high, actual=actual, inside=low <= actual <= high, error=wrong)
 
 
