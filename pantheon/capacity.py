@@ -133,11 +133,6 @@ def _mix(found: Measured, items: Mapping[str, float], canaries: Mapping[str, flo
     )
 
 
-def slots_of(window: int) -> int:
-    """The engine's batch behind a window: the night keeps a quarter more items in flight."""
-    return max(1, window * 4 // 5)
-
-
 @dataclass(frozen=True)
 class _Pace:
     """How much longer nights took than the model says: the middle, and the factor to either end of 90%."""
@@ -158,7 +153,7 @@ def _pace(found: Measured, count: int, spread: float) -> _Pace | None:
         total = sum(night.items.values()) + sum(night.canaries.values())
         if not night.timed or not total:
             continue
-        mix = _mix(found, night.items, night.canaries, night.window, slots_of(night.window))
+        mix = _mix(found, night.items, night.canaries, night.window, found.slots)
         expected = mix.seconds(total, night.drained)
         if expected > 0:
             ratios.append(math.log(night.wall_s / expected))
@@ -203,7 +198,7 @@ def _queue(found: Measured, items: Mapping[str, int], canaries: int, window: int
     window = window or (found.nights[-1].window if found.nights else 1)
     own = sum(items.values())
     seeded = {flow: canaries * count / own for flow, count in items.items()} if own else {}
-    return _Queue(items, own, canaries, _mix(found, items, seeded, window, slots or slots_of(window)))
+    return _Queue(items, own, canaries, _mix(found, items, seeded, window, slots or found.slots))
 
 
 def forecast(
@@ -212,16 +207,15 @@ def forecast(
     budget_s: float,
     found: Measured,
     window: int = 0,
-    slots: int = 0,
 ) -> Forecast | None:
     """What the night will do: of its own items those that run, and 90% ranges of its seconds and accepted items.
 
     Seconds are wall time from the first item to the last, as a report has them, canaries included. The range of the
     accepted ones is that of a beta-binomial count (Jeffreys prior) per flow, widened by how much nights differed. None
-    before the first night that was timed. `window` and `slots` of 0: as last night.
+    before the first night that was timed. `window` of 0: as last night.
     """
     own = sum(items_by_flow.values())
-    queue = _queue(found, items_by_flow, canaries, window, slots)
+    queue = _queue(found, items_by_flow, canaries, window, found.slots)
     pace = _pace(found, own + canaries, queue.mix.spread)
     if pace is None:
         return None
@@ -343,7 +337,7 @@ def right_of(flow: FlowFigures) -> Estimate:
     return Estimate(value=queueing.accepted_work(1, right, true, false).precision if right is not None else None)
 
 
-def batch_advice(night: NightFigures, slots: int) -> str:
+def batch_advice(night: NightFigures) -> str:
     """Why a night's mean batch was below COARSE, and what to do; "" when it was not, or was not measured."""
     if night.batch is None or night.batch >= COARSE:
         return ""
@@ -353,7 +347,7 @@ def batch_advice(night: NightFigures, slots: int) -> str:
             f"{said}: too few items in the queue to fill the batch ({night.queued} for a window of {night.window}); "
             "give the night more tasks, or wider scopes"
         )
-    if min(night.window, slots) < COARSE:
+    if night.window < COARSE:
         return f"{said}: the window is {night.window}; set night.window in .pantheon/pantheon.toml higher"
     return (
         f"{said}: items are cut too coarse; make them smaller (narrower scopes, fewer steps per agent), "

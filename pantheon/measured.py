@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
-from pantheon import queueing
+from pantheon import quality, queueing
 from pantheon.records import NightReport, Outcome, Record, Run, Share
 
 KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 tokens/s alone, 100 at 32); until measured
@@ -74,11 +74,13 @@ class NightFigures(Record):
 
 
 class Measured(Record):
-    """What earlier nights of one engine and one model say. `rise`: the share of a request's time in the engine that
-    grows with the batch, at the batch that was measured; `rise_measured`: or else it is assumed."""
+    """What earlier nights of one engine and one model say. `slots`: how many requests the engine works on at once.
+    `rise`: the share of a request's time in it that grows with the batch, at the batch that was measured;
+    `rise_measured`: or else it is assumed."""
 
     engine: str = ""
     model: str = ""
+    slots: int = 1
     nights: tuple[NightFigures, ...] = ()
     agents: tuple[AgentFigures, ...] = ()
     flows: tuple[FlowFigures, ...] = ()
@@ -105,17 +107,26 @@ class Load(Record):
     measured_wait_s: float
 
 
-def measure(reports: Sequence[NightReport], engine: str = "", model: str = "") -> Measured:
-    """What nights of this engine and model showed; without names those of the latest night that was no dry run.
+def slots_of(window: int) -> int:
+    """The engine's batch behind a window that it suggested itself: a quarter more items are kept in flight."""
+    return max(1, window * 4 // 5)
+
+
+def measure(reports: Sequence[NightReport], engine: str = "", model: str = "", slots: int = 0) -> Measured:
+    """What nights of this engine and model showed; without names those of the latest night, which is no dry run where
+    no engine is named. `slots`: how many requests the engine works on at once; 0: as the latest window suggests.
 
     A scripted night is no evidence for a real engine, nor one model for another. An interrupted night's runs count, but
     its wall time only where it can cover them: with a window of W items their seconds add up to at most W times it.
     """
     ordered = sorted(reports, key=lambda report: report.finished_at)
-    if not engine:
-        real = [report for report in ordered if report.night.engine != "scripted"]
-        engine, model = (real[-1].night.engine, real[-1].night.model) if real else ("", "")
-    mine = [r for r in ordered if r.night.engine == engine and (not model or r.night.model == model) and _runs(r)]
+    ordered = [
+        r for r in ordered if _runs(r) and (r.night.engine == engine if engine else r.night.engine != "scripted")
+    ]
+    if ordered:
+        last = next((r.night for r in reversed(ordered) if not model or r.night.model == model), ordered[-1].night)
+        engine, model = last.engine, model or last.model
+    mine = [r for r in ordered if (r.night.engine, r.night.model) == (engine, model)]
     if not mine:
         return Measured(engine=engine, model=model)
     told = [report for report in mine if any(_busy(run) > 0 for run in _runs(report))]
@@ -132,7 +143,8 @@ def measure(reports: Sequence[NightReport], engine: str = "", model: str = "") -
         notes.append(f"{_many(sum(not n.timed for n in nights), 'night')} resumed after an interruption: not timed")
     return Measured(
         engine=engine,
-        model=model or mine[-1].night.model,
+        model=model,
+        slots=slots or slots_of(mine[-1].night.window),
         nights=nights,
         agents=_agents(mine),
         flows=_flows(mine),
@@ -222,7 +234,7 @@ def _agents(reports: Sequence[NightReport]) -> tuple[AgentFigures, ...]:
                 engine_s=engine_s / calls if engine_s > 0 and calls else None,
                 tau=sum(outside) / len(outside) if outside else None,
                 batch=busy / engine_s if engine_s > 0 else None,
-                passed=_share(sum(run.outcome is Outcome.ACCEPTED for run in items), len(items)),
+                passed=quality.share(sum(run.outcome is Outcome.ACCEPTED for run in items), len(items)),
                 calls_per_item=sum(m.model_calls for m in own) / len(items) if own else None,
                 tokens_per_call=sum(m.completion_tokens for m in mine) / calls if calls else None,
             )
@@ -250,7 +262,7 @@ def _flows(reports: Sequence[NightReport]) -> tuple[FlowFigures, ...]:
                 flow=name,
                 seeded=seeded,
                 items=len(runs),
-                passed=_share(sum(run.outcome is Outcome.ACCEPTED for run in runs), 0 if seeded else len(runs)),
+                passed=quality.share(sum(run.outcome is Outcome.ACCEPTED for run in runs), 0 if seeded else len(runs)),
                 busy_s=sum(map(_busy, told)) / count,
                 engine_s=sum(m.engine_s for run in told for m in run.metrics.values()) / count,
                 tool_s=sum(m.tool_s for run in told for m in run.metrics.values()) / count,
@@ -300,19 +312,8 @@ def _rise(runs: Sequence[Run], batch: float) -> float | None:
     return min(1.0, max(0.0, slope / (y + slope * (1 - x)) if y + slope * (1 - x) > 0 else 1.0))
 
 
-def _share(hits: int, of: int) -> Share:
-    """Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927); 95%."""
-    if of <= 0:
-        return Share()
-    z2, p = 1.96**2, hits / of
-    middle, half = p + z2 / (2 * of), 1.96 * math.sqrt(p * (1 - p) / of + z2 / (4 * of * of))
-    return Share(
-        hits=hits, of=of, low=max(0.0, (middle - half) / (1 + z2 / of)), high=min(1.0, (middle + half) / (1 + z2 / of))
-    )
-
-
-def load(found: Measured, slots: int) -> Load | None:
-    """The engine of those nights as an M/M/c queue with `slots` servers. None when no night measured its requests.
+def load(found: Measured) -> Load | None:
+    """The engine of those nights as an M/M/c queue, c its slots. None when no night measured its requests.
 
     The night is a closed system and its engine shares its speed: Erlang C says how long an open stream of as many
     requests would wait, and is an upper estimate for ours.
@@ -320,13 +321,13 @@ def load(found: Measured, slots: int) -> Load | None:
     if found.calls <= 0 or found.busy_s <= 0 or found.wall_s <= 0:
         return None
     arrivals, mu = found.calls / found.wall_s, found.calls / found.busy_s
-    wait = queueing.mean_wait(arrivals, mu, slots)
+    wait = queueing.mean_wait(arrivals, mu, found.slots)
     return Load(
-        slots=slots,
+        slots=found.slots,
         arrivals=arrivals,
         mu=mu,
-        rho=queueing.utilisation(arrivals, mu, slots),
-        waits=queueing.erlang_c(slots, arrivals / mu),
+        rho=queueing.utilisation(arrivals, mu, found.slots),
+        waits=queueing.erlang_c(found.slots, arrivals / mu),
         wait_s=None if math.isinf(wait) else wait,
         measured_wait_s=found.queue_s / found.calls,
     )

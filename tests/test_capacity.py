@@ -342,13 +342,13 @@ def test_a_closed_model_of_a_thousand_items_overflows_nothing() -> None:
 # --- forecasts -------------------------------------------------------------------------------------------------------
 
 
-def measure(*reports: NightReport, **names: str) -> measured.Measured:
-    return measured.measure(reports, **names)
+def measure(*reports: NightReport, engine: str = "", model: str = "", slots: int = 0) -> measured.Measured:
+    return measured.measure(reports, engine, model, slots)
 
 
 def test_an_agent_is_measured_by_its_requests() -> None:
     one = NodeMetrics(seconds=9, queue_s=1, prefill_s=1, decode_s=3, engine_s=0.5, model_calls=2, completion_tokens=60)
-    found = measure(report([run(n, seconds=10.0, metrics={"edit": one}) for n in range(10)], wall_s=40))
+    found = measure(report([run(n, seconds=10.0, metrics={"edit": one}) for n in range(10)], wall_s=40), slots=2)
     (agent,) = found.agents
     assert (agent.agent, agent.nodes, agent.calls) == ("doc.edit@1", 10, 20)
     assert (agent.mu, agent.engine_s, agent.tau, agent.batch) == (0.5, 0.25, 4.0, 8.0)
@@ -356,7 +356,7 @@ def test_an_agent_is_measured_by_its_requests() -> None:
     assert (agent.passed.hits, agent.passed.of) == (10, 10)
     (flow,) = found.flows
     assert (flow.items, flow.busy_s, flow.engine_s, flow.outside_s, flow.wall_s) == (10, 4.0, 0.5, 5.0, 4.0)
-    queue = measured.load(found, 2)
+    queue = measured.load(found)
     assert queue is not None
     assert (queue.arrivals, queue.mu, queue.rho, queue.measured_wait_s) == (0.5, 0.5, 0.5, 0.5)
     assert queue.waits == pytest.approx(queueing.erlang_c(2, 1.0))
@@ -367,7 +367,7 @@ def test_the_batch_of_a_simulated_night_is_the_engines() -> None:
     assert found.batch == pytest.approx(30, abs=2)
     assert found.rise_measured
     assert found.rise == pytest.approx(0.0075 * 30 / (0.08 + 0.0075 * 30), abs=0.25)
-    rho = measured.load(found, 32)
+    rho = measured.load(found)
     assert rho is not None
     assert rho.rho == pytest.approx(0.85, abs=0.1)
 
@@ -379,6 +379,9 @@ def test_a_dry_run_is_no_evidence_and_neither_is_another_model() -> None:
     assert [n.wall_s for n in measure(scripted, large, small).nights] == [50]
     assert [n.wall_s for n in measure(scripted, large, small, engine="vllm", model="large").nights] == [90]
     assert [n.wall_s for n in measure(scripted, large, small, engine="scripted").nights] == [1]
+    assert [n.wall_s for n in measure(scripted, small, large, engine="vllm").nights] == [50]
+    assert measure(scripted, small, engine="vllm", model="never").nights == ()
+    assert measure(small, engine="openai").nights == ()
     assert measure(scripted).nights == ()
     assert capacity.forecast({"docops": 5}, 0, 600, measure(scripted)) is None
     assert measure() == measured.Measured()
@@ -388,7 +391,7 @@ def test_nights_from_before_there_were_metrics_give_their_wall_time() -> None:
     found = measure(report([run(n, seconds=40.0) for n in range(50)], wall_s=100))
     assert "1 night measured no engine time: wall time per item is used" in found.notes
     assert found.batch is None
-    assert measured.load(found, 32) is None
+    assert measured.load(found) is None
     assert found.agents[0].mu is None
     expected = capacity.forecast({"docops": 100}, 0, 3600, found)
     assert expected is not None
@@ -550,7 +553,7 @@ def test_what_more_of_the_engine_gives() -> None:
 )
 def test_a_small_batch_is_blamed_on_its_cause(night: dict[str, object], said: str) -> None:
     figures = measured.NightFigures(night="n", items={}).model_copy(update=night)
-    advice = capacity.batch_advice(figures, 32)
+    advice = capacity.batch_advice(figures)
     assert said in advice
     assert bool(said) == bool(advice)
 
