@@ -47,6 +47,7 @@ RINGS = {
             "review",
         ),
         *("schemas", "registry", "training", "planner"),
+        "past",
         *("recorded", "replay", "shadow", "versions"),  # runs again, and nothing is written
     },
     4: {

@@ -1,0 +1,70 @@
+"""The reports of nights that ended here, and what they say of the next one. Ring 3: reads through night.py, and asks
+measured.py and capacity.py."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pantheon import capacity, measured
+from pantheon import night as nights
+from pantheon.config import EngineSettings
+from pantheon.engine import expected_window
+from pantheon.errors import EngineError, RepositoryError
+from pantheon.git import Repo
+from pantheon.measured import Measured
+from pantheon.models import DEFAULT_MODEL
+from pantheon.records import Forecast, Item, NightReport
+
+READ = 10  # nights; what is older was another machine, model or repository
+
+
+def past_reports(repo: Repo, count: int = READ) -> list[NightReport]:
+    """The reports of the latest nights that ended, the oldest first. One that cannot be read is left out."""
+    names = [name.removeprefix(nights.NIGHTS) for name in repo.refs(nights.NIGHTS)]
+    found: list[NightReport] = []
+    for night in sorted(names, key=_order, reverse=True):
+        if len(found) == count:
+            break
+        with contextlib.suppress(RepositoryError, ValidationError):
+            found.append(nights.load_report(repo, night))
+    return found[::-1]
+
+
+def _order(night: str) -> tuple[str, int, str]:
+    date, _, counter = night.rpartition("-")
+    return date, len(counter), counter
+
+
+def measure(reports: Iterable[NightReport], engine: str, model: str = "") -> Measured:
+    """What earlier nights say of this engine; without a model, of the one that its latest night had."""
+    try:
+        slots = measured.slots_of(expected_window(engine))
+    except EngineError:  # it is not installed: a person may look at the figures all the same
+        slots = 0
+    return measured.measure(tuple(reports), engine, model, slots)
+
+
+def model_of(settings: EngineSettings) -> str:
+    """The model's name as a night records it; "" of a server of the user's, which the repository does not name."""
+    if settings.kind == "vllm":
+        return DEFAULT_MODEL if settings.model == "default" else Path(settings.model).name
+    return "scripted" if settings.kind == "scripted" else ""
+
+
+def canaries_for(items_by_flow: Mapping[str, int], share: float) -> int:
+    """How many canaries a queue will get so that they are `share` of the night, where its files give as many."""
+    return sum(int(count * share / (1 - share) + 0.5) for count in items_by_flow.values())
+
+
+def expected(
+    repo: Repo, items: Iterable[Item], share: float, *, budget_s: float, engine: str, model: str, window: int
+) -> Forecast | None:
+    """The forecast of a night with this queue and this share of canaries; None before the first night of its kind."""
+    queue = Counter(item.flow for item in items)
+    found = measure(past_reports(repo), engine, model)
+    return capacity.forecast(queue, canaries_for(queue, share), budget_s, found, window)
