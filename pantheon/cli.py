@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("uninstall", uninstall, "put the repository back as it was")
     sub.add_argument("--purge", action="store_true", help="also delete Pantheon's refs, branches and keys")
     add("plan", plan, "what tonight would run, in what order, how long", json=True)
+    sub = add("capacity", capacity, "what a night can carry: measured, forecast, what would change it", json=True)
+    sub.add_argument("--budget", metavar="T", help="for a night of this length: 90s, 10m, 6h")
     _add_day(add)
     _add_catalog(add)
     sub = add("night", night, "run a night")
@@ -234,6 +236,12 @@ def plan(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
     return desk.plan(desk.here(), as_json=options.json)
+
+
+def capacity(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, outlook
+
+    return outlook.command(desk.here(), where, budget=options.budget, as_json=options.json)
 
 
 def survey(options: argparse.Namespace, where: Places) -> int:

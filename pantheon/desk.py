@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pantheon import artifacts, children, config, hooks, prs, publish, review, screen, tasks
+from pantheon import artifacts, children, config, hooks, past, prs, publish, review, screen, tasks
 from pantheon import night as nights
 from pantheon import plan as plans
 from pantheon import report as reports
@@ -20,7 +20,7 @@ from pantheon import trust as trusts
 from pantheon.errors import InputError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
 from pantheon.places import Places
-from pantheon.records import NodeState, Outcome, PullState
+from pantheon.records import NodeState, Outcome, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
@@ -123,43 +123,40 @@ def plan(repo: Repo, *, as_json: bool) -> int:
     """What tonight would run, in what order, how long."""
     found = survey(repo, repo.head().commit)
     planned = make_plan(repo, found)
-    speeds = _speeds(repo)
-    span = plans.forecast(len(planned.items), speeds)
+    settings = found.config.settings
+    expected = past.expected(
+        repo,
+        planned.items,
+        settings.gate.canaries,
+        budget_s=seconds(settings.night.budget),
+        engine=settings.engine.kind,
+        model=past.model_of(settings.engine),
+        window=settings.night.window,
+    )
     if as_json:
         return screen.print_json(
             {
                 "items": [item.model_dump(mode="json") for item in planned.items],
                 "tasks": [task.path for task in planned.tasks],
                 "notes": list(planned.notes),
-                "forecast_s": list(span) if span else None,
+                "forecast_s": list(expected.seconds) if expected else None,
             }
         )
     print(_queued(planned))
     for number, item in enumerate(planned.items, 1):
         rules = ", ".join(dict.fromkeys(finding.rule for finding in item.findings))
         print(f"{number:4}  {item.flow}  {plans.printable(item.target)}  ({rules})")
-    if span:
-        low, high = (reports.span(value) for value in span)
-        nights_ = "1 night" if len(speeds) == 1 else f"{len(speeds)} nights"
+    if expected and planned.items:
+        low, high = (reports.span(value) for value in expected.seconds)
+        nights_ = "1 night" if expected.nights == 1 else f"{expected.nights} nights"
         print(f"time: {low} to {high}, from {nights_} measured here")
+        if expected.items < len(planned.items):
+            print(f"budget: {settings.night.budget}, for about {expected.items} of them: git pantheon capacity")
     elif planned.items:
         print("time: not known before the first night here")
     for note in planned.notes:
         print(f"note: {plans.printable(note)}")
     return 0
-
-
-def _speeds(repo: Repo) -> list[float]:
-    """Seconds per item of the last nights that did some work, with 20% either way when there is only one."""
-    speeds = []
-    for name in sorted(repo.refs(nights.NIGHTS), reverse=True)[:5]:
-        try:
-            found = nights.load_report(repo, name.removeprefix(nights.NIGHTS))
-        except RepositoryError:
-            continue
-        if len(found.runs) >= 3 and found.night.engine != "scripted":
-            speeds.append(found.wall_s / len(found.runs))
-    return [speeds[0] * 0.8, speeds[0] * 1.2] if len(speeds) == 1 else speeds
 
 
 def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool) -> int:

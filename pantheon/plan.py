@@ -155,10 +155,3 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
 def printable(path: str) -> str:
     """A text for people: control, invisible, bidirectional and unassigned characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)
-
-
-def forecast(count: int, seconds_per_item: Sequence[float]) -> tuple[float, float] | None:
-    """How long `count` items take, as a range in seconds: the slowest and fastest of past nights. None without one."""
-    if not seconds_per_item:
-        return None
-    return count * min(seconds_per_item), count * max(seconds_per_item)

@@ -128,8 +128,3 @@ def test_paths_are_shown_without_control_characters() -> None:
     shown = plan.printable("a\nb\x1b[31m\u202e\udcff.md")
     assert shown.isprintable()
     assert "\\n" in shown
-
-
-def test_the_forecast_is_a_range_or_nothing() -> None:
-    assert plan.forecast(10, []) is None
-    assert plan.forecast(10, [2.0, 4.0]) == (20.0, 40.0)
