@@ -190,6 +190,15 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("pr", type=int)
     sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; all when absent")
     sub.add_argument("-m", "--message", required=True, metavar="WHY", help="the reason")
+    sub = add("retry", retry, "take items off a PR and have them tried again next night")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("items", nargs="+", metavar="ITEM", help="id or path")
+    sub.add_argument("-m", "--message", required=True, metavar="NOTE", help="one line for the agents")
+    sub = add("never", never, "reject items for good, also when their files change")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("items", nargs="+", metavar="ITEM", help="id or path")
+    sub = add("undo", undo, "take back the last decision on a PR")
+    sub.add_argument("pr", type=int)
 
 
 def _add_model(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -376,6 +385,24 @@ def reject(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
     return desk.reject(desk.here(), options.pr, options.items, options.message)
+
+
+def retry(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.retry(desk.here(), options.pr, options.items, options.message)
+
+
+def never(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.never(desk.here(), options.pr, options.items)
+
+
+def undo(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk
+
+    return desk.undo(desk.here(), options.pr)
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

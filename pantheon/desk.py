@@ -1,4 +1,5 @@
-"""The commands with which a person looks and decides: status, plan, report, pr, run, accept, reject, init, hook.
+"""The commands with which a person looks and decides: status, plan, report, pr, run, accept, reject, retry, never,
+undo, init, hook.
 
 Ring 4: takes plain values, calls the rings below, prints text or JSON, returns an exit code.
 """
@@ -20,7 +21,7 @@ from pantheon import trust as trusts
 from pantheon.errors import InputError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
 from pantheon.places import Places
-from pantheon.records import NodeState, Outcome, PullState, seconds
+from pantheon.records import NodeState, Outcome, PullItem, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
@@ -43,6 +44,7 @@ def now() -> datetime:
 def make_plan(repo: Repo, found: Survey) -> plans.Plan:
     """Tonight's queue from a survey and the PRs that wait."""
     pulls = prs.load_all(repo)
+    said = review.standing(repo, pulls)
     planned = plans.freeze(
         found.tasks,
         {path: entry.oid for path, entry in found.entries.items()},
@@ -53,7 +55,9 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
         model=found.config.settings.engine.model,
         rates=nights.rates(repo) if _choosing(found) else None,
         prs=pulls,
-        rejected=nights.rejected_blobs(repo, pulls),
+        rejected=said.rejected,
+        never=said.never,
+        hints=said.hints,
     )
     notes = (*found.problems, *found.config.ignored, *planned.notes)
     return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
@@ -248,6 +252,36 @@ def reject(repo: Repo, number: int, items: Sequence[str], reason: str) -> int:
     else:
         print(f"PR {number} rejected; the same change is not offered again")
     return 0
+
+
+def retry(repo: Repo, number: int, items: Sequence[str], note: str) -> int:
+    pull = prs.load(repo, number)
+    after = review.retry(repo, pull, items=items, note=note, when=now(), signer=signer(repo))
+    print(f"PR {number}: {len(pull.live) - len(_still(after))} items are tried again next night, with your note")
+    return 0
+
+
+def never(repo: Repo, number: int, items: Sequence[str]) -> int:
+    pull = prs.load(repo, number)
+    after = review.never(repo, pull, items=items, when=now(), signer=signer(repo))
+    print(
+        f"PR {number}: {len(pull.live) - len(_still(after))} items are not offered again, whatever becomes of the files"
+    )
+    return 0
+
+
+def undo(repo: Repo, number: int) -> int:
+    before = prs.load(repo, number)
+    pull = review.undo(repo, before, when=now(), signer=signer(repo))
+    print(f"PR {number} is open again with {len(pull.live)} items on {pull.branch}")
+    if before.state is PullState.ACCEPTED:
+        print(f"{pull.onto} is back at {before.landed_on[:12]}; forward again: git reset --keep {before.landed[:12]}")
+    return 0
+
+
+def _still(pull: PullRequest) -> tuple[PullItem, ...]:
+    """The items that a PR still offers."""
+    return pull.live if pull.state is PullState.OPEN else ()
 
 
 # --- the repository --------------------------------------------------------------------------------------------------
