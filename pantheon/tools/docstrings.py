@@ -381,7 +381,6 @@ def _problems(
         yield Problem(change.path, 0, "docstrings", "no docstring was added")
     if len(fresh) > rules.most:
         yield Problem(change.path, 0, "docstrings", f"{len(fresh)} docstrings, the rules allow {rules.most} at once")
-    said = docstyle.known(docstyle.docs(before))
     for name, text in fresh[: rules.most]:
         definition = wanted.get(name)
         if definition is None:
@@ -390,11 +389,27 @@ def _problems(
         line = getattr(definition.node, "lineno", 1)
         first, _, more = text.partition("\n\n")
         why = _refused(change.path, before, definition, first, rules)
-        width = _room(before, definition, rules) + 6
-        styles = docstyle.STYLES if rules.style == "auto" else (rules.style,)
-        sections = ["\n".join(docstyle.section(definition, style, said, width)) for style in styles]
-        if why or more not in ("", *sections):
+        if why or more not in ("", *_sections(before, definition, rules)):
             yield Problem(change.path, line, f"{MISSING}:{name}", why or "more than a sentence and its arguments")
+
+
+def is_allowed(path: str, source: Source, definition: Definition, text: str, rules: DocRules) -> bool:
+    """Whether a whole docstring is one that may come in: a sentence, and perhaps the section on its arguments."""
+    first, _, more = text.partition("\n\n")
+    return not _refused(path, source, definition, first, rules) and more in ("", *_sections(source, definition, rules))
+
+
+def is_sentence(source: Source, definition: Definition, text: str, rules: DocRules) -> bool:
+    """Whether a text has the form of a docstring that may stand there, whatever it says."""
+    return not fault(text, _room(source, definition, rules))
+
+
+def _sections(source: Source, definition: Definition, rules: DocRules) -> list[str]:
+    """The sections on arguments that a docstring may have."""
+    said = docstyle.known(docstyle.docs(source))
+    width = _room(source, definition, rules) + 6
+    styles = docstyle.STYLES if rules.style == "auto" else (rules.style,)
+    return ["\n".join(docstyle.section(definition, style, said, width)) for style in styles]
 
 
 def _again(before: Source, fresh: list[tuple[str, str]]) -> bytes:

@@ -139,7 +139,7 @@ def _about(path: str, rules: LineRules) -> bool:
     return path_spec(rules.files).match_file(path)
 
 
-def _matches(pattern: str, line: str) -> bool:
+def matches(pattern: str, line: str) -> bool:
     return len(line) <= MAX_MATCHED and _compiled(pattern).fullmatch(line) is not None
 
 
@@ -169,9 +169,9 @@ def check(path: str, raw: bytes, rules: LineRules, tree: Tree) -> tuple[Finding,
 def _broken(lines: list[str], rule: LineRule) -> int | None:
     """The line of what is wrong, 0 when a line is missing; None when all is well."""
     if rule.missing is not None:
-        return None if any(_matches(rule.missing, line.rstrip("\r")) for line in lines) else 0
+        return None if any(matches(rule.missing, line.rstrip("\r")) for line in lines) else 0
     pattern = rule.present or ""
-    return next((n for n, line in enumerate(lines, 1) if _matches(pattern, line.rstrip("\r"))), None)
+    return next((n for n, line in enumerate(lines, 1) if matches(pattern, line.rstrip("\r"))), None)
 
 
 # --- repair ----------------------------------------------------------------------------------------------------------
@@ -199,10 +199,10 @@ def _inserted(lines: list[str], rule: LineRule, line: str) -> list[str]:
     return [*lines[:at], *fresh, *lines[at:]]
 
 
-def _repaired(lines: list[str], rule: LineRule, value: str | None) -> list[str]:
+def repaired(lines: list[str], rule: LineRule, value: str | None) -> list[str]:
     if rule.missing is None:
         pattern = rule.present or ""
-        return [rule.replace or "" if _matches(pattern, line.rstrip("\r")) else line for line in lines]
+        return [rule.replace or "" if matches(pattern, line.rstrip("\r")) else line for line in lines]
     wanted = rule.insert or ""
     return _inserted(lines, rule, wanted if value is None else wanted.replace("{value}", value))
 
@@ -236,7 +236,7 @@ def repair_lines(ws: Workspace, args: Nothing) -> LinesRepaired:
     lines, done = _lines(ws), []
     for rule in rules.rule:
         if rule.repair is Repair.CERTAIN and _broken(lines, rule) is not None:
-            lines = _repaired(lines, rule, rule.values[0] if rule.values else None)
+            lines = repaired(lines, rule, rule.values[0] if rule.values else None)
             done.append(rule.name)
     if done:
         ws.write(ws.target, "\n".join(lines).encode())
@@ -258,7 +258,7 @@ def choices(ws: Workspace, rule: LineRule) -> tuple[str, ...]:
     if doc is None:
         return ()
     found = tags(ws.origin, doc, ws.facts, FieldRule(type="list", choose=rule.choose))
-    fitting = [v for v in found if _matches(rule.missing or "", (rule.insert or "").replace("{value}", v))]
+    fitting = [v for v in found if matches(rule.missing or "", (rule.insert or "").replace("{value}", v))]
     return tuple(sorted(fitting, key=lambda v: hashlib.sha256(f"{ws.origin}\0{v}".encode("utf-8", "replace")).digest()))
 
 
@@ -279,7 +279,7 @@ def set_line(ws: Workspace, args: LineArgs) -> LineSet:
         return LineSet(rule=args.rule, value=args.value, changed=False)
     if _broken(lines, rule) is None:
         raise ToolError("cannot set", ascii(args.rule), "the rule is satisfied as it is")
-    ws.write(ws.target, "\n".join(_repaired(lines, rule, args.value)).encode())
+    ws.write(ws.target, "\n".join(repaired(lines, rule, args.value)).encode())
     return LineSet(rule=args.rule, value=args.value, changed=True)
 
 
@@ -289,7 +289,7 @@ def _chosen(rule: LineRule, before: Sequence[str], after: Sequence[str]) -> str 
     if rule.source is None:
         return next((v for v in rule.values if (rule.insert or "").replace("{value}", v) in here), None)
     known = {line.rstrip("\r") for line in before}
-    fresh = [rule.value_of(line) for line in here if line not in known and _matches(rule.missing or "", line)]
+    fresh = [rule.value_of(line) for line in here if line not in known and matches(rule.missing or "", line)]
     spoken = {stem(tag_of(word)) for line in before for word in prose.words(line)}
     return next((v for v in fresh if v and {stem(part) for part in (v, *v.split("-"))} & spoken), None)
 
@@ -310,7 +310,7 @@ def verify(change: Change, rules: LineRules) -> Iterable[Problem]:
         if rule.repair is Repair.CHOOSE and value is None:
             yield Problem(change.path, 0, rule.name, rule.message or "is still broken")
             return
-        wanted = _repaired(wanted, rule, value)
+        wanted = repaired(wanted, rule, value)
     if wanted != after:
         line = next((n for n, (a, b) in enumerate(zip(wanted, after, strict=False), 1) if a != b), len(wanted))
         yield Problem(change.path, line, "pattern", "changed beyond what the rules ask for")

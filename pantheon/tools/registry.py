@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pantheon import tomlfile
 from pantheon.errors import ConfigError
 from pantheon.records import Record
 from pantheon.tools import (
     codegen,
+    docstring_seeds,
     docstrings,
     edits,
     files,
+    header_seeds,
     headers,
     labels,
     match,
     notes,
     pattern,
+    pattern_seeds,
     peers,
+    spec_seeds,
     specs,
+    stub_seeds,
     stubs,
 )
 from pantheon.tools.tool import Kind, Tool
@@ -32,7 +38,15 @@ TOOLS: Mapping[str, Tool] = {
     for tool in module.TOOLS
 }
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (notes.KIND, pattern.KIND, specs.KIND, stubs.KIND, docstrings.KIND, headers.KIND)
+    kind.name: kind
+    for kind in (
+        notes.KIND,
+        replace(pattern.KIND, seeds=pattern_seeds.seeds),
+        replace(specs.KIND, seeds=spec_seeds.seeds),
+        replace(stubs.KIND, seeds=stub_seeds.seeds),
+        replace(docstrings.KIND, seeds=docstring_seeds.seeds),
+        replace(headers.KIND, seeds=header_seeds.seeds),
+    )
 }
 
 

@@ -280,6 +280,16 @@ def _titles(found: Subject, cases: Sequence[Case], name: str) -> tuple[str, ...]
     return tuple(each for each in titles(symbol, found.module) if each not in taken) if symbol is not None else ()
 
 
+def complete(found: Subject, rules: StubRules) -> bytes:
+    """A stub that leaves nothing to choose: of the symbols that say most of themselves, each by its own first sentence.
+    It holds whatever a model would have chosen."""
+    told = sorted(found.module.telling, key=lambda each: (not each.examples, not each.doc))[: _wanted(found, rules)]
+    cases = [Case(each.name) for each in found.module.public if each in told]
+    for n, case in enumerate(cases):
+        cases[n] = case._replace(title=next(iter(_titles(found, cases, case.symbol)), ""))
+    return render(found.module, Stub(tuple(cases)), found.look)
+
+
 def companions(path: str, rules: StubRules, tree: Tree) -> tuple[str, ...]:
     found = subject(path, tree.read(path) or b"", rules, tree)
     return (found.test,) if found is not None else ()
@@ -501,13 +511,20 @@ def verify(change: Change, rules: StubRules) -> Iterable[Problem]:
     if path is None or change.before is not None or change.after is None:
         yield Problem(change.path, 0, "stub", "is not the new test of a module")
         return
-    raw = change.base.read(path) or b""
-    found = subject(path, raw, rules, change.base)
-    stub = read(change.after, found.module, found.look) if found is not None else None
-    if found is None or stub is None or change.now.read(path) != raw:
+    if change.now.read(path) != (change.base.read(path) or b""):
         yield Problem(change.path, 0, "stub", f"is not what is computed for {path}")
+    else:
+        yield from faults(path, change.path, change.after, rules, change.base)
+
+
+def faults(path: str, test: str, text: bytes, rules: StubRules, tree: Tree) -> Iterable[Problem]:
+    """What is wrong with a text as the new test of a module."""
+    found = subject(path, tree.read(path) or b"", rules, tree)
+    stub = read(text, found.module, found.look) if found is not None and found.test == test else None
+    if found is None or stub is None:
+        yield Problem(test, 0, "stub", f"is not what is computed for {path}")
         return
-    yield from _faults(change.path, found, stub, rules)
+    yield from _faults(test, found, stub, rules)
 
 
 def _homes(rules: StubRules, tree: Tree) -> dict[str, str]:

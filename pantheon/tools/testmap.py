@@ -200,17 +200,26 @@ def _habit(paths: frozenset[str], modules: Mapping[str, Home], language: str) ->
 
 def is_tested(path: str, tree: Tree) -> bool:
     """Whether a test file of the tree has the module's name or reaches it."""
-    if suffix(path) in PYTHON:
-        return path in tree.once("tested python", lambda: _tested_python(tree))
-    return path in tree.once("tested scripts", lambda: _tested_scripts(tree))
+    return bool(tests_of(path, tree))
+
+
+def tests_of(path: str, tree: Tree) -> frozenset[str]:
+    """The test files that have a module's name or reach it."""
+    python = suffix(path) in PYTHON
+    known: dict[str, set[str]] = (
+        tree.once("tested python", lambda: _tested_python(tree))
+        if python
+        else tree.once("tested scripts", lambda: _tested_scripts(tree))
+    )
+    return frozenset(known.get(path, ()))
 
 
 def _tests(tree: Tree, endings: Collection[str]) -> list[str]:
     return [p for p in sorted(tree.paths) if testpaths.is_test(p) and suffix(p) in endings][:MAX_TESTS]
 
 
-def _named(tests: Iterable[str], modules: Mapping[str, Home]) -> Iterator[str]:
-    """Modules that a test file is named after: the only one of that name, or one whose directory the test names too."""
+def _named(tests: Iterable[str], modules: Mapping[str, Home]) -> Iterator[tuple[str, str]]:
+    """(test, module that it is named after): the only one of that name, or one whose directory the test names too."""
     by_stem: dict[str, list[str]] = {}
     for path in modules:
         by_stem.setdefault(stem(path), []).append(path)
@@ -219,36 +228,41 @@ def _named(tests: Iterable[str], modules: Mapping[str, Home]) -> Iterator[str]:
         name = name.removeprefix("test_").removeprefix("test-")
         found = by_stem.get(name, [])
         folder = test.rpartition("/")[0]
-        yield from (
-            found if len(found) == 1 else (p for p in found if _above(p, modules[p])[-1:] == folder.split("/")[-1:])
-        )
+        near = found if len(found) == 1 else [p for p in found if _above(p, modules[p])[-1:] == folder.split("/")[-1:]]
+        yield from ((test, p) for p in near)
         for mark in re.finditer(r"[_-]", name):
             own = name[mark.end() :]
             whole = name.replace("-", "_")
-            yield from (p for p in by_stem.get(own, ()) if whole == "_".join([*_above(p, modules[p]), own]))
+            fitting = (p for p in by_stem.get(own, ()) if whole == "_".join([*_above(p, modules[p]), own]))
+            yield from ((test, p) for p in fitting)
 
 
-def _tested_python(tree: Tree) -> frozenset[str]:
+def _tested_python(tree: Tree) -> dict[str, set[str]]:
     modules = _modules(tree.paths, "python")
     tests = _tests(tree, PYTHON)
     dotted = {home.dotted: path for path, home in modules.items()}
     given = _given(tree)
-    found = set(_named(tests, modules))
-    names: set[str] = set()
-    for path in tests:
-        names |= _names_in(path, tree)
-    for name in names:
-        for _ in range(MAX_PASSED):
-            front = name
-            while front:
-                if front in dotted:
-                    found.add(dotted[front])
-                front = front.rpartition(".")[0]
-            step = next((given[part] for part in _fronts(name) if part in given and given[part] != part), "")
-            if not step:
-                break
-            name = step
-    return frozenset(found)
+    found: dict[str, set[str]] = {}
+    for test, path in _named(tests, modules):
+        found.setdefault(path, set()).add(test)
+    reached: dict[str, frozenset[str]] = {}
+    for test in tests:
+        for name in _names_in(test, tree):
+            if name not in reached:
+                reached[name] = frozenset(_reached(name, dotted, given))
+            for path in reached[name]:
+                found.setdefault(path, set()).add(test)
+    return found
+
+
+def _reached(name: str, dotted: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:
+    """The modules that a dotted name leads to, also through packages that pass it on."""
+    for _ in range(MAX_PASSED):
+        yield from (dotted[front] for front in _fronts(name) if front in dotted)
+        step = next((given[part] for part in _fronts(name) if part in given and given[part] != part), "")
+        if not step:
+            return
+        name = step
 
 
 def _fronts(name: str) -> Iterator[str]:
@@ -337,26 +351,35 @@ def _chain(node: ast.expr) -> list[str]:
     return [node.id, *parts] if isinstance(node, ast.Name) else []
 
 
-def _tested_scripts(tree: Tree) -> frozenset[str]:
-    modules = _modules(tree.paths, "script")
+def _tested_scripts(tree: Tree) -> dict[str, set[str]]:
     tests = _tests(tree, SCRIPT)
-    found = set(_named(tests, modules))
-    waiting: list[tuple[str, str]] = []  # a module, and the name that is wanted of it
-    for path in tests:
-        for each in read_script(path, tree.read(path) or b"").imports:
-            waiting += [(target, each.original) for target in resolved(path, each.source, tree)]
-    seen: set[tuple[str, str]] = set()
-    while waiting:
-        path, name = waiting.pop()
-        if (path, name) in seen:
-            continue
-        seen.add((path, name))
-        found.add(path)
-        for each in read_script(path, tree.read(path) or b"").passed_on:
-            if name in ("*", each.name) or (each.name == "*" and name != DEFAULT):
-                wanted = each.original if each.name != "*" else name
-                waiting += [(target, wanted) for target in resolved(path, each.source, tree)]
-    return frozenset(found)
+    found: dict[str, set[str]] = {}
+    for test, path in _named(tests, _modules(tree.paths, "script")):
+        found.setdefault(path, set()).add(test)
+    known: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for test in tests:
+        waiting: list[tuple[str, str]] = []  # a module, and the name that is wanted of it
+        for each in read_script(test, tree.read(test) or b"").imports:
+            waiting += [(target, each.original) for target in resolved(test, each.source, tree)]
+        seen: set[tuple[str, str]] = set()
+        while waiting:
+            step = waiting.pop()
+            if step in seen:
+                continue
+            seen.add(step)
+            found.setdefault(step[0], set()).add(test)
+            if step not in known:
+                known[step] = list(_passed_on(*step, tree))
+            waiting += known[step]
+    return found
+
+
+def _passed_on(path: str, name: str, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Where a module has a name from that it gives to others: modules, and the name there."""
+    for each in read_script(path, tree.read(path) or b"").passed_on:
+        if name in ("*", each.name) or (each.name == "*" and name != DEFAULT):
+            wanted = each.original if each.name != "*" else name
+            yield from ((target, wanted) for target in resolved(path, each.source, tree))
 
 
 def resolved(path: str, source: str, tree: Tree) -> Iterator[str]:
