@@ -12,6 +12,7 @@ import json
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,26 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pantheon import loop, prompt
+from pantheon import loop, process, prompt
 from pantheon.engine import Engine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, ToolError
-from pantheon.records import Agent, Finding, NodeResult, NodeState, Offer, Repair, ToolCall, pretty
+from pantheon.plan import printable
+from pantheon.records import (
+    Agent,
+    Criterion,
+    Finding,
+    NodeMetrics,
+    NodeResult,
+    NodeState,
+    Offer,
+    Repair,
+    ToolCall,
+    pretty,
+)
 from pantheon.tools.tool import Tool
 from pantheon.tools.workspace import Workspace
 
+REASON, SHOWN = 160, 60  # characters of a criterion's reason, and of one value in it
 Judge = Callable[[Workspace], Sequence[Finding]]
 
 
@@ -46,18 +60,21 @@ async def run_agent(seat: Seat, ws: Workspace, node: str, item_values: Mapping[s
     wrong: a failure is a result."""
     started = time.monotonic()
     talk = _Talk(seat, ws, dict(item_values), judge)
-    try:
-        async with asyncio.timeout(seat.agent.limits.deadline_s):
-            action = await talk.run()
-    except (TimeoutError, DeadlineExceeded):
-        talk.state, action = loop.advance(talk.state, loop.TimedOut(seat.agent.limits.deadline_s))
-    except (ToolError, ContextOverflow) as error:
-        action = loop.Fail(str(error))
-    except EngineError as error:
-        if not seat.engine.alive():
-            raise  # the engine is gone: that is the night's matter, not this item's
-        action = loop.Fail(str(error))
-    return talk.result(node, action, time.monotonic() - started)
+    with process.used() as used:
+        try:
+            async with asyncio.timeout(seat.agent.limits.deadline_s):
+                action = await talk.run()
+        except (TimeoutError, DeadlineExceeded):
+            talk.state, action = loop.advance(talk.state, loop.TimedOut(seat.agent.limits.deadline_s))
+        except ContextOverflow as error:
+            action = loop.Fail(str(error), "context")
+        except ToolError as error:
+            action = loop.Fail(str(error), "tool")
+        except EngineError as error:
+            if not seat.engine.alive():
+                raise  # the engine is gone: that is the night's matter, not this item's
+            action = loop.Fail(str(error), "engine")
+    return talk.result(node, action, time.monotonic() - started, used)
 
 
 class _Talk:
@@ -69,14 +86,16 @@ class _Talk:
         self.host_calls: list[ToolCall] = []
         self.prompts: list[str] = []
         self.schemas: list[dict[str, Any]] = []  # what each answer had to obey
-        self.results: list[Mapping[str, Any]] = []
+        self.criteria: list[Criterion] = []  # a reviewer's, one for each question that was answered
+        self.tool_s = 0.0
         self.latest: dict[str, Any] = {}  # tool -> its last result
         self.answered: set[str] = set()  # a reviewer is asked each question once
 
     async def run(self) -> loop.Action:
         fetched: dict[str, Any] = {}
         for name in self.seat.agent.prefetch:
-            result = await call_tool(self.seat.tools, self.ws, name, {})
+            with self._on_tools():
+                result = await call_tool(self.seat.tools, self.ws, name, {})
             fetched[name] = self.latest[name] = result
             self.host_calls.append(
                 ToolCall(step=len(self.host_calls) + 1, by="host", tool=name, args={}, result=result)
@@ -90,12 +109,16 @@ class _Talk:
     async def _obey(self, action: loop.Ask | loop.CallTool) -> loop.Event:
         if isinstance(action, loop.CallTool):
             try:
-                result = await call_tool(self.seat.tools, self.ws, action.tool, action.args)
-                self.answered.add(action.tool)
-                self.results.append(result)
-                self.latest[action.tool] = result
+                with self._on_tools():
+                    result = await call_tool(self.seat.tools, self.ws, action.tool, action.args)
             except ToolError as error:
-                return loop.Offered(await self._offers(), error=str(error))
+                cause = "timeout" if isinstance(error.__cause__, TimeoutError) else "tool"
+                return loop.Offered(await self._offers(), error=str(error), cause=cause)
+            self.answered.add(action.tool)
+            self.latest[action.tool] = result
+            if self.seat.agent.output == "review":
+                asked = [offer for offer in self.state.offers if offer.tool == action.tool]
+                self.criteria.append(criterion(asked, result, self.state.calls[-1].confidence))
             return loop.Offered(await self._offers(), result=result)
         text = self._prompt()
         self.prompts.append(text)
@@ -105,6 +128,7 @@ class _Talk:
             schema=action.schema,
             max_tokens=self.seat.agent.limits.max_tokens,
             deadline_s=self.seat.agent.limits.deadline_s,
+            logprobs=self.seat.agent.output == "review",
         )
         return loop.Answered(completion, hashlib.sha256(text.encode()).hexdigest())
 
@@ -114,12 +138,13 @@ class _Talk:
         offers: list[Offer] = []
         for name in agent.tools:
             if not (review and name in self.answered):
-                offers += await _offered(self.seat.tools[name], self.ws)
+                with self._on_tools():
+                    offers += await _offered(self.seat.tools[name], self.ws)
         if offers and agent.finish == "forced":
             return tuple(offers)
         args: dict[str, tuple[str, ...] | None] = {}
         if review:
-            args = {key: (value,) for key, value in verdict(self.results).items()}
+            args = {key: (value,) for key, value in verdict(self.criteria).items()}
         return (*offers, Offer(tool=loop.FINALIZE, args=args))
 
     def _prompt(self) -> str:
@@ -134,24 +159,63 @@ class _Talk:
         system, user = self.seat.template.render(self.seat.shared, own)
         return self.seat.engine.render(system, user)
 
-    def result(self, node: str, action: loop.Action, seconds: float) -> NodeResult:
+    @contextmanager
+    def _on_tools(self) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.tool_s += time.monotonic() - started
+
+    def _output(self, action: loop.Action) -> dict[str, Any]:
+        """What the agent made of it. A reviewer that gave no answer which counts says no to that, and so to all."""
+        if self.seat.agent.output == "review":
+            criteria = list(self.criteria)
+            if isinstance(action, loop.Fail):
+                if not self.state.calls or self.state.calls[-1].cause not in {*loop.REFUSED, "repeat"}:
+                    return {}
+                criteria.append(Criterion(name="answer", verdict="fail", reason=_cut(action.reason, REASON)))
+            sure = [one.confidence for one in criteria if one.confidence is not None]
+            said = [one.model_dump(mode="json") for one in criteria]
+            return {**verdict(criteria), "criteria": said, "confidence": min(sure, default=None)}
+        if isinstance(action, loop.Finish):
+            return edit_output(self.ws, self.judge(self.ws), self.latest)
+        return {}
+
+    def _metrics(
+        self, calls: Sequence[ToolCall], action: loop.Action, seconds: float, used: process.Used
+    ) -> NodeMetrics:
+        """What all of it cost. A request that ended without an answer is in `seconds` only."""
+        ran = [call for call in calls if call.tool != loop.FINALIZE and call.cause not in {*loop.REFUSED, "repeat"}]
+        errors: dict[str, dict[str, int]] = {}
+        for call in calls:
+            if call.cause and call.cause not in loop.REFUSED:
+                causes = errors.setdefault(call.tool, {})
+                causes[call.cause] = causes.get(call.cause, 0) + 1
+        return NodeMetrics(
+            seconds=round(seconds, 3),
+            queue_s=round(sum(call.queue_s for call in calls), 6),
+            prefill_s=round(sum(call.prefill_s for call in calls), 6),
+            decode_s=round(sum(call.seconds - call.queue_s - call.prefill_s for call in calls), 6),
+            tool_s=round(self.tool_s, 6),
+            engine_s=round(sum(call.engine_s for call in calls), 6),
+            cpu_s=round(used.cpu_s, 6),
+            memory_bytes=used.memory_bytes,
+            prompt_tokens=sum(call.prompt_tokens for call in calls),
+            cached_tokens=sum(call.cached_tokens for call in calls),
+            completion_tokens=sum(call.completion_tokens for call in calls),
+            model_calls=self.state.asked,
+            schema_errors=sum(call.cause in loop.REFUSED for call in calls),
+            tool_calls=dict(Counter(call.tool for call in ran)),
+            tool_errors=errors,
+            exit=action.cause if isinstance(action, loop.Fail) else NodeState.PASSED.value,
+        )
+
+    def result(self, node: str, action: loop.Action, seconds: float, used: process.Used) -> NodeResult:
         calls = [*self.host_calls, *self.state.calls]
         failed = isinstance(action, loop.Fail)
-        output: dict[str, Any] = {}
-        if isinstance(action, loop.Finish):
-            output = (
-                dict(action.output)
-                if self.seat.agent.output == "review"
-                else edit_output(self.ws, self.judge(self.ws), self.latest)
-            )
-        metrics: dict[str, Any] = {
-            "seconds": round(seconds, 3),
-            "model_calls": self.state.asked,
-            "failed_calls": self.state.failures,
-            "prompt_tokens": sum(call.prompt_tokens for call in calls),
-            "cached_tokens": sum(call.cached_tokens for call in calls),
-            "completion_tokens": sum(call.completion_tokens for call in calls),
-        }
+        output = self._output(action)
+        metrics = self._metrics(calls, action, seconds, used)
         files = {
             "input.json": pretty(
                 {
@@ -165,7 +229,7 @@ class _Talk:
             ),
             "tool_calls.jsonl": "".join(call.to_json() + "\n" for call in calls).encode("utf-8", "backslashreplace"),
             "output.json": pretty(output),
-            "metrics.json": pretty(metrics),
+            "metrics.json": pretty(metrics.model_dump(mode="json")),
         }
         if self.prompts:
             files["llm_prompt.txt"] = prompt.record(self.prompts)
@@ -181,8 +245,9 @@ class _Talk:
             output=output,
             files=files,
             seconds=seconds,
-            prompt_tokens=metrics["prompt_tokens"],
-            completion_tokens=metrics["completion_tokens"],
+            prompt_tokens=metrics.prompt_tokens,
+            completion_tokens=metrics.completion_tokens,
+            metrics=metrics,
         )
 
 
@@ -196,7 +261,7 @@ async def call_tool(tools: Mapping[str, Tool], ws: Workspace, name: str, args: M
     except ValidationError as error:
         raise ToolError("wrong arguments", name, error.errors()[0]["msg"]) from error
     try:
-        with _interrupted(tool):
+        with _counted(), _interrupted(tool):
             result = tool.run(ws, typed)
         if isinstance(result, Awaitable):
             async with asyncio.timeout(tool.timeout_s):
@@ -208,7 +273,7 @@ async def call_tool(tools: Mapping[str, Tool], ws: Workspace, name: str, args: M
 
 async def _offered(tool: Tool, ws: Workspace) -> tuple[Offer, ...]:
     try:
-        with _interrupted(tool):
+        with _counted(), _interrupted(tool):
             offers = tool.offer(ws)
         if isinstance(offers, Awaitable):
             async with asyncio.timeout(tool.timeout_s):
@@ -216,6 +281,16 @@ async def _offered(tool: Tool, ws: Workspace) -> tuple[Offer, ...]:
     except TimeoutError as error:
         raise ToolError("gave up on the tool", tool.name, f"its timeout of {tool.timeout_s:g} s passed") from error
     return offers
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count what is computed here as used. What a tool computes between its waits is not seen."""
+    started = time.thread_time()
+    try:
+        yield
+    finally:
+        process.count(time.thread_time() - started)
 
 
 @contextmanager
@@ -238,14 +313,46 @@ def _interrupted(tool: Tool) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def verdict(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A reviewer's word, from its answers to blind questions: pass only when each named a proposed value."""
-    wrong = [result for result in results if not result.get("same")]
-    if not results:
+def criterion(asked: Sequence[Offer], result: Mapping[str, Any], confidence: float | None) -> Criterion:
+    """What the answer to a blind question says of the proposed value. `asked`: the offers that it was chosen from;
+    where they hold nothing but proposed values there was no question, and so no yes."""
+    proposed = result.get("proposed")
+    true = list(map(str, proposed)) if isinstance(proposed, list) else [str(proposed or "")]
+    rivals = any(values is None or set(values) - set(true) for offer in asked for values in offer.args.values())
+    passed = result.get("same") is True and rivals
+    if passed:
+        how = "as proposed"
+    elif result.get("same") is True:
+        how = "but there was nothing to compare with"
+    else:
+        how = f"proposed was {', '.join(map(_quoted, true))}"
+    reason = f"named {_quoted(str(result.get('chosen', '')))}, {how}"
+    return Criterion(
+        name=_cut(str(result.get("field") or asked[0].tool), SHOWN),
+        verdict="pass" if passed else "fail",
+        reason=_cut(reason, REASON),
+        confidence=confidence,
+    )
+
+
+def verdict(criteria: Sequence[Criterion]) -> dict[str, str]:
+    """A reviewer's word: pass only when every criterion passes, and there is one."""
+    wrong = [one.name for one in criteria if one.verdict != "pass"]
+    if not criteria:
         return {"verdict": "fail", "reason": "there was nothing to compare with"}
     if wrong:
-        return {"verdict": "fail", "reason": f"wrong {wrong[0]['field']}"}
-    return {"verdict": "pass", "reason": f"{results[0]['field']} fits the text"}
+        return {"verdict": "fail", "reason": f"wrong {', '.join(wrong)}"}
+    return {"verdict": "pass", "reason": f"{criteria[0].name} fits the text"}
+
+
+def _quoted(value: str) -> str:
+    return f"'{_cut(value, SHOWN)}'"
+
+
+def _cut(text: str, most: int) -> str:
+    """For people: printable, and no longer than `most` characters."""
+    shown = printable(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def edit_output(ws: Workspace, findings: Sequence[Finding], latest: Mapping[str, Any]) -> dict[str, Any]:

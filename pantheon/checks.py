@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from pantheon.sandbox import MIB, Sandbox
 
 TREE, BASE, SETTINGS = Path("/check/tree"), Path("/check/base"), Path("/check/config")
 AT_ONCE = 2
+_COUNTS = re.compile(rb"tests: ([0-9]{1,6}) broken, ([0-9]{1,6}) fixed")  # as the check `tests` prints it
 
 
 @dataclass
@@ -83,7 +85,19 @@ class CheckRoom:
                     detail = done.why()
                     if not passed and not detail:
                         detail = _telling(text) or f"exit status {done.returncode}"
-                    results.append(CheckResult(name=check.name, passed=passed, detail=detail, seconds=done.seconds))
+                    broken, fixed = _counted(done.stdout)
+                    results.append(
+                        CheckResult(
+                            name=check.name,
+                            passed=passed,
+                            detail=detail,
+                            seconds=done.seconds,
+                            cpu_s=done.cpu_seconds,
+                            memory_bytes=done.peak_memory,
+                            tests_broken=broken,
+                            tests_fixed=fixed,
+                        )
+                    )
                     out.append(f"== {check.name}\n".encode() + done.stdout)
                     err.append(done.stderr)
             finally:
@@ -134,6 +148,12 @@ def _telling(text: str) -> str:
     """The line that says most of why a check failed: its first, or of a Python traceback the last."""
     lines = text.splitlines() or [""]
     return lines[-1 if lines[0].startswith("Traceback (") else 0][:300]
+
+
+def _counted(stdout: bytes) -> tuple[int, int]:
+    """How many tests a check says that the change broke and fixed, in its last line; of one that counts none: 0, 0."""
+    found = _COUNTS.fullmatch(stdout.rstrip(b"\n").rpartition(b"\n")[2])
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _fill(argv: Sequence[str], targets: Sequence[str], confirmed: Sequence[str], rules: str) -> list[str]:

@@ -25,16 +25,20 @@ import httpx
 
 from pantheon import process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
+from pantheon.logprobs import TOP, Step, probability
 from pantheon.models import INSTALL, ChatTemplate, read_json
 from pantheon.records import Completion, EngineMetrics
 from pantheon.sandbox import Sandbox
 from pantheon.server import WINDOW as SERVER_WINDOW
+from pantheon.slots import Slots, Ticket
 
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
 CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where decoding reaches the arithmetic limit
 CPU_KV_GIB = 2  # 46 kB a token in float32 for the embedded model: 46,000 tokens
 SOCKET, SOCKET_MAX = "engine.sock", 100  # a Unix socket's path has 108 bytes
 MODEL_INSIDE, RUN_INSIDE, CACHE_INSIDE = Path("/model"), Path("/run/engine"), Path("/cache")
+STREAM_INTERVAL = 1 << 16  # tokens: an answer comes in two parts, its first token and the rest
+REPLY_MOST = 8 << 20  # bytes
 HANG = "\0hang"  # a scripted answer that never comes
 
 Script = Sequence[tuple[str, str | PantheonError]] | Callable[[str, dict[str, Any]], str | None]
@@ -54,14 +58,18 @@ class Engine(Protocol):
     def render(self, system: str, user: str) -> str:
         """The whole prompt, in the model's own chat form."""
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
         """One answer, decoded under a JSON schema at temperature 0. An answer that ends with `length` may be cut.
 
-        Raises ContextOverflow, DeadlineExceeded, and EngineError for everything else.
+        No more than `window` requests are in the engine; the wait for a slot counts against the deadline. `logprobs`:
+        tell how probable the answer was, where the server can. Raises ContextOverflow, DeadlineExceeded, and
+        EngineError for everything else.
         """
 
     async def metrics(self) -> EngineMetrics:
-        """Counters since the engine started."""
+        """Counters since the engine started, and how many requests are in it and wait for it now."""
 
     async def close(self) -> None:
         """End it; nothing of it is left. Calling it again is harmless."""
@@ -103,6 +111,7 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL_INSIDE)]
     argv += ["--served-model-name", "default", "--uds", str(RUN_INSIDE / SOCKET), "--load-format", "safetensors"]
     argv += ["--max-num-seqs", str(CPU_WINDOW if cpu else GPU_WINDOW), "--enable-prefix-caching"]
+    argv += ["--stream-interval", str(STREAM_INTERVAL), "--logprobs-mode", "processed_logprobs"]
     argv += ["--enable-prompt-tokens-details", "--generation-config", "vllm", "--disable-fastapi-docs"]
     argv += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
     argv += ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}']
@@ -163,6 +172,7 @@ class VllmEngine:
         self._child, self._socket = child, socket
         self._template = ChatTemplate(model_dir)
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
+        self._slots = Slots(window)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * window, keepalive_expiry=60)
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
@@ -253,7 +263,9 @@ class VllmEngine:
     def render(self, system: str, user: str) -> str:
         return self._template.render(system, user)
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
         request = {  # no seed: together with sampling it can end the whole server when a prefill is cut in pieces
             "model": "default",
             "prompt": prompt,
@@ -261,27 +273,22 @@ class VllmEngine:
             "temperature": 0,
             "n": 1,
             "add_special_tokens": False,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "logprobs": TOP if logprobs else None,
             "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
         }
         try:
             content = json.dumps(request, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise EngineError("cannot ask the engine", self.model, f"the prompt is not text: {error}") from error
-        if not self.alive():
-            raise self._error("no answer", "the server has ended")
-        started = time.monotonic()
         try:
-            async with asyncio.timeout(deadline_s):
-                reply = await self._client.post(
-                    "/v1/completions", content=content, headers={"Content-Type": "application/json"}
-                )
+            async with asyncio.timeout(deadline_s), self._slots.one() as ticket:
+                if not self.alive():
+                    raise self._error("no answer", "the server has ended")
+                completion = ticket.stamped(_completion(await self._stream(content, ticket)))
         except TimeoutError as error:
             raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
-        except httpx.TransportError as error:
-            raise self._error("no answer", f"{type(error).__name__} {error}") from error
-        if reply.status_code != 200:
-            raise _refusal(self.model, reply.status_code, reply.text)
-        completion = _completion(reply.json(), time.monotonic() - started)
         if completion.finish_reason == "length" and completion.completion_tokens < max_tokens:
             raise ContextOverflow(
                 "the answer does not fit",
@@ -290,6 +297,30 @@ class VllmEngine:
             )
         return completion
 
+    async def _stream(self, content: bytes, ticket: Ticket) -> list[dict[str, Any]]:
+        """The parts of one answer. Raises EngineError and ContextOverflow."""
+        headers, data = {"Content-Type": "application/json"}, b""
+        try:
+            async with self._client.stream("POST", "/v1/completions", content=content, headers=headers) as reply:
+                async for part in reply.aiter_bytes():
+                    if reply.status_code == 200:
+                        ticket.first()
+                    data += part
+                    if len(data) > REPLY_MOST:
+                        raise self._error("no answer", f"it is longer than {REPLY_MOST >> 20} MiB")
+        except httpx.TransportError as error:
+            raise self._error("no answer", f"{type(error).__name__} {error}") from error
+        if reply.status_code != 200:
+            raise _refusal(self.model, reply.status_code, data.decode("utf-8", "replace"))
+        lines = [line.removeprefix(b"data: ") for line in data.split(b"\n") if line.startswith(b"data: ")]
+        parts: list[dict[str, Any]] = [json.loads(line) for line in lines if line != b"[DONE]"]
+        wrong = next((one for one in parts if "error" in one), None)
+        if wrong is not None:
+            raise _refusal(self.model, int(wrong["error"].get("code") or 500), json.dumps(wrong))
+        if not any(one["choices"] for one in parts) or not parts[-1].get("usage"):
+            raise self._error("no answer", "the server ended in its middle")
+        return parts
+
     async def metrics(self) -> EngineMetrics:
         if not self.alive():
             raise self._error("no metrics", "the server has ended")
@@ -297,7 +328,8 @@ class VllmEngine:
             reply = await self._client.get("/metrics", timeout=30)
         except httpx.TransportError as error:
             raise self._error("no metrics", type(error).__name__) from error
-        return _metrics(reply.text)
+        now = {"running": self._slots.running, "waiting": self._slots.waiting}
+        return _metrics(reply.text).model_copy(update=now)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -338,16 +370,22 @@ def _refusal(model: str, status: int, text: str) -> EngineError:
     return EngineError("the engine refused", model, f"{status}: {message[:500]}")
 
 
-def _completion(reply: dict[str, Any], seconds: float) -> Completion:
-    choice, usage = reply["choices"][0], reply["usage"]
+def _completion(parts: Sequence[dict[str, Any]]) -> Completion:
+    """The parts of a stream as one answer; the last one has the counts."""
+    choices = [choice for part in parts for choice in part["choices"]]
+    usage = parts[-1]["usage"]
     details = usage.get("prompt_tokens_details") or {}
+    text = "".join(choice["text"] for choice in choices)
+    told = [choice["logprobs"] for choice in choices if choice.get("logprobs")]
+    steps = [Step(*one) for t in told for one in zip(t["tokens"], t["token_logprobs"], t["top_logprobs"], strict=True)]
     return Completion(
-        text=choice["text"],
-        finish_reason=str(choice["finish_reason"]),
+        text=text,
+        finish_reason=str(choices[-1]["finish_reason"]),
         prompt_tokens=usage["prompt_tokens"],
         cached_tokens=details.get("cached_tokens") or 0,
         completion_tokens=usage["completion_tokens"],
-        seconds=seconds,
+        seconds=0.0,  # the ticket knows
+        confidence=probability(text, steps),
     )
 
 
@@ -373,19 +411,26 @@ class ScriptedEngine:
 
     `script` overrides: pairs (regular expression on the prompt, answer), the first that matches counts, where the
     answer is a text, HANG, or an error to raise; or a callable (prompt, schema) -> answer or None. The text need not
-    be valid. Tokens are counted as four characters each.
+    be valid. Tokens are counted as four characters each. Of `latency_s` the first half is prefill; `confidence` is
+    that of every answer.
     """
 
     name = "scripted"
     model = "scripted"
 
     def __init__(
-        self, script: Script = (), *, latency_s: float = 0.0, max_model_len: int = MAX_CONTEXT, window: int = CPU_WINDOW
+        self,
+        script: Script = (),
+        *,
+        latency_s: float = 0.0,
+        max_model_len: int = MAX_CONTEXT,
+        window: int = CPU_WINDOW,
+        confidence: float = 1.0,
     ) -> None:
         self.max_model_len, self.window = max_model_len, window
-        self._script, self._latency_s = script, latency_s
+        self._script, self._latency_s, self._confidence = script, latency_s, confidence
         self._metrics = EngineMetrics()
-        self._in_flight, self._closed = 0, False
+        self._slots, self._closed = Slots(window), False
 
     def alive(self) -> bool:
         return not self._closed
@@ -393,44 +438,48 @@ class ScriptedEngine:
     def render(self, system: str, user: str) -> str:
         return f"<system>\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n"
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
         if self._closed:
             raise EngineError("no answer", self.model, "it is closed")
-        started, prompt_tokens = time.monotonic(), max(1, len(prompt) // 4)
+        prompt_tokens = max(1, len(prompt) // 4)
         if prompt_tokens + max_tokens > self.max_model_len:
             raise ContextOverflow(
                 "the prompt does not fit", self.model, f"{prompt_tokens} + {max_tokens} > {self.max_model_len} tokens"
             )
         answer = self._answer(prompt, schema)
-        wait_s = deadline_s if answer == HANG else min(self._latency_s, deadline_s)
-        self._in_flight += 1
-        try:
-            await asyncio.sleep(wait_s)
-            in_flight = self._in_flight
-        finally:
-            self._in_flight -= 1
-        if answer == HANG or self._latency_s > deadline_s:
-            raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s")
         text = answer[: max_tokens * 4]
-        tokens, before = max(1, len(text) // 4), self._metrics
-        self._metrics = before.model_copy(
-            update={
-                "prompt_tokens": before.prompt_tokens + prompt_tokens,
-                "engine_steps": before.engine_steps + tokens / in_flight,
-                "generation_tokens": before.generation_tokens + tokens,
-                "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens,
-            }
-        )
-        return Completion(
+        done = Completion(
             text=text,
             finish_reason="stop" if text == answer else "length",
             prompt_tokens=prompt_tokens,
-            completion_tokens=tokens,
-            seconds=time.monotonic() - started,
+            completion_tokens=max(1, len(text) // 4),
+            seconds=0.0,
+            confidence=self._confidence if logprobs else None,
         )
+        half_s = deadline_s if answer == HANG else self._latency_s / 2
+        try:
+            async with asyncio.timeout(deadline_s), self._slots.one() as ticket:
+                await asyncio.sleep(half_s)
+                ticket.first()
+                await asyncio.sleep(half_s)
+                done, steps = ticket.stamped(done), done.completion_tokens / self._slots.running
+        except TimeoutError as error:
+            raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
+        before = self._metrics
+        self._metrics = before.model_copy(
+            update={
+                "prompt_tokens": before.prompt_tokens + prompt_tokens,
+                "engine_steps": before.engine_steps + steps,
+                "generation_tokens": before.generation_tokens + done.completion_tokens,
+                "prefix_cache_queries": before.prefix_cache_queries + prompt_tokens,
+            }
+        )
+        return done
 
     async def metrics(self) -> EngineMetrics:
-        return self._metrics
+        return self._metrics.model_copy(update={"running": self._slots.running, "waiting": self._slots.waiting})
 
     async def close(self) -> None:
         self._closed = True

@@ -19,6 +19,7 @@ FINALIZE = "finalize"
 MAX_ANSWER = 16_384  # characters: an agent may generate 4096 tokens, and asks for a few hundred
 SHORT = 400  # characters: a longer free text may hold quotes and line breaks
 CALLS_PER_STEP = 8  # forced moves cost no model call, but they end too: at most this many calls per allowed step
+REFUSED = frozenset({"schema", "length", "not-offered"})  # the causes of answers that the schema does not allow
 
 
 class Phase(StrEnum):
@@ -45,11 +46,12 @@ class Loop:
 
 @dataclass(frozen=True)
 class Offered:
-    """The tools' offers, at the start and after every call."""
+    """The tools' offers, at the start and after every call; `cause` tells what kind of error there was."""
 
     offers: tuple[Offer, ...]
     result: Mapping[str, Any] | None = None
     error: str | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ class Finish:
 
 @dataclass(frozen=True)
 class Fail:
+    """`cause`, in one word: deadline, failures, steps, offers."""
+
     reason: str
+    cause: str = "failed"
 
 
 Action = Ask | CallTool | Finish | Fail
@@ -104,7 +109,7 @@ def advance(state: Loop, event: Event) -> tuple[Loop, Action]:
         raise ValueError(f"the loop is over ({state.phase})")
     match event:
         case TimedOut(after_s):
-            return _fail(state, f"deadline of {after_s:g} s passed")
+            return _fail(state, f"deadline of {after_s:g} s passed", "deadline")
         case Offered() as offered:
             return _next(_record_result(state, offered), offered.offers)
         case Answered(completion, prompt_sha256):
@@ -115,7 +120,11 @@ def _record_result(state: Loop, event: Offered) -> Loop:
     if state.phase is not Phase.TOOL:
         return state
     done = state.calls[-1].model_copy(
-        update={"result": dict(event.result) if event.result is not None else None, "error": event.error}
+        update={
+            "result": dict(event.result) if event.result is not None else None,
+            "error": event.error,
+            "cause": event.cause,
+        }
     )
     failures = state.failures + (1 if event.error else 0)
     return replace(state, calls=(*state.calls[:-1], done), failures=failures)
@@ -124,27 +133,27 @@ def _record_result(state: Loop, event: Offered) -> Loop:
 def _next(state: Loop, offers: tuple[Offer, ...]) -> tuple[Loop, Action]:
     """Ask, take the forced move, or stop."""
     if state.failures > state.limits.max_failures:
-        return _fail(state, f"{state.failures} calls failed; the last one: {_last_error(state)}")
+        return _fail(state, f"{state.failures} calls failed; the last one: {_last_error(state)}", "failures")
     if not offers:
-        return _fail(state, "no tool offers a next call")
+        return _fail(state, "no tool offers a next call", "offers")
     forced = offers[0].single() if len(offers) == 1 else None
     state = replace(state, offers=offers, phase=Phase.PROMPT)
     if len(state.calls) >= CALLS_PER_STEP * state.limits.max_steps:
-        return _fail(state, f"no end after {len(state.calls)} calls")
+        return _fail(state, f"no end after {len(state.calls)} calls", "steps")
     if forced is not None:
         return _take(state, offers[0].tool, forced, "host", None, None)
     if state.asked >= state.limits.max_steps:
-        return _fail(state, f"no end after {state.asked} model calls (max_steps)")
+        return _fail(state, f"no end after {state.asked} model calls (max_steps)", "steps")
     return state, Ask(schema_of(offers))
 
 
 def _answer(state: Loop, completion: Completion, prompt_sha256: str) -> tuple[Loop, Action]:
     state = replace(state, asked=state.asked + 1)
-    tool, args, problem = _parse(completion, state.offers)
+    tool, args, cause, problem = _parse(completion, state.offers)
     if not problem and _repeats(state, tool, args):
-        problem = "the same call was made before"
+        cause, problem = "repeat", "the same call was made before"
     if problem:
-        call = _call(state, tool or "?", args, "model", completion, prompt_sha256, error=problem)
+        call = _call(state, tool or "?", args, "model", completion, prompt_sha256, error=problem, cause=cause)
         state = replace(state, calls=(*state.calls, call), failures=state.failures + 1)
         return _next(state, state.offers)
     return _take(state, tool, args, "model", completion, prompt_sha256)
@@ -180,6 +189,7 @@ def _call(
     completion: Completion | None,
     prompt_sha256: str | None,
     error: str | None = None,
+    cause: str = "",
 ) -> ToolCall:
     usage: dict[str, Any] = {}
     if completion is not None:
@@ -189,40 +199,51 @@ def _call(
             "cached_tokens": completion.cached_tokens,
             "completion_tokens": completion.completion_tokens,
             "seconds": completion.seconds,
+            "queue_s": completion.queue_s,
+            "prefill_s": completion.prefill_s,
+            "engine_s": completion.engine_s,
+            "confidence": completion.confidence,
         }
     return ToolCall(
-        step=len(state.calls) + 1, by=by, tool=tool, args=args, error=error, prompt_sha256=prompt_sha256, **usage
+        step=len(state.calls) + 1,
+        by=by,
+        tool=tool,
+        args=args,
+        error=error,
+        cause=cause,
+        prompt_sha256=prompt_sha256,
+        **usage,
     )
 
 
-def _fail(state: Loop, reason: str) -> tuple[Loop, Action]:
-    return replace(state, phase=Phase.FAILED), Fail(reason)
+def _fail(state: Loop, reason: str, cause: str) -> tuple[Loop, Action]:
+    return replace(state, phase=Phase.FAILED), Fail(reason, cause)
 
 
 def _last_error(state: Loop) -> str:
     return next((call.error for call in reversed(state.calls) if call.error), "unknown")
 
 
-def _parse(completion: Completion, offers: Sequence[Offer]) -> tuple[str, dict[str, str], str]:
-    """(tool, args, problem): the answer checked against the offers, so that no engine has to be believed."""
+def _parse(completion: Completion, offers: Sequence[Offer]) -> tuple[str, dict[str, str], str, str]:
+    """(tool, args, cause, problem): the answer checked against the offers, so that no engine has to be believed."""
     if completion.finish_reason == "length":
-        return "", {}, "the answer was cut at max_tokens"
+        return "", {}, "length", "the answer was cut at max_tokens"
     if len(completion.text) > MAX_ANSWER:
-        return "", {}, f"the answer is longer than {MAX_ANSWER} characters"
+        return "", {}, "length", f"the answer is longer than {MAX_ANSWER} characters"
     try:
         value = json.loads(completion.text, object_pairs_hook=_unique)
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is JSON, but no text
     except (ValueError, RecursionError):
-        return "", {}, "the answer is not JSON, or names a key twice"
+        return "", {}, "schema", "the answer is not JSON, or names a key twice"
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        return "", {}, "the answer is not an object of strings"
+        return "", {}, "schema", "the answer is not an object of strings"
     tool = value.pop("tool", "")
     candidates = [offer for offer in offers if offer.tool == tool]
     if not candidates:
-        return tool[:80], value, f"tool {tool[:80]!r} is not offered now"
+        return tool[:80], value, "not-offered", f"tool {tool[:80]!r} is not offered now"
     if not any(_allowed(offer, value) for offer in candidates):
-        return tool, value, "the arguments are not among those offered"
-    return tool, value, ""
+        return tool, value, "schema", "the arguments are not among those offered"
+    return tool, value, "", ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

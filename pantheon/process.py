@@ -27,7 +27,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -217,6 +219,38 @@ class _Launch(Started):
         self.began(self.process.pid, self.process.stdin, self.process.stdout, self.process.stderr)
 
 
+# --- what children used ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Used:
+    """Processor seconds, and the most memory in bytes that one child had."""
+
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+
+
+_USED: ContextVar[tuple[Used, ...]] = ContextVar("used", default=())
+
+
+@contextlib.contextmanager
+def used() -> Iterator[Used]:
+    """What the bounded runs use that end in this context, tasks and threads that it starts included."""
+    found = Used()
+    token = _USED.set((*_USED.get(), found))
+    try:
+        yield found
+    finally:
+        _USED.reset(token)
+
+
+def count(cpu_s: float, memory_bytes: int = 0) -> None:
+    """Add to what is used in this context: so does every run, and who computes something itself."""
+    for one in _USED.get():
+        one.cpu_s += cpu_s
+        one.memory_bytes = max(one.memory_bytes, memory_bytes)
+
+
 # --- bounded runs ----------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +334,8 @@ def _run(
     if not reached and not capture.stopped_for:
         why = kept["stderr"].decode("utf-8", "replace").strip() or f"bwrap ended with {launch.process.returncode}"
         raise SandboxError("cannot start the sandbox", str(argv[0]), why, "git pantheon doctor")
+    cpu_seconds = max(capture.cpu, usage.ru_utime + usage.ru_stime)
+    count(cpu_seconds, capture.peak)
     return Completed(
         argv=tuple(map(str, argv)),
         returncode=launch.process.returncode,
@@ -309,7 +345,7 @@ def _run(
         truncated=capture.truncated,
         stopped_for=capture.stopped_for,
         seconds=time.monotonic() - started,
-        cpu_seconds=max(capture.cpu, usage.ru_utime + usage.ru_stime),
+        cpu_seconds=cpu_seconds,
         peak_memory=capture.peak,
         limits=limits,
         limited_by=limited_by,

@@ -285,6 +285,11 @@ class ToolCall(Record):
     cached_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    engine_s: float = 0.0
+    confidence: float | None = None
+    cause: str = ""  # of an error: schema, length, not-offered or repeat (the answer), tool or timeout (the call)
 
 
 class Completion(Record):

@@ -28,6 +28,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from pantheon.errors import EngineError
+from pantheon.logprobs import TOP
 from pantheon.records import Record
 
 CONNECTIONS = 64  # at once; more are turned away
@@ -210,6 +211,8 @@ class Question(Record):
     temperature: Literal[0] = 0
     stream: Literal[False] = False
     response_format: dict[str, Any]
+    logprobs: Literal[True, False] = False
+    top_logprobs: Literal[5] = TOP  # beside each token; both are told only where `logprobs` is true
 
     @field_validator("response_format")
     @classmethod
@@ -234,7 +237,7 @@ def messages_json(messages: Sequence[Message]) -> str:
 
 def question_json(question: Question) -> str:
     """The one JSON form of a question. Raises ValueError for a number that JSON does not have."""
-    return _compact(question.model_dump())
+    return _compact(question.model_dump(exclude=None if question.logprobs else {"logprobs", "top_logprobs"}))
 
 
 def _compact(value: object) -> str:

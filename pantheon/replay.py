@@ -51,7 +51,11 @@ from pantheon.tools.workspace import Workspace
 
 AROUND = 30  # characters that are shown of a difference
 MAX_PATCH = 32_768  # characters that are kept of one
-_COST = {"prompt_tokens", "cached_tokens", "completion_tokens", "seconds"}  # of a call, which no replay can repeat
+_COST = {  # of a call, which no replay can repeat
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "seconds", "queue_s", "prefill_s", "engine_s"),
+    "cause",  # its error tells it
+}
+_LATER = ("criteria", "confidence")  # in outputs of reviewers: runs from before they were kept have none
 Allowed = Callable[[str], None]  # raises TrustError when nobody trusts the commands of this commit
 
 
@@ -273,7 +277,9 @@ class _Tape:
     def render(self, system: str, user: str) -> str:
         return self.engine.render(system, user)
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
         self.asked.append(prompt)
         self.schemas.append(schema)
         call = self.take.asks[len(self.asked) - 1] if len(self.asked) <= len(self.take.asks) else None
@@ -287,6 +293,7 @@ class _Tape:
             cached_tokens=call.cached_tokens,
             completion_tokens=call.completion_tokens,
             seconds=call.seconds,
+            confidence=call.confidence,
         )
 
     async def metrics(self) -> EngineMetrics:
@@ -377,7 +384,8 @@ def _differences(take: Take, tape: _Tape, result: NodeResult, scrubber: redact.S
         if one != (None if two is None else kept(two.encode("utf-8", "backslashreplace"))):
             found.append(f"call {number} {_difference(one, two)}")
             break
-    old, new = pretty(dict(take.output)).decode(), kept(result.files["output.json"])
+    output = {key: value for key, value in result.output.items() if key in take.output or key not in _LATER}
+    old, new = pretty(dict(take.output)).decode(), kept(pretty(output))
     if old != new:
         found.append(f"the output {_difference(old, new)}")
     return found

@@ -12,16 +12,17 @@ import asyncio
 import contextlib
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
+from pantheon.logprobs import Step, probability
 from pantheon.models import disarmed
 from pantheon.records import Completion, EngineMetrics
 from pantheon.relay import CONFIG_HINT, CONNECTIONS, Message, Question, messages_json, question_json
+from pantheon.slots import Slots
 
 WINDOW = 8  # requests in flight: such servers have few slots, and what waits for one waits against its deadline
 ANSWER_MOST = 4 << 20  # bytes of a reply
@@ -44,7 +45,8 @@ class OpenAIEngine:
         self._url, self._root = url, root
         self._alive = True
         self._asking = asyncio.Lock()
-        self._in_flight = 0
+        self._slots = Slots(WINDOW)
+        self._tells_logprobs = True  # until it has refused them
         self._metrics = EngineMetrics()
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
@@ -96,30 +98,22 @@ class OpenAIEngine:
         parts = Message(role="system", content=disarmed(system)), Message(role="user", content=disarmed(user))
         return messages_json(parts)
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
-        content = self._request(prompt, schema, max_tokens)
-        if not self._alive:
-            raise self._error("no answer", "the server is gone")
-        started = time.monotonic()
-        self._in_flight += 1
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
+        content = self._request(prompt, schema, max_tokens, logprobs and self._tells_logprobs)
         try:
-            async with asyncio.timeout(deadline_s):
-                status, data = await self._send("POST", "/chat/completions", content)
-                in_flight = self._in_flight
-                if status in _GONE:
-                    await self._look()
+            async with asyncio.timeout(deadline_s), self._slots.one() as ticket:
+                status, data = await self._ask(content)
+                if status in (400, 422) and b'"logprobs":true' in content and not _is_too_long(data):
+                    status, data = await self._ask(self._request(prompt, schema, max_tokens, False))
+                    self._tells_logprobs = self._tells_logprobs and status != 200
+                if status != 200:
+                    raise _refusal(self.model, status, data)
+                done = ticket.stamped(self._completion(data))
+                in_flight = self._slots.running
         except TimeoutError as error:
             raise DeadlineExceeded("no answer", self.model, f"within {deadline_s:g} s") from error
-        except EngineError:
-            await self._look()
-            raise
-        finally:
-            self._in_flight -= 1
-        if not self._alive:
-            raise self._error("no answer", f"the server is gone: {_refusal(self.model, status, data).why}")
-        if status != 200:
-            raise _refusal(self.model, status, data)
-        done = self._completion(data, time.monotonic() - started)
         self._count(done, in_flight)
         if done.prompt_tokens + max_tokens > self.max_model_len or (
             done.finish_reason == "length" and 0 < done.completion_tokens < max_tokens
@@ -132,7 +126,22 @@ class OpenAIEngine:
             )
         return done
 
-    def _request(self, prompt: str, schema: dict[str, Any], max_tokens: int) -> bytes:
+    async def _ask(self, content: bytes) -> tuple[int, bytes]:
+        """What the server says to a question. Raises EngineError when it is gone."""
+        if not self._alive:
+            raise self._error("no answer", "the server is gone")
+        try:
+            status, data = await self._send("POST", "/chat/completions", content)
+        except EngineError:
+            await self._look()
+            raise
+        if status in _GONE:
+            await self._look()
+        if not self._alive:
+            raise self._error("no answer", f"the server is gone: {_refusal(self.model, status, data).why}")
+        return status, data
+
+    def _request(self, prompt: str, schema: dict[str, Any], max_tokens: int, logprobs: bool) -> bytes:
         form = {"name": "answer", "strict": True, "schema": schema}
         try:
             messages = tuple(Message(**one) for one in json.loads(prompt))
@@ -141,6 +150,7 @@ class OpenAIEngine:
                 messages=messages,
                 max_tokens=max_tokens,
                 response_format={"type": "json_schema", "json_schema": form},
+                logprobs=logprobs,
             )
             if messages_json(messages) != prompt:
                 raise ValueError("it is not what `render` gave")
@@ -173,20 +183,22 @@ class OpenAIEngine:
                     return
             self._alive = False
 
-    def _completion(self, data: bytes, seconds: float) -> Completion:
+    def _completion(self, data: bytes) -> Completion:
         """What the reply says. A text that is not there (a refusal, a tool call) is empty: the loop counts it."""
         try:
             reply = json.loads(data)
             choice = reply["choices"][0]
             usage = reply.get("usage") or {}
             details = usage.get("prompt_tokens_details") or {}
+            text = str(choice["message"].get("content") or "")
             return Completion(
-                text=str(choice["message"].get("content") or ""),
+                text=text,
                 finish_reason=str(choice.get("finish_reason") or "stop"),
                 prompt_tokens=_number(usage.get("prompt_tokens")),
                 cached_tokens=_number(details.get("cached_tokens")),
                 completion_tokens=_number(usage.get("completion_tokens")),
-                seconds=seconds,
+                seconds=0.0,  # the ticket knows
+                confidence=_confidence(text, choice.get("logprobs")),
             )
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise self._error("no answer", "the reply is not in the form of the OpenAI API") from error
@@ -204,7 +216,7 @@ class OpenAIEngine:
         )
 
     async def metrics(self) -> EngineMetrics:
-        return self._metrics
+        return self._metrics.model_copy(update={"running": self._slots.running, "waiting": self._slots.waiting})
 
     async def close(self) -> None:
         self._alive = False
@@ -222,6 +234,22 @@ def _context_of(one: dict[str, Any]) -> int:
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
+
+
+def _confidence(text: str, told: Any) -> float | None:
+    """The probability of the text as the server tells it; None where it does not. A server that tells what it was
+    before the schema had its say gives less than it was."""
+    if not isinstance(told, dict) or not told.get("content"):
+        return None
+    steps = []
+    for one in told["content"]:
+        top = {str(other["token"]): other["logprob"] for other in one.get("top_logprobs") or ()}
+        steps.append(Step(str(one["token"]), one["logprob"], top))
+    return probability(text, steps)
+
+
+def _is_too_long(data: bytes) -> bool:
+    return isinstance(_refusal("", 400, data), ContextOverflow)
 
 
 def _refusal(thing: str, status: int, data: bytes) -> EngineError:

@@ -90,7 +90,9 @@ def picture(root: Path) -> Picture:
 class Captured(ScriptedEngine):
     """A model in the hands of the attacker: its answers are not cut, not checked, and end as it says."""
 
-    async def complete(self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float) -> Completion:
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
         answer = self._answer(prompt, schema)
         return Completion(text=answer, finish_reason="stop", prompt_tokens=1, completion_tokens=1, seconds=0.0)
 
