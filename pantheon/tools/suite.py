@@ -15,8 +15,9 @@ of a tree, no plugin that installs itself, no bytecode, no `addopts`, a fixed ha
 
 Beside the tests of each directory lies a file of new tests, under a random name, that must fail in every run. A
 process that ends without its report, or with an exit status other than the report's, has failed. Exit 0: passed (also
-with no tests on the base, and says so), 1: refused, 2: wrong usage. The first line is the reason. About a third of a
-second of processor time per run, plus three or four times what the tests take.
+with no tests on the base, and says so), 1: refused, 2: wrong usage. The first line is the reason, the last one counts:
+`tests: 2 broken, 1 fixed`, of the base's tests. About a third of a second of processor time per run, plus three or four
+times what the tests take.
 
 A test that failed on the base may fail on; it may not be skipped. Does not cover: code that is right only for the
 inputs that the tests have; code written against this very file (it shares a process with the code under test: the
@@ -89,11 +90,14 @@ class Report:
 
 @dataclass
 class Verdict:
-    """The reasons against the result, the first one the most telling, and what else is worth a line."""
+    """The reasons against the result, the first one the most telling, and what else is worth a line. `broken`: how many
+    of the base's tests passed there and do not now; `fixed`: failed there and pass."""
 
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     text: str = ""
+    broken: int = 0
+    fixed: int = 0
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------
@@ -415,6 +419,8 @@ class _Plan:
         found.text = result.text
         self._fooled(result, reports["twin"], found)
         self._asked(result, found)
+        found.broken = len(self.first.ids("passed") - result.ids("passed"))
+        found.fixed = len(self.first.ids("failed") & result.ids("passed"))
         found.reasons.extend(_worse(self.first, result, set(result.marked)))
         if self.differs and not found.reasons:
             own = self.own()
@@ -532,6 +538,7 @@ def main(arguments: Sequence[str]) -> int:
     print(_shown("\n".join([*verdict.reasons, *verdict.notes])))
     if verdict.reasons:
         print(_shown(verdict.text))
+    print(f"tests: {verdict.broken} broken, {verdict.fixed} fixed")
     return 1 if verdict.reasons else 0
 
 

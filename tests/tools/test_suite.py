@@ -60,11 +60,16 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_an_equal_tree_passes_and_says_how_many(run: Run) -> None:
-    assert run(BASE, {"README.md": "x\n"}) == (0, "1 tests pass, 1 did on the base\n")
+    assert run(BASE, {"README.md": "x\n"}) == (0, "1 tests pass, 1 did on the base\ntests: 0 broken, 0 fixed\n")
 
 
 def test_without_tests_there_is_nothing_to_pass(run: Run) -> None:
-    assert run({"calc.py": "x = 1\n"}, {"calc.py": "x = 2\n"}) == (0, "no tests on the base\n")
+    assert run({"calc.py": "x = 1\n"}, {"calc.py": "x = 2\n"}) == (0, "no tests on the base\ntests: 0 broken, 0 fixed\n")
+
+
+def test_the_last_line_counts_what_the_change_broke_and_fixed(run: Run) -> None:
+    code, text = run(RED, {"calc.py": "def total(values):\n    return values if values == '' else 0\n"})
+    assert (code, text.splitlines()[-1]) == (1, "tests: 1 broken, 1 fixed")
 
 
 def test_the_first_line_is_the_reason(run: Run) -> None:
