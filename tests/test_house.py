@@ -53,6 +53,7 @@ RINGS = {
     4: {
         *("cli", "desk", "session", "screen", "notary", "demo", "catalog", "lint", "scaffold", "daytime", "__main__"),
         "rehearsal",
+        "webdesk",
         "outlook",
         "shelf",
     },
