@@ -90,9 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="a whole night without a model, and nothing is written")
     sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")
     sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
-    sub = add("report", report, "the morning report", json=True)
-    sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
-    sub.add_argument("--markdown", action="store_true", help="print Markdown")
+    _add_report(add)
     _add_pr(add)
     sub = add("run", run, "one run: its nodes, why it failed, its artifacts", json=True)
     sub.add_argument("run", help="a run's id or its beginning")
@@ -165,6 +163,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _add_report(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("report", report, "the morning report", json=True)
+    sub.add_argument("night", nargs="?", help="a night's id; the latest when absent")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print Markdown")
+    form.add_argument(
+        "--html", nargs="?", const="", metavar="FILE", help="write one HTML file, and say which; - or a pipe: print it"
+    )
+
+
 def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub = add("pr", pr_list, "local PRs: list, show, diff, log, checkout", json=True)
     sub.add_argument("--all", action="store_true", help="closed ones too")
@@ -199,6 +207,11 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("items", nargs="+", metavar="ITEM", help="id or path")
     sub = add("undo", undo, "take back the last decision on a PR")
     sub.add_argument("pr", type=int)
+    sub = add("desk", review_desk, "the morning report in your browser, with buttons to decide")
+    sub.add_argument("--port", type=_count, metavar="P", help="default: a free one")
+    sub.add_argument("--idle", default="30m", metavar="T", help="close after so long without a request")
+    sub.add_argument("--read-only", action="store_true", help="nothing can be decided there")
+    sub.add_argument("--no-open", action="store_true", help="print the link, open no browser")
 
 
 def _add_model(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -277,7 +290,9 @@ def breakdown(options: argparse.Namespace, where: Places) -> int:
 def report(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.report(desk.here(), options.night, as_json=options.json, markdown=options.markdown)
+    return desk.report(
+        desk.here(), options.night, as_json=options.json, markdown=options.markdown, page_to=options.html
+    )
 
 
 def pr_list(options: argparse.Namespace, where: Places) -> int:
@@ -378,31 +393,45 @@ def new(options: argparse.Namespace, where: Places) -> int:
 def accept(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.accept(desk.here(), options.pr, options.drop)
+    return desk.say(desk.here(), options.pr, "accept", options.drop)
 
 
 def reject(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.reject(desk.here(), options.pr, options.items, options.message)
+    return desk.say(desk.here(), options.pr, "reject", options.items, options.message)
 
 
 def retry(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.retry(desk.here(), options.pr, options.items, options.message)
+    return desk.say(desk.here(), options.pr, "retry", options.items, options.message)
 
 
 def never(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.never(desk.here(), options.pr, options.items)
+    return desk.say(desk.here(), options.pr, "never", options.items)
 
 
 def undo(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.undo(desk.here(), options.pr)
+    return desk.say(desk.here(), options.pr, "undo")
+
+
+def review_desk(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, webdesk
+    from pantheon.records import seconds
+
+    return webdesk.serve(
+        desk.here(),
+        dict(os.environ),
+        port=options.port or 0,
+        idle_s=seconds(options.idle),
+        read_only=options.read_only,
+        open_browser=not options.no_open,
+    )
 
 
 # --- running ---------------------------------------------------------------------------------------------------------

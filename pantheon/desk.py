@@ -6,6 +6,7 @@ Ring 4: takes plain values, calls the rings below, prints text or JSON, returns 
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,18 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pantheon import artifacts, children, config, hooks, past, prs, publish, review, screen, tasks
+from pantheon import artifacts, children, config, hooks, morning, page, past, prs, publish, review, screen, tasks
 from pantheon import night as nights
 from pantheon import plan as plans
 from pantheon import report as reports
 from pantheon import trust as trusts
-from pantheon.errors import InputError, RepositoryError, TrustError
+from pantheon.errors import InputError, PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
 from pantheon.places import Places
-from pantheon.records import NodeState, Outcome, PullItem, PullRequest, PullState, seconds
+from pantheon.records import NodeState, Outcome, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
+NIGHT = re.compile(r"\d{4}-\d\d-\d\d-\d+", re.ASCII)
 REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
 
 
@@ -86,7 +88,9 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     if as_json:
         return screen.print_json(
             {
-                "needs_you": reports.needs_you(pulls, failed, len(found.problems), trusted),
+                "needs_you": reports.needs_you(
+                    pulls, failed, len(found.problems), trusted, last.quality if last else ()
+                ),
                 "trusted": trusted,
                 "queued_items": len(planned.items),
                 "queued_tasks": len(planned.tasks),
@@ -98,7 +102,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "notes": list(planned.notes),
             }
         )
-    print(reports.needs_you(pulls, failed, len(found.problems), trusted))
+    print(reports.needs_you(pulls, failed, len(found.problems), trusted, last.quality if last else ()))
     parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"
     print(f"queue: {_queued(planned)}{parked}")
     if open_night:
@@ -163,14 +167,36 @@ def plan(repo: Repo, *, as_json: bool) -> int:
     return 0
 
 
-def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool) -> int:
-    found = nights.load_report(repo, night)
+def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool, page_to: str | None = None) -> int:
+    """The morning report. `page_to`: the file that the page is written to; "-" the output; "" a name for it."""
+    if page_to is not None:
+        if night is None and NIGHT.fullmatch(page_to):  # --html NIGHT: the option takes the word that follows it
+            night, page_to = page_to, ""
+        return _report_page(morning.gather(repo, night), page_to)
     if as_json:
-        return screen.print_json(found.model_dump(mode="json"))
+        return screen.print_json(nights.load_report(repo, night).model_dump(mode="json"))
+    found = morning.current(repo, night)
     if markdown:
         print(reports.markdown(found), end="")
     else:
         screen.night_report(found)
+    return 0
+
+
+def _report_page(found: reports.Morning, page_to: str) -> int:
+    text = page.html(found, morning.templates())
+    if page_to == "-" or (not page_to and not sys.stdout.isatty()):
+        sys.stdout.buffer.write(text.encode())
+        return 0
+    path = Path(page_to or f"pantheon-report-{re.sub('[^0-9A-Za-z-]', '_', found.report.night.id)}.html")
+    try:
+        if not page_to:
+            path.unlink(missing_ok=True)  # a link of that name, which a repository may hold, is not written through
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        why = str(error.strerror)
+        raise PantheonError("cannot write the report", str(path), why, "git pantheon report --html FILE") from error
+    print(f"wrote {plans.printable(str(path))} ({len(text) / 1000:.0f} kB): open it in any browser")
     return 0
 
 
@@ -237,51 +263,50 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
-def accept(repo: Repo, number: int, drop: Sequence[str]) -> int:
-    head = repo.head().commit
-    strategy = read_config(repo, head, repo.entries(head)).settings.accept.strategy
-    pull = review.accept(repo, prs.load(repo, number), drop=drop, strategy=strategy, when=now(), signer=signer(repo))
-    print(f"PR {number} accepted: {len(pull.live)} items are on {pull.onto}")
+def decide(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "") -> str:
+    """One decision on a PR, by the name of its command; what came of it. `items` by id or path: of `accept` those to
+    leave out. `text`: the reason, or the note. Raises PantheonError."""
+    pull, when, key = prs.load(repo, number), now(), signer(repo)
+    match verb:
+        case "accept":
+            head = repo.head().commit
+            strategy = read_config(repo, head, repo.entries(head)).settings.accept.strategy
+            after = review.accept(repo, pull, drop=items, strategy=strategy, when=when, signer=key)
+            return (
+                f"PR {number} accepted: {reports.many(len(after.live), 'item')} {_are(len(after.live))} on {pull.onto}"
+            )
+        case "undo":
+            after = review.undo(repo, pull, when=when, signer=key)
+            back = f"; {pull.onto} is back at {pull.landed_on[:12]}" if pull.state is PullState.ACCEPTED else ""
+            return f"PR {number} is open again with {reports.many(len(after.live), 'item')}{back}"
+        case "reject":
+            after = review.reject(repo, pull, items=items, reason=text, when=when, signer=key)
+            what = "rejected; the same change is not offered again"
+        case "drop":
+            after = review.drop(repo, pull, items=items, when=when, signer=key)
+            what = "left out"
+        case "retry":
+            after = review.retry(repo, pull, items=items, note=text, when=when, signer=key)
+            what = "tried again next night, with your note"
+        case "never":
+            after = review.never(repo, pull, items=items, when=when, signer=key)
+            what = "not offered again, whatever becomes of the file"
+        case _:
+            raise InputError("no such decision", verb, "accept, drop, reject, retry, never or undo")
+    left = len(after.live) if after.state is PullState.OPEN else 0
+    gone = len(pull.live) - left
+    rest = f"{reports.many(left, 'item')} {_are(left)} left to review" if left else "nothing is left in it"
+    return f"PR {number}: {reports.many(gone, 'item')} {_are(gone)} {what}; {rest}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def say(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "") -> int:
+    """Decide, and print what came of it."""
+    print(decide(repo, number, verb, items, text))
     return 0
-
-
-def reject(repo: Repo, number: int, items: Sequence[str], reason: str) -> int:
-    pull = review.reject(repo, prs.load(repo, number), items=items, reason=reason, when=now(), signer=signer(repo))
-    if pull.state is PullState.OPEN:
-        print(f"PR {number}: {len(items)} items rejected, {len(pull.live)} are left to review")
-    else:
-        print(f"PR {number} rejected; the same change is not offered again")
-    return 0
-
-
-def retry(repo: Repo, number: int, items: Sequence[str], note: str) -> int:
-    pull = prs.load(repo, number)
-    after = review.retry(repo, pull, items=items, note=note, when=now(), signer=signer(repo))
-    print(f"PR {number}: {len(pull.live) - len(_still(after))} items are tried again next night, with your note")
-    return 0
-
-
-def never(repo: Repo, number: int, items: Sequence[str]) -> int:
-    pull = prs.load(repo, number)
-    after = review.never(repo, pull, items=items, when=now(), signer=signer(repo))
-    print(
-        f"PR {number}: {len(pull.live) - len(_still(after))} items are not offered again, whatever becomes of the files"
-    )
-    return 0
-
-
-def undo(repo: Repo, number: int) -> int:
-    before = prs.load(repo, number)
-    pull = review.undo(repo, before, when=now(), signer=signer(repo))
-    print(f"PR {number} is open again with {len(pull.live)} items on {pull.branch}")
-    if before.state is PullState.ACCEPTED:
-        print(f"{pull.onto} is back at {before.landed_on[:12]}; forward again: git reset --keep {before.landed[:12]}")
-    return 0
-
-
-def _still(pull: PullRequest) -> tuple[PullItem, ...]:
-    """The items that a PR still offers."""
-    return pull.live if pull.state is PullState.OPEN else ()
 
 
 # --- the repository --------------------------------------------------------------------------------------------------

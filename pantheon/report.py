@@ -1,17 +1,76 @@
 """The night in words: the report in Markdown and for the terminal, commit messages, summary notes. Pure.
 
-One record, `NightReport`, is rendered here in every form; nothing is measured here.
+One record, `NightReport`, is rendered here, in screen.py and in page.py, in the same order: what needs a person, what
+the night was worth, what happened. The words that the three share are made here; nothing is measured here.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from pantheon import quality, tally
 from pantheon.plan import printable
-from pantheon.records import NightReport, Outcome, PullRequest, Run
+from pantheon.records import (
+    CanaryFigures,
+    Estimate,
+    FlowQuality,
+    HumanDecision,
+    NightReport,
+    Outcome,
+    PullItem,
+    PullRequest,
+    PullState,
+    Run,
+    Share,
+)
 
 SUBJECT_WIDTH = 72
+COARSE_BATCH = 8.0  # a mean batch below it leaves the engine idle
+
+
+@dataclass(frozen=True)
+class ItemView:
+    """An item of a PR with its run and the patch of its commit against its parent."""
+
+    item: PullItem
+    run: Run
+    patch: str
+
+
+@dataclass(frozen=True)
+class PullView:
+    pull: PullRequest
+    items: tuple[ItemView, ...]
+
+
+@dataclass(frozen=True)
+class Morning:
+    """Everything the morning report shows. `past`: earlier nights, oldest first; `pulls`: the night's PRs as they are
+    now, then open ones of earlier nights."""
+
+    report: NightReport
+    past: tuple[NightReport, ...] = ()
+    pulls: tuple[PullView, ...] = ()
+    decisions: tuple[HumanDecision, ...] = ()
+
+    @property
+    def current(self) -> NightReport:
+        """The night's report with its PRs as they are now."""
+        now = {view.pull.id: view.pull for view in self.pulls}
+        return self.report.model_copy(update={"prs": tuple(now.get(pull.id, pull) for pull in self.report.prs)})
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the night's headline numbers; `note` says how sure it is, or what follows from it."""
+
+    name: str
+    value: str
+    note: str = ""
+    alert: bool = False
 
 
 def commit_message(run: Run, target: str, task: str, subject: str) -> str:
@@ -41,6 +100,9 @@ def summary_note(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
+# --- words that all forms share --------------------------------------------------------------------------------------
+
+
 def counts(report: NightReport) -> Counter[Outcome]:
     return Counter(run.outcome for run in report.runs)
 
@@ -59,6 +121,15 @@ def _cause(reason: str) -> str:
     return printable(reason.split("\n")[0])[:160]
 
 
+def replay_command(run: Run) -> str:
+    """How to see a failure again: its node from its artifacts, or the run where no node of the flow failed."""
+    return f"git pantheon replay {run.id[:12]} --node {run.node}" if run.node in run.nodes else run_command(run)
+
+
+def run_command(run: Run) -> str:
+    return f"git pantheon run {run.id[:12]}"
+
+
 def span(seconds: float) -> str:
     """A duration for people."""
     if seconds < 60:
@@ -68,21 +139,49 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def needs_you(pulls: Sequence[PullRequest], broken: int, problems: int, trusted: bool = True) -> str:
-    """The first line of `status`: what needs a person now."""
+def percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
+
+
+def share_text(share: Share) -> str:
+    """`17 of 20, 85 % (64 to 95 %)`; of none only that."""
+    if not share.of:
+        return "none measured"
+    return f"{share.hits} of {share.of}, {percent(share.value)} ({100 * share.low:.0f} to {percent(share.high)})"
+
+
+def estimate_text(found: Estimate, *, per_cent: bool = False) -> str:
+    """`0.71 (0.52 to 0.90)`, or in per cent; "unknown" where there is no number."""
+    if found.value is None:
+        return "unknown"
+    factor, unit, form = (100.0, " %", ".0f") if per_cent else (1.0, "", ".2f")
+    text = f"{factor * found.value:{form}}{unit}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} ({factor * found.low:{form}} to {factor * found.high:{form}}{unit})"
+
+
+def many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def needs_you(
+    pulls: Sequence[PullRequest], broken: int, problems: int, trusted: bool = True, halted: Sequence[FlowQuality] = ()
+) -> str:
+    """The first line of `status`: what needs a person now. `halted`: the gates of the last night that are."""
     parts = [] if trusted else [".pantheon/ is not trusted, nothing of it runs: git pantheon trust"]
+    stopped = [printable(found.flow) for found in halted if found.state == "halted"]
+    if stopped:
+        gates = f"the gate of {stopped[0]} is" if len(stopped) == 1 else f"the gates of {', '.join(stopped)} are"
+        parts.append(f"{gates} halted: git pantheon report")
     if pulls:
         items = sum(len(pull.live) for pull in pulls)
-        parts.append(f"{_many(len(pulls), 'PR')} with {_many(items, 'item')} to review: git pantheon pr")
+        parts.append(f"{many(len(pulls), 'PR')} with {many(items, 'item')} to review: git pantheon pr")
     if problems:
-        parts.append(f"{_many(problems, 'task file')} cannot be used: git pantheon status")
+        parts.append(f"{many(problems, 'task file')} cannot be used: git pantheon status")
     if broken:
-        parts.append(f"{_many(broken, 'item')} failed last night: git pantheon report")
+        parts.append(f"{many(broken, 'item')} failed last night: git pantheon report")
     return "; ".join(parts) if parts else "nothing needs you"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def ended_text(report: NightReport) -> str:
@@ -94,47 +193,217 @@ def ended_text(report: NightReport) -> str:
     }[report.ended]
 
 
+def tally_text(report: NightReport) -> str:
+    """`31 accepted, 7 failed, 2 parked, 0 not started, of 40 items`."""
+    outcomes = counts(report)
+    return (
+        f"{outcomes[Outcome.ACCEPTED]} accepted, {outcomes[Outcome.FAILED]} failed, {outcomes[Outcome.PARKED]} parked, "
+        f"{report.left} not started, of {many(report.night.items, 'item')}"
+    )
+
+
+def troubled(report: NightReport) -> list[FlowQuality]:
+    """The flows whose gate is halted, then those whose gate alerts."""
+    return sorted(
+        (q for q in report.quality if q.state in ("halted", "alert")), key=lambda q: (q.state != "halted", q.flow)
+    )
+
+
+def state_text(found: FlowQuality) -> str:
+    """What a gate's state means for the morning."""
+    return {
+        "open": "open: its changes are offered",
+        "alert": "open, with an alert: its changes are offered, read them with care",
+        "halted": "halted: none of its changes is offered",
+        "unmeasured": "open, unmeasured: nothing is known of its reviewers",
+    }[found.state]
+
+
+def canary_totals(found: Sequence[CanaryFigures], good: bool) -> CanaryFigures:
+    """The known-good or the known-bad canaries, all kinds together."""
+    some = [one for one in found if one.good is good]
+    return CanaryFigures(
+        kind="known-good" if good else "known-bad",
+        good=good,
+        seeded=sum(one.seeded for one in some),
+        by_checks=sum(one.by_checks for one in some),
+        by_reviewers=sum(one.by_reviewers for one in some),
+        passed=sum(one.passed for one in some),
+        broken=sum(one.broken for one in some),
+    )
+
+
+def worth(report: NightReport) -> list[Figure]:
+    """What the night was worth: yield, precision, how far reviewers agree, canaries."""
+    share = quality.share(counts(report)[Outcome.ACCEPTED], len(report.runs))
+    found = [Figure("yield", percent(share.value), _around(share)) if share.of else Figure("yield", "nothing ran")]
+    measured = [q for q in report.quality if q.precision.value is not None]
+    if not measured:
+        found.append(Figure("precision", "not measured", "no canaries" if not report.canaries else "too few canaries"))
+    for q in measured:
+        note = f"{_interval(q.precision, per_cent=True)} of what was accepted is right, as canaries tell"
+        found.append(Figure(_of("precision", q, report), percent(q.precision.value), note))
+    for q in report.quality:
+        if q.kappa.value is not None:
+            note = f"{_interval(q.kappa)}; adjusted for prevalence {estimate_text(q.adjusted)}"
+            doubtful = q.state in ("alert", "halted")
+            found.append(Figure(_of("agreement (kappa)", q, report), f"{q.kappa.value:.2f}", note, doubtful))
+    kinds = [one for q in report.quality for one in q.canaries]
+    if not kinds:
+        return [*found, Figure("canaries", "none", "so nothing is known of the reviewers")]
+    bad, good = canary_totals(kinds, False), canary_totals(kinds, True)
+    notes = [f"{bad.passed} got past every check and reviewer"] if bad.passed else []
+    notes += [f"{good.passed} of {good.seeded} right ones passed"] if good.seeded else []
+    caught = f"{bad.by_checks + bad.by_reviewers} of {bad.seeded}"
+    return [*found, Figure("wrong canaries caught", caught, "; ".join(notes), bad.passed > 0)]
+
+
+def _around(share: Share) -> str:
+    return f"{share.hits} of {share.of}; {100 * share.low:.0f} to {percent(share.high)}"
+
+
+def _interval(found: Estimate, *, per_cent: bool = False) -> str:
+    if found.low is None or found.high is None:
+        return "no interval"
+    if per_cent:
+        return f"{100 * found.low:.0f} to {percent(found.high)}"
+    return f"{found.low:.2f} to {found.high:.2f}"
+
+
+def _of(name: str, found: FlowQuality, report: NightReport) -> str:
+    return name if len(report.quality) == 1 else f"{name}, {printable(found.flow)[:60]}"
+
+
+def pace(report: NightReport) -> list[Figure]:
+    """How the night went: its forecast, its budget, what the engine gave."""
+    night = report.night
+    found = []
+    if night.forecast:
+        low, high = night.forecast.seconds
+        inside = low <= report.wall_s <= high
+        note = f"{span(low)} to {span(high)} were expected" + ("" if inside else f", {off(low, high, report.wall_s)}")
+        found.append(Figure("time", span(report.wall_s), note))
+    used = report.wall_s / night.budget_s if night.budget_s else 0.0
+    found += [
+        Figure("time budget", f"{percent(used)} used", f"{span(report.wall_s)} of {span(night.budget_s)}"),
+        Figure("tokens/s", f"{report.tokens_per_s:g}", f"{sum(r.completion_tokens for r in report.runs)} generated"),
+    ]
+    coarse = 0 < report.mean_batch < COARSE_BATCH
+    hint = f"items are cut too coarse: under {COARSE_BATCH:g} the engine idles" if coarse else "tokens per engine step"
+    found.append(Figure("mean batch", f"{report.mean_batch:g}", hint, coarse))
+    broken, fixed = tally.tests(report.runs)
+    if broken or fixed:
+        found.append(Figure("tests", f"{fixed} fixed", f"{broken} broken, counted by checks over all items"))
+    found.append(Figure("prefix-cache hits", f"{100 * report.prefix_hit_rate:.1f} %", "of the prompt tokens"))
+    return found
+
+
+def off(low: float, high: float, actual: float) -> str:
+    """How far a value lies outside the range that was expected of it."""
+    if low <= actual <= high:
+        return "as expected"
+    edge = low if actual < low else high
+    return f"{percent(abs(actual - edge) / edge)} {'below' if actual < low else 'above'} it" if edge else "outside it"
+
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+
 def markdown(report: NightReport) -> str:
     """The whole report as Markdown."""
-    night, tally = report.night, counts(report)
     lines = [
-        f"# Night {night.id}",
+        f"# Night {report.night.id}",
         "",
-        f"**{tally[Outcome.ACCEPTED]} accepted**, {tally[Outcome.FAILED]} failed, {tally[Outcome.PARKED]} parked, "
-        f"{report.left} not started, of {night.items} items; {ended_text(report)} after {span(report.wall_s)}.",
+        f"**{tally_text(report)}**; {ended_text(report)} after {span(report.wall_s)}.",
         "",
-        "## For you",
+        "## What needs you",
         "",
+        *_md_pulls(report.prs),
+        *_md_gates(report),
+        *_md_failures(report),
     ]
-    if report.prs:
-        lines += ["| PR | branch | items | title |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {p.id} | `{p.branch}` | {sum(1 for i in p.items if i.run)} | {_cell(p.title)} |" for p in report.prs
-        ]
-        lines += [
-            "",
-            "Look: `git pantheon pr show N`, `git pantheon pr diff N`. "
-            "Then `git pantheon accept N` or `git pantheon reject N -m WHY`.",
-        ]
-    else:
-        lines.append("No PR was opened.")
-    lines += ["", "## What did not pass", ""]
-    groups = failures(report.runs)
-    for node, why, runs in groups:
-        lines.append(f"- **{node}** ({len(runs)}): {why}")
-        lines += [f"  - `{printable(run.item.target)}`, `git pantheon run {run.id[:12]}`" for run in runs[:5]]
-        if len(runs) > 5:
-            lines.append(f"  - and {len(runs) - 5} more")
-    if not groups:
-        lines.append("Everything passed.")
     if report.notes:
-        lines += ["", "## Not in the queue", ""] + [f"- {printable(note)}" for note in report.notes]
-    lines += ["", "## Figures", "", *(f"- {name}: {value}" for name, value in figures(report))]
+        lines += ["", "### Not in the queue", ""] + [f"- {_md(note)}" for note in report.notes]
+    lines += ["", "## What it was worth", ""]
+    lines += [f"- {f.name}: **{f.value}**{f'; {f.note}' if f.note else ''}" for f in (*worth(report), *pace(report))]
+    lines += _md_quality(report)
+    lines += ["", "## Figures", "", *(f"- {name}: {_md(value)}" for name, value in figures(report))]
     return "\n".join(lines) + "\n"
 
 
+def _md_pulls(pulls: Sequence[PullRequest]) -> list[str]:
+    if not pulls:
+        return ["No PR was opened."]
+    lines = ["| PR | state | branch | items | title |", "| ---: | --- | --- | ---: | --- |"]
+    lines += [f"| {p.id} | {p.state} | {_code(p.branch)} | {len(p.live)} | {_cell(p.title)} |" for p in pulls]
+    waiting = [pull.id for pull in pulls if pull.state is PullState.OPEN]
+    if not waiting:
+        return [*lines, "", "All of them are decided."]
+    one = waiting[0] if len(waiting) == 1 else "N"
+    look = f"Look: `git pantheon pr show {one}`, `git pantheon pr diff {one}`. "
+    return [*lines, "", f"{look}Then `git pantheon accept {one}` or `git pantheon reject {one} -m WHY`."]
+
+
+def _md_gates(report: NightReport) -> list[str]:
+    lines: list[str] = []
+    for found in troubled(report):
+        lines += ["", f"### The gate of {_md(found.flow)} {'is halted' if found.state == 'halted' else 'alerts'}", ""]
+        lines += [f"- {_md(why)}" for why in found.why] + [f"- it opens when: {_md(what)}" for what in found.opens]
+    return lines
+
+
+def _md_failures(report: NightReport) -> list[str]:
+    lines = ["", "### What did not pass", ""]
+    groups = failures(report.runs)
+    for node, why, runs in groups:
+        lines.append(f"- **{_md(node)}** ({len(runs)}): {_md(why)}")
+        lines += [f"  - {_code(run.item.target)}, `{run_command(run)}`" for run in runs[:5]]
+        if len(runs) > 5:
+            lines.append(f"  - and {len(runs) - 5} more")
+        if replay_command(runs[0]) != run_command(runs[0]):
+            lines.append(f"  - again: `{replay_command(runs[0])}`")
+    return lines if groups else [*lines, "Everything passed."]
+
+
+def _md_quality(report: NightReport) -> list[str]:
+    lines: list[str] = []
+    for found in report.quality:
+        lines += ["", f"### The gate of {_md(found.flow)}", "", f"{state_text(found).capitalize()}.", ""]
+        if found.reviewers:
+            lines += ["| reviewer | refused known-bad | passed known-good |", "| --- | --- | --- |"]
+            lines += [
+                f"| {_cell(r.agent)} | {share_text(r.sensitivity)} | {share_text(r.specificity)} |"
+                for r in found.reviewers
+            ]
+            lines.append("")
+        if found.canaries:
+            lines += ["| canary | seeded | by checks | by reviewers | passed |", "| --- | ---: | ---: | ---: | ---: |"]
+            lines += [
+                f"| {_cell(c.kind)}{' (right)' if c.good else ''} | {c.seeded} | {c.by_checks} | {c.by_reviewers} "
+                f"| {c.passed} |"
+                for c in found.canaries
+            ]
+    return lines
+
+
+_PUNCTUATION = re.compile(r"\\(?=[!-/:-@\[-`{-~])|[`*<>\[\]]")
+
+
+def _md(text: str) -> str:
+    """A text of others as Markdown that shows just it: no HTML, no link, no picture, no emphasis, one line."""
+    return _PUNCTUATION.sub(r"\\\g<0>", printable(text))
+
+
 def _cell(text: str) -> str:
-    return printable(text).replace("|", "\\|")
+    return _md(text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """A code span that no backtick in the text ends."""
+    shown = printable(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", shown)), default=0))
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{pad}{shown}{pad}{fence}".replace("|", "\\|")
 
 
 def figures(report: NightReport) -> list[tuple[str, str]]:

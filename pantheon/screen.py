@@ -14,15 +14,18 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from pantheon import figures, report
 from pantheon import night as nights
-from pantheon import report
 from pantheon.plan import printable
-from pantheon.records import NightReport, Outcome, PullRequest, PullState
+from pantheon.records import NightReport, PullRequest, PullState
 
 PLAIN_EVERY_S = 15.0
+FAILURES, NOTES = 12, 10  # causes and notes that are shown before the rest is only counted
 
 
 def console(stderr: bool = False) -> Console:
@@ -150,37 +153,79 @@ def pull(found: PullRequest) -> None:
 
 
 def night_report(found: NightReport) -> None:
-    """The morning report: what needs you, what happened, figures."""
+    """The morning report: what needs you, what it was worth, what happened, as the other forms have it."""
     out = Console(highlight=False)
-    tally = report.counts(found)
-    out.print(f"[bold]Night {found.night.id}[/]: {report.ended_text(found)} after {report.span(found.wall_s)}")
-    out.print(
-        f"[green]{tally[Outcome.ACCEPTED]} accepted[/], [red]{tally[Outcome.FAILED]} failed[/], "
-        f"[yellow]{tally[Outcome.PARKED]} parked[/], {found.left} not started, of {found.night.items} items"
-    )
+    head = Text(f"Night {found.night.id}", style="bold")
+    out.print(head.append(f": {report.ended_text(found)} after {report.span(found.wall_s)}", style="not bold"))
+    out.print(Text(report.tally_text(found)))
+    _needs(out, found)
+    _title(out, "What it was worth")
+    _rows(out, report.worth(found))
+    _title(out, "What happened")
+    _rows(out, report.pace(found))
+    for table in figures.night_tables(found)[:1]:
+        _nodes(out, table)
+    for name, value in report.figures(found)[:2]:
+        _put(out, f"{name}: {value}", 2, "dim")
+    _put(out, "with charts and diffs: git pantheon report --html", 2, "dim")
+
+
+def _title(out: Console, text: str) -> None:
     out.print()
-    if found.prs:
-        pulls(list(found.prs), everything=True)
-        out.print(
-            "look: [bold]git pantheon pr diff N[/]   take: [bold]git pantheon accept N[/]   "
-            "refuse: [bold]git pantheon reject N -m WHY[/]"
-        )
-    else:
-        out.print("no PR was opened")
-    groups = report.failures(found.runs)
-    if groups:
-        out.print("\n[bold]What did not pass[/]")
-        for node, why, runs in groups:
-            out.print(f"  {len(runs):3}  {node}: {escape(why)}")
-            out.print(
-                f"       {escape(printable(runs[0].item.target))}: git pantheon run {runs[0].id[:12]}", style="dim"
-            )
-    if found.notes:
-        out.print("\n[bold]Not in the queue[/]")
-        for note in found.notes[:10]:
-            out.print(f"  {escape(printable(note))}")
-        if len(found.notes) > 10:
-            out.print(f"  and {len(found.notes) - 10} more: git pantheon report --markdown")
-    out.print("\n[bold]Figures[/]")
-    for name, value in report.figures(found):
-        out.print(f"  {name:22} {escape(value)}")
+    out.print(Text(text, style="bold underline"))
+
+
+def _put(out: Console, text: str, indent: int, style: str = "") -> None:
+    """A line of anybody's text: no markup in it counts, what drives a terminal is escaped, wrapped below itself."""
+    out.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent), expand=False))
+
+
+def _needs(out: Console, found: NightReport) -> None:
+    _title(out, "What needs you")
+    waiting = [pull for pull in found.prs if pull.state is PullState.OPEN]
+    troubled, groups = report.troubled(found), report.failures(found.runs)
+    for pull_ in waiting:
+        _put(out, f"PR {pull_.id}  {pull_.title}  ({report.many(len(pull_.live), 'item')})", 2, "cyan")
+        _put(out, f"git pantheon pr diff {pull_.id}", 5)
+        _put(out, f"git pantheon accept {pull_.id}", 5)
+        _put(out, f"git pantheon reject {pull_.id} -m WHY", 5)
+    for gate in troubled:
+        halted = gate.state == "halted"
+        _put(out, f"the gate of {gate.flow}: {report.state_text(gate)}", 2, "red" if halted else "yellow")
+        for why in gate.why:
+            _put(out, why, 5)
+        for what in gate.opens:
+            _put(out, f"opens with {what}", 5, "dim")
+    for node, why, runs in groups[:FAILURES]:
+        _put(out, f"{len(runs)} x {node}: {why}", 2, "red")
+        _put(out, report.replay_command(runs[0]), 5)
+    if len(groups) > FAILURES:
+        _put(out, f"and {len(groups) - FAILURES} more causes: git pantheon report --markdown", 2)
+    for note in found.notes[:NOTES]:
+        _put(out, f"not in the queue: {note}", 2, "yellow")
+    if len(found.notes) > NOTES:
+        _put(out, f"and {len(found.notes) - NOTES} more: git pantheon report --markdown", 2)
+    if not (waiting or troubled or groups or found.notes):
+        _put(out, "nothing needs you", 2)
+
+
+def _rows(out: Console, found: list[report.Figure]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=out.width >= 70)
+    table.add_column()
+    for figure in found:
+        value = Text(figure.value, style="bold yellow" if figure.alert else "bold")
+        note = f"  {figure.note}" if figure.note else ""
+        table.add_row(Text(figure.name), value.append(printable(note), style="not bold"))
+    out.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+def _nodes(out: Console, found: figures.Table) -> None:
+    """The first columns of a table that fit: the others are in the wider forms."""
+    room = max(3, min(len(found.head), (out.width - 24) // 9))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for number, name in enumerate(found.head[:room]):
+        table.add_column(name, justify="right" if number in found.numbers else "left", overflow="fold")
+    for row in found.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row[:room]))
+    out.print(Padding(table, (1, 0, 1, 2), expand=False))

@@ -42,7 +42,7 @@ def test_failures_with_one_cause_stand_together_largest_first() -> None:
 
 def test_the_markdown_says_what_to_do_and_survives_odd_names() -> None:
     text = report.markdown(make(run("a\n# b.md", Outcome.FAILED, "merge", "wrong"), run("c.md", Outcome.ACCEPTED)))
-    assert "git pantheon accept N" in text
+    assert "git pantheon accept 1" in text
     assert "A \\| B" in text
     assert "a\\n# b.md" in text
     assert "x\\ny" in text

@@ -1,0 +1,390 @@
+"""The morning report as one HTML page that asks nothing of anybody: no script, no network, its style within. Pure.
+
+Says what the page shows and how much of it; figures.py has the charts and tables, report.py the words. Every
+text from a record passes `printable` and the escaping of the templates, whose text is an argument. What would make the
+page too large is cut, diffs first, with the command that shows the whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from pantheon import figures, report
+from pantheon.plan import printable
+from pantheon.records import FlowQuality, NightReport, Outcome, PullState, Run
+from pantheon.report import ItemView, Morning, PullView, percent, span
+
+NOTHING = Markup()
+PAGE, STYLE = "report.html.j2", "style.css"
+Controls = Callable[[PullView, ItemView | None], Markup]
+
+DETAILED = 300  # items that are shown with their diff and evidence; of the others only the name
+NAMED = 2000
+DIFF_BYTES = 1_300_000  # of HTML, all diffs together
+ONE_DIFF = 24_000
+LINE = 400  # characters of one line of a diff
+OPEN_LINES = 240  # diffs stand open when they have together no more lines
+BINS, BIN_RUNS, NOTES = 20, 12, 20
+TEXT = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What is shown of a patch: (kind, text) per line; `cut` says what was left out."""
+
+    lines: tuple[tuple[str, str], ...]
+    added: int
+    deleted: int
+    cut: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One thing that needs a person."""
+
+    title: str
+    kind: str
+    tag: str = ""
+    tone: str = "plain"
+    lines: tuple[str, ...] = ()
+    lead: str = ""
+    points: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    anchor: str = ""
+
+
+def style(templates: Mapping[str, str]) -> str:
+    """The stylesheet, for who serves it as a file of its own."""
+    return templates[STYLE]
+
+
+def html(
+    morning: Morning,
+    templates: Mapping[str, str],
+    *,
+    controls: Controls | None = None,
+    head: Markup = NOTHING,
+    stylesheet: str = "",
+) -> str:
+    """The whole page. `templates`: file name -> text of `templates/report/`. `controls` gives the markup that stands
+    with a PR (its item None) and with each item; `head` goes to the end of the page's head. `stylesheet`: an address to
+    fetch the style from; without one the style and a policy that allows only it stand in the page."""
+    environment = Environment(
+        loader=DictLoader(dict(templates)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_final,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clip"] = clip
+    environment.filters["capital"] = _capital
+    found, text = morning.current, style(templates)
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    bins = report.failures(found.runs)
+    shown = {
+        "night": found.night,
+        "report": found,
+        "date": f"{found.night.started_at.day} {found.night.started_at:%B %Y}",
+        "lede": _lede(found),
+        "stylesheet": stylesheet,
+        "style": Markup(text),  # ours
+        "policy": f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        "head": head,
+        "controls": controls or (lambda pull, item: NOTHING),
+        "many": report.many,
+        "cards": [*_pull_cards(morning), *_gate_cards(found)],
+        "bins": [_bin(node, why, runs) for node, why, runs in bins[:BINS]],
+        "more_bins": max(0, len(bins) - BINS),
+        "failed": sum(len(runs) for _, _, runs in bins),
+        "notes": {"shown": [clip(note, TEXT) for note in found.notes[:NOTES]], "count": len(found.notes)},
+        "worth": [(figure, figures.shape(morning, figure.name)) for figure in report.worth(found)],
+        "pace": [(figure, figures.shape(morning, figure.name)) for figure in report.pace(found)],
+        "gates": [_gate(one, number) for number, one in enumerate(found.quality)],
+        "pulls": _pulls(morning.pulls),
+        "happened": figures.night_charts(found),
+        "tables": figures.night_tables(found),
+        "trends": figures.trend_charts(morning),
+    }
+    return environment.get_template(PAGE).render(shown)
+
+
+def _final(value: object) -> object:
+    """What every expression of a template goes through, before it is escaped."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def clip(text: str, most: int) -> str:
+    """The text, cut where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def anchor(pull: PullView, item: ItemView | None = None) -> str:
+    """The stable id of a PR or of one of its items: `pr-3`, `pr-3-item-0f3a`."""
+    name = f"pr-{pull.pull.id}"
+    return name if item is None else f"{name}-item-{re.sub('[^A-Za-z0-9_-]', '', item.item.item or item.item.run)[:64]}"
+
+
+def _lede(found: NightReport) -> str:
+    tally = report.counts(found)
+    ran = len(found.runs)
+    if not ran:
+        return f"No item ran; {report.ended_text(found)} after {span(found.wall_s)}."
+    rest = [f"{tally[Outcome.FAILED]} failed"] if tally[Outcome.FAILED] else []
+    rest += [f"{tally[Outcome.PARKED]} wait for another night"] if tally[Outcome.PARKED] else []
+    rest += [f"{found.left} did not start"] if found.left else []
+    tail = f"; {' and '.join([', '.join(rest[:-1]), rest[-1]] if len(rest) > 1 else rest)}" if rest else ""
+    ended = _sentence(f"{report.ended_text(found)} after {span(found.wall_s)}")
+    return f"{tally[Outcome.ACCEPTED]} of {ran} items passed the gate{tail}. {ended}"
+
+
+# --- what needs a person ---------------------------------------------------------------------------------------------
+
+
+def _pull_cards(morning: Morning) -> Iterable[Card]:
+    for view in morning.pulls:
+        pull = view.pull
+        if pull.state is not PullState.OPEN:
+            continue
+        added, deleted = _lines_of(view)
+        older = "" if pull.night == morning.report.night.id else f" From night {pull.night}."
+        yield Card(
+            title=f"PR {pull.id}: {clip(pull.title, 200)}",
+            kind="offer",
+            lines=(f"{report.many(len(pull.live), 'item')} for {pull.onto}: +{added} -{deleted} lines.{older}",),
+            commands=(f"git pantheon accept {pull.id}", f"git pantheon reject {pull.id} -m WHY"),
+            anchor=anchor(view),
+        )
+
+
+def _lines_of(view: PullView) -> tuple[int, int]:
+    counted = [_count(item.patch) for item in view.items if not item.item.dropped]
+    return sum(a for a, _ in counted), sum(d for _, d in counted)
+
+
+def _gate_cards(found: NightReport) -> Iterable[Card]:
+    for gate in report.troubled(found):
+        halted = gate.state == "halted"
+        yield Card(
+            title=f"The gate of {clip(gate.flow, 60)}",
+            kind=gate.state,
+            tag=gate.state,
+            tone="bad" if halted else "warn",
+            lines=tuple(_sentence(clip(why, TEXT)) for why in gate.why),
+            lead="It opens with any of these:" if gate.opens else "",
+            points=tuple(clip(what, TEXT) for what in gate.opens),
+        )
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _sentence(text: str) -> str:
+    return f"{_capital(text)}{'' if text.endswith('.') else '.'}"
+
+
+def _bin(node: str, why: str, runs: Sequence[Run]) -> dict[str, object]:
+    commands = dict.fromkeys((report.replay_command(runs[0]), report.run_command(runs[0])))
+    return {
+        "node": clip(node, 80),
+        "why": clip(why, TEXT),
+        "runs": runs,
+        "shown": runs[:BIN_RUNS],
+        "commands": tuple(commands),
+    }
+
+
+# --- the gates -------------------------------------------------------------------------------------------------------
+
+
+def _gate(gate: FlowQuality, number: int) -> dict[str, object]:
+    tones = {"open": "good", "alert": "warn", "halted": "bad", "unmeasured": "plain"}
+    nights = f" Measured over {report.many(gate.nights, 'night')}." if gate.nights > 1 else ""
+    why = "" if gate.state in ("halted", "alert") or not gate.why else f" {_sentence(gate.why[0])}"
+    return {
+        "flow": clip(gate.flow, 60),
+        "state": gate.state,
+        "tone": tones[gate.state],
+        "words": f"{_sentence(report.state_text(gate))}{why}{nights}",
+        "charts": figures.gate_charts(gate, f"gate{number}"),
+        "canaries": figures.canary_table(gate, f"gate{number}-canaries"),
+    }
+
+
+# --- pull requests ---------------------------------------------------------------------------------------------------
+
+
+def _pulls(views: Sequence[PullView]) -> list[dict[str, object]]:
+    total = sum(len(view.items) for view in views)
+    each = min(ONE_DIFF, DIFF_BYTES // max(1, min(total, DETAILED)))
+    left, found = DETAILED, []
+    few = sum(item.patch.count("\n") for view in views for item in view.items) <= OPEN_LINES
+    for view in views:
+        shown = view.items[:left]
+        left -= len(shown)
+        found.append(_pull(view, shown, each, few))
+    return found
+
+
+def _pull(view: PullView, shown: Sequence[ItemView], each: int, few: bool) -> dict[str, object]:
+    pull = view.pull
+    added, deleted = _lines_of(view)
+    is_open = pull.state is PullState.OPEN
+    status = " The task is done with it." if any(not item.run and not item.dropped for item in pull.items) else ""
+    hidden = len(view.items) - len(shown)
+    return {
+        "view": view,
+        "pull": pull,
+        "anchor": anchor(view),
+        "tone": {"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
+        "words": f"{report.many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
+        "added": added,
+        "deleted": deleted,
+        "commands": _pull_commands(view) if is_open else (),
+        "entries": [_item(view, item, each, is_open) for item in shown],
+        "open": few,
+        "rest": f"And {report.many(hidden, 'more item')}:" if hidden > 0 else "",
+    }
+
+
+def _pull_commands(view: PullView) -> tuple[str, ...]:
+    number = view.pull.id
+    return (f"git pantheon pr diff {number}", f"git pantheon accept {number}", f"git pantheon reject {number} -m WHY")
+
+
+def _item(view: PullView, item: ItemView, each: int, is_open: bool) -> dict[str, object]:
+    live = is_open and not item.item.dropped
+    name = item.item.item[:12] or item.item.run[:12]
+    return {
+        "view": item,
+        "anchor": anchor(view, item),
+        "diff": cut_patch(item.patch, each, item.item.commit),
+        "words": _evidence_words(item.run),
+        "evidence": {"title": f"Evidence, run {item.run.id[:12]}", "rows": _evidence(item.run)},
+        "commands": (
+            (
+                f"git pantheon accept {view.pull.id} --drop {name}",
+                f"git pantheon reject {view.pull.id} {name} -m WHY",
+                report.run_command(item.run),
+            )
+            if live
+            else (report.run_command(item.run),)
+        ),
+    }
+
+
+def _evidence_words(run: Run) -> str:
+    """One line: how many checks and reviewers passed, and how sure the least sure was."""
+    parts = []
+    if run.checks:
+        parts.append(f"{sum(check.passed for check in run.checks)} of {report.many(len(run.checks), 'check')} passed")
+    if run.verdicts:
+        said = sum(verdict.verdict == "pass" for verdict in run.verdicts)
+        sure = [verdict.confidence for verdict in run.verdicts if verdict.confidence is not None]
+        least = f", the least sure {percent(min(sure))}" if sure else ""
+        parts.append(f"{said} of {report.many(len(run.verdicts), 'reviewer')} said pass{least}")
+    return " · ".join(parts) if parts else "no evidence was recorded"
+
+
+def _evidence(run: Run) -> list[tuple[str, str, str, str, str]]:
+    """(criterion, by whom, verdict, how sure, what was said): checks, then each criterion as each reviewer saw it."""
+    rows = [
+        (
+            clip(c.name, 80),
+            "check",
+            "pass" if c.passed else "fail",
+            "",
+            clip(_check_words(c.detail, c.tests_broken, c.tests_fixed), TEXT),
+        )
+        for c in run.checks[:20]
+    ]
+    said = [
+        (criterion.name, verdict.agent, criterion.verdict, criterion.confidence, criterion.reason)
+        for verdict in run.verdicts
+        for criterion in verdict.criteria
+    ]
+    said += [("as a whole", v.agent, v.verdict, v.confidence, v.reason) for v in run.verdicts if not v.criteria]
+    order = {name: place for place, name in reversed(list(enumerate(name for name, *_ in said)))}
+    for name, agent, verdict, sure, why in sorted(said, key=lambda row: order[row[0]])[:40]:
+        rows.append(
+            (
+                clip(name, 80),
+                clip(agent, 80),
+                verdict,
+                "" if sure is None else f"sure to {percent(sure)}",
+                clip(why, TEXT),
+            )
+        )
+    return rows
+
+
+def _check_words(detail: str, broken: int, fixed: int) -> str:
+    parts = [detail] if detail else []
+    parts += [f"{report.many(broken, 'test')} broken"] if broken else []
+    parts += [f"{report.many(fixed, 'test')} fixed"] if fixed else []
+    return ", ".join(parts)
+
+
+# --- diffs -----------------------------------------------------------------------------------------------------------
+
+
+def _count(patch: str) -> tuple[int, int]:
+    added = deleted = 0
+    body = False
+    for line in patch.split("\n"):
+        if line.startswith("diff --git "):
+            body = False
+        elif line.startswith("@@"):
+            body = True
+        elif body:
+            added += line.startswith("+")
+            deleted += line.startswith("-")
+    return added, deleted
+
+
+def cut_patch(patch: str, most: int, commit: str) -> Diff:
+    """What a page shows of a patch, at most about `most` bytes of HTML: hunks, and of the headers only what says more
+    than the item's path does."""
+    lines: list[tuple[str, str]] = []
+    size, left_out, body = 0, 0, False
+    for line in patch.split("\n"):
+        if line.startswith("diff --git "):
+            body = False
+            continue
+        kind = _kind(line, body)
+        body = body or line.startswith("@@")
+        if not kind:
+            continue
+        text = clip(line.replace("\t", "    "), LINE)
+        size += len(str(escape(printable(text))).encode()) + 26
+        if size > most:
+            left_out += 1
+        else:
+            lines.append((kind, text))
+    added, deleted = _count(patch)
+    if not patch:
+        cut = "No diff to show; the whole:"
+    else:
+        cut = f"{report.many(left_out, 'line')} left out here; the whole:" if left_out else ""
+    return Diff(tuple(lines), added, deleted, cut, commit)
+
+
+_TELLING = ("rename ", "new file", "deleted file", "old mode", "new mode", "Binary ", "GIT binary")
+
+
+def _kind(line: str, body: bool) -> str:
+    """add, del, at (a hunk's head, a header that matters), same; "" for what is not shown."""
+    if line.startswith("@@"):
+        return "at"
+    if not body:
+        return "at" if line.startswith(_TELLING) else ""
+    return {"+": "add", "-": "del", " ": "same", "\\": "at"}.get(line[:1], "")
