@@ -1,7 +1,7 @@
 """Canaries of docstrings: a file whose definitions people described, without some of that and with it again.
 
 What comes back is a person's own text where the rules would have it so, else the one among the computed sentences that
-says no more than the person's did: each of its words is one of theirs. Pure and deterministic.
+says what the person's did: the same verb, only words of theirs, and most of those. Pure and deterministic.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pantheon.tools.facts import Facts
 from pantheon.tools.peers import words
 from pantheon.tools.pysource import MODULE, Definition, Source
 from pantheon.tools.tool import Seed, Tree
+from pantheon.tools.words import root
 
 KIND = docstrings.KIND
 TOGETHER = 3  # docstrings that one seed takes away
-LOOKED_AT = 12  # definitions of a file that are tried
+LOOKED_AT = 24  # definitions of a file that are tried
 OTHERS = 8  # files from which a strange docstring may come
 ALIKE = 0.2  # the share of its words that a strange docstring may have in common with the place it gets
-TOLD = 0.34  # the share of a person's words that a computed sentence has at least
+TOLD = 0.6  # the share of a person's words that a computed sentence has at least
 
 
 class _Case(NamedTuple):
@@ -126,22 +127,24 @@ def _text(path: str, source: Source, definition: Definition, person: str, rules:
         return person
     if not offered and not rules.free_text:
         return None
-    own = words(first)
-    told = [
-        t for t in offered if (w := words(t)) and w <= own | words(definition.name) and len(w & own) >= TOLD * len(own)
-    ]
-    return next(iter(told), None)
+    own, begins = words(first), root(first.split(" ", 1)[0].casefold())
+    for text in offered:
+        said, verb = words(text), root(text.split(" ", 1)[0].casefold())
+        alike = verb == begins or (verb == "return" and begins in ("the", "a", "an"))
+        if alike and said <= own and len(said) >= TOLD * len(own):
+            return text
+    return None
 
 
 def _nonsense(case: _Case, tree: Tree) -> bytes | None:
-    """The file with the docstring of a definition that it has nothing to do with."""
+    """The file with docstrings of definitions that it has nothing to do with, and no right one beside them."""
     strange: dict[str, str] = {}
     for name in case.texts:
         definition = pysource.define(pysource.parse(case.before), name)
         text = _strange(case, definition, tree)
         if text is not None and text not in strange.values():
             strange[name] = text
-    return case.described({**case.texts, **strange}) if strange else None
+    return case.described(strange) if strange else None
 
 
 def _strange(case: _Case, definition: Definition, tree: Tree) -> str | None:

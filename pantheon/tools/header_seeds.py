@@ -113,7 +113,7 @@ def _cut(raw: bytes, style: Style) -> tuple[int, int] | None:
     opened = next(((start, close) for start, close in _BLOCKS if head.startswith(start)), None)
     if opened is not None:
         closed = raw.find(opened[1], at + 2, at + headers.HEAD)
-        end = headers.line_after(raw, closed) if closed >= 0 else -1
+        end = headers.line_after(raw, closed + len(opened[1]) - 1) if closed >= 0 else -1
     elif _MARK[style]:
         for line in head.splitlines(keepends=True):
             if not line.startswith(_MARK[style]):
