@@ -137,7 +137,7 @@ class _Talk:
         review = agent.output == "review"
         offers: list[Offer] = []
         for name in agent.tools:
-            if not (review and name in self.answered):
+            if not (review and (offers or name in self.answered)):  # a reviewer gets one question after the other
                 with self._on_tools():
                     offers += await _offered(self.seat.tools[name], self.ws)
         if offers and agent.finish == "forced":
@@ -342,7 +342,8 @@ def verdict(criteria: Sequence[Criterion]) -> dict[str, str]:
         return {"verdict": "fail", "reason": "there was nothing to compare with"}
     if wrong:
         return {"verdict": "fail", "reason": f"wrong {', '.join(wrong)}"}
-    return {"verdict": "pass", "reason": f"{criteria[0].name} fits the text"}
+    named = ", ".join(one.name for one in criteria)
+    return {"verdict": "pass", "reason": f"{named} fit{'s' if len(criteria) == 1 else ''} the text"}
 
 
 def _quoted(value: str) -> str:

@@ -198,8 +198,7 @@ def ratings(run: Run, first: Seat, second: Seat) -> list[tuple[bool, bool]]:
 
 
 def table_of(runs: Iterable[Run], first: Seat, second: Seat) -> Table:
-    """All ratings of two reviewers. Own items and canaries count alike: the same two judge both, blind to which is
-    which, and without the known-bad ones nearly every word is a pass, which says nothing of agreement."""
+    """All ratings of two reviewers."""
     said = [rating for run in runs for rating in ratings(run, first, second)]
     return (
         said.count((True, True)),
@@ -290,6 +289,9 @@ def measure(
 ) -> FlowQuality:
     """One flow's gate as tonight's runs and earlier nights' show it, `past` newest first.
 
+    Agreement is that on canaries: half of them are wrong, so that kappa is not about how rare wrong changes are. Of own
+    items nearly every word is a pass; with them the same two reviewers have a kappa near 0 (Feinstein and Cicchetti
+    1990, J. Clin. Epidemiol. 43:543), and a better agent would make it worse.
     Earlier runs count as far as tonight's reviewers judged them: a new version of one starts anew. A change that was
     judged again counts once, with its newest verdicts: the same answer to the same question is no new evidence. Of
     more than two reviewers, `pair` and the table are those of the two that agree least.
@@ -299,7 +301,7 @@ def measure(
     runs, counted = _pooled(nights, seats)
     mine = [run for run in runs if run.item.canary is None]
     known = [run for run in runs if run.item.canary is not None]
-    pair, table = _least(runs, seats, bounds)
+    pair, table = _least(known, seats, bounds)
     false_pass = _past_both(run for run in known if run.item.canary and not run.item.canary.good)
     true_pass = _past_both(run for run in known if run.item.canary and run.item.canary.good)
     figures = FlowQuality(

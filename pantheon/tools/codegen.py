@@ -285,7 +285,8 @@ def match_purpose(ws: Workspace, args: PurposeArgs) -> Matched:
 def _matched(argument: str, chosen: str, offers: tuple[Offer, ...], true: str) -> Matched:
     if not offers or chosen not in (offers[0].args[argument] or ()):
         raise ToolError("cannot match", ascii(chosen), "it is not among the values")
-    return Matched(field=argument, chosen=chosen, proposed=(true,), same=chosen == true)
+    # Both reviewers judge one thing, from its two ends: whether the code does what the spec asks for.
+    return Matched(field="behaviour", chosen=chosen, proposed=(true,), same=chosen == true)
 
 
 TOOLS = (

@@ -480,14 +480,17 @@ def _written(ws: Workspace, name: str) -> str:
 
 
 def _among(ws: Workspace, tool: str, name: str, known: Sequence[str], others: Sequence[str]) -> tuple[Offer, ...]:
-    """What was written among others that the repository does not name."""
+    """What was written among others that the repository does not name; where it does not name what was written, what
+    it names is there as well."""
     written = _written(ws, name)
     if not written:
         return ()
-    named = {each.casefold() for each in known}
+    named = {each.casefold() for each in known if each}
     strange = sorted(
         (o for o in others if o.casefold() not in named and o != written), key=lambda o: _hash(ws.origin, o)
     )
+    if written.casefold() not in named:
+        strange = [*[each for each in known if each][:1], *strange]
     values = sorted({written, *strange[:OTHERS]}, key=lambda v: _hash("order", ws.origin, v))
     return (Offer(tool=tool, args={name: tuple(values)}),)
 

@@ -1,13 +1,16 @@
 """The reviewers' tools: blind questions. Which of these titles, which of these topics belong to the note?
 
 The proposed value stands among values of other notes; the model names one and does not know which was proposed. A
-reviewer that is asked "is this right?" says yes; one that has to find the right value among wrong
-ones shows what it knows.
+reviewer that is asked "is this right?" says yes; one that has to find the right value among wrong ones shows what it
+knows. Where the proposed value has little to do with the note, what the note says of itself stands among them too: a
+wrong value must not win because the others are worse. The second reviewer is asked the same of other values, and sees
+the words that weigh most instead of the text.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 
 from pydantic import Field
@@ -16,14 +19,17 @@ from pantheon.errors import ToolError
 from pantheon.frontmatter import Document
 from pantheon.records import Offer, Record
 from pantheon.tools import prose
+from pantheon.tools.candidates import titles
 from pantheon.tools.facts import TAG_FIELDS
 from pantheon.tools.notes import document
-from pantheon.tools.tool import Tool
+from pantheon.tools.tool import Nothing, Tool
 from pantheon.tools.words import is_topic, stem, tag_of
 from pantheon.tools.workspace import Workspace
 
 OTHER_TITLES = 3
 OTHER_TAGS = 6
+GIST = 8  # words
+MOST_TITLE = 120  # characters
 # For a repository with too few notes to compare with.
 SPARE_TITLES = ("Minutes of the garden club", "Recipes for sourdough bread", "A short history of the opera house")
 SPARE_TOPICS = ("gardening", "sourdough", "opera", "volcano", "chess", "pottery")
@@ -37,6 +43,10 @@ class TopicArgs(Record):
     topic: str = Field(min_length=1, max_length=400)
 
 
+class Gist(Record):
+    words: tuple[str, ...]
+
+
 class Matched(Record):
     """`same`: the model named a proposed value."""
 
@@ -48,6 +58,28 @@ class Matched(Record):
 
 def offer_title(ws: Workspace) -> tuple[Offer, ...]:
     """The note's title among the titles of notes that share the least with it."""
+    return _titles(ws, "match_title", 0)
+
+
+def offer_second_title(ws: Workspace) -> tuple[Offer, ...]:
+    """The same among the titles of other notes than the first reviewer saw."""
+    return tuple(
+        offer.model_copy(update={"args": {"title": tuple(led(ws, title) for title in offer.args["title"] or ())}})
+        for offer in _titles(ws, "pick_title", OTHER_TITLES)
+    )
+
+
+def offer_topic(ws: Workspace) -> tuple[Offer, ...]:
+    """The note's tags among topics of the repository that its text does not hold."""
+    return _topics(ws, "match_tags", 0)
+
+
+def offer_second_topic(ws: Workspace) -> tuple[Offer, ...]:
+    """The same among other topics than the first reviewer saw."""
+    return _topics(ws, "pick_topic", OTHER_TAGS)
+
+
+def _titles(ws: Workspace, tool: str, start: int) -> tuple[Offer, ...]:
     doc = document(ws)
     title = doc.get("title")
     if not isinstance(title, str) or not title:
@@ -57,18 +89,66 @@ def offer_title(ws: Workspace) -> tuple[Offer, ...]:
         for path, text in ws.facts.titles.items()
         if path != ws.origin and prose.folded(text) != prose.folded(title)
     ]
-    strange = [*strangest(ws, doc, others)[:OTHER_TITLES], *strangest(ws, doc, SPARE_TITLES)]
-    return _offer("match_title", "title", (title,), strange[:OTHER_TITLES])
+    found = strangest(ws, doc, others)
+    strange = [*_own_titles(ws, doc, title), *(found[start:] or found), *strangest(ws, doc, SPARE_TITLES)]
+    return _offer(tool, "title", (title,), strange[:OTHER_TITLES])
 
 
-def offer_topic(ws: Workspace) -> tuple[Offer, ...]:
-    """The note's tags among topics of the repository that its text does not hold."""
+def _topics(ws: Workspace, tool: str, start: int) -> tuple[Offer, ...]:
     doc = document(ws)
     have = _tags(doc)
     if not have:
         return ()
-    strange = [*strangest(ws, doc, known_topics(ws))[:OTHER_TAGS], *strangest(ws, doc, SPARE_TOPICS)]
-    return _offer("match_tags", "topic", have, strange[:OTHER_TAGS])
+    found = strangest(ws, doc, known_topics(ws))
+    strange = [*_own_topics(ws, doc, have), *(found[start:] or found), *strangest(ws, doc, SPARE_TOPICS)]
+    return _offer(tool, "topic", have, strange[:OTHER_TAGS])
+
+
+def _own_titles(ws: Workspace, doc: Document, title: str) -> list[str]:
+    """What the note calls itself, where the proposed title has little in common with it."""
+    mine = _stems(title)
+    own = [text for text in titles(ws.origin, doc, ("heading", "filename")) if len(text) <= MOST_TITLE]
+    if any(2 * len(_stems(text) & mine) >= min(len(_stems(text)), len(mine)) for text in own):
+        return []
+    return own[:1]
+
+
+def led(ws: Workspace, title: str) -> str:
+    """A title behind that word of it which weighs most in the note, or where none does its first that says something:
+    a small model finds a word again rather than a thought."""
+    own = {stem(tag_of(word)): tag_of(word) for word in reversed(prose.words(title))}
+    found = [word for word in gist(document(ws)) if stem(word) in own]
+    said = [word for word in reversed(own.values()) if is_topic(word)]
+    return f"{next(iter([*found, *said, *own.values()]), title)}: {title}"
+
+
+def _own_topics(ws: Workspace, doc: Document, have: Iterable[str]) -> list[str]:
+    """What the note's text is about, where none of the proposed tags stands in it."""
+    text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
+    if any(_stems(tag.replace("-", " ")) & text for tag in have):
+        return []
+    return gist(doc)[: OTHER_TAGS // 2]
+
+
+def gist(doc: Document) -> list[str]:
+    """The topic words of a note that stand most often in its headings and its text, the heaviest first."""
+    weights: Counter[str] = Counter()
+    forms: dict[str, str] = {}
+    for block in prose.blocks(doc.body):
+        for word in map(tag_of, prose.words(block.text)):
+            if is_topic(word):
+                weights[stem(word)] += 3 if block.kind == "heading" else 1
+                forms.setdefault(stem(word), word)
+    return [forms[word] for word, _ in weights.most_common(GIST)]
+
+
+def read_gist(ws: Workspace, args: Nothing) -> Gist:
+    """The words that weigh most in the target's text."""
+    return Gist(words=tuple(gist(document(ws))))
+
+
+def _stems(text: str) -> set[str]:
+    return {stem(tag_of(word)) for word in prose.words(text)}
 
 
 def known_topics(ws: Workspace) -> list[str]:
@@ -83,6 +163,15 @@ def match_title(ws: Workspace, args: TitleArgs) -> Matched:
 
 def match_tags(ws: Workspace, args: TopicArgs) -> Matched:
     return _match("tags", args.topic, offer_topic(ws), "topic", _tags(document(ws)))
+
+
+def pick_title(ws: Workspace, args: TitleArgs) -> Matched:
+    proposed = led(ws, str(document(ws).get("title")))
+    return _match("title", args.title, offer_second_title(ws), "title", (proposed,))
+
+
+def pick_topic(ws: Workspace, args: TopicArgs) -> Matched:
+    return _match("tags", args.topic, offer_second_topic(ws), "topic", _tags(document(ws)))
 
 
 def _match(field: str, chosen: str, offers: tuple[Offer, ...], argument: str, proposed: tuple[str, ...]) -> Matched:
@@ -141,5 +230,24 @@ TOOLS = (
         {"topic": "backup"},
         match_tags,
         offer_topic,
+    ),
+    Tool("read_gist", "read the words that weigh most in the note", Nothing, Gist, {}, read_gist),
+    Tool(
+        "pick_title",
+        "give the title that the words belong to",
+        TitleArgs,
+        Matched,
+        {"title": "backups: Nightly backups of the mail server"},
+        pick_title,
+        offer_second_title,
+    ),
+    Tool(
+        "pick_topic",
+        "give the topic that the words belong to",
+        TopicArgs,
+        Matched,
+        {"topic": "backup"},
+        pick_topic,
+        offer_second_topic,
     ),
 )

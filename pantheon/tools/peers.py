@@ -434,18 +434,19 @@ def offer_place(ws: Workspace) -> tuple[Offer, ...]:
 
 
 def match_change(ws: Workspace, args: TextArgs) -> Matched:
-    return _match(ws, "text", args.text, _change)
+    return _match(ws, args.text, _change)
 
 
 def match_place(ws: Workspace, args: PlaceArgs) -> Matched:
-    return _match(ws, "place", args.place, _place)
+    return _match(ws, args.place, _place)
 
 
-def _match(ws: Workspace, field: str, chosen: str, question: Callable[[Workspace], Values | None]) -> Matched:
+def _match(ws: Workspace, chosen: str, question: Callable[[Workspace], Values | None]) -> Matched:
+    """Both reviewers judge one thing, from its two ends: whether the text is in its place."""
     values = question(ws)
     if values is None or chosen not in values.all:
         raise ToolError("cannot match", ascii(chosen), "it is not among the values")
-    return Matched(field=field, chosen=chosen, proposed=(values.true,), same=chosen == values.true)
+    return Matched(field="place", chosen=chosen, proposed=(values.true,), same=chosen == values.true)
 
 
 TOOLS = (

@@ -187,7 +187,7 @@ def test_no_change_makes_a_question_fail(
     ws = change(tmp_path_factory.mktemp("ws"), path, "\n".join(before).encode(), "\n".join(after).encode("utf-16"))
     for offer in peers.offer_change(ws):
         for text in offer.args["text"] or ():
-            assert peers.match_change(ws, TextArgs(text=text)).field == "text"
+            assert peers.match_change(ws, TextArgs(text=text)).field == "place"
             assert len(text) <= 200
     for offer in peers.offer_place(ws):
         for place in offer.args["place"] or ():
