@@ -5,6 +5,7 @@ Pure. The formulas are in queueing.py, what earlier nights showed in measured.py
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from pantheon.measured import FlowFigures, Measured, NightFigures, weighted
 from pantheon.records import Estimate, Forecast, NightReport, Outcome, Record, Share
 
 GRACE_S = 30.0  # how long running items may finish once the budget is spent, as in night.py
+BUSY = 0.85  # a place whose slots are in use for more of the time is what the night waits for
 COARSE = 8.0  # a mean batch below this leaves most of the engine's arithmetic unused
 SWING, SWING_NIGHTS = 0.12, 3  # what nights on one machine differ by before we saw several, and what that counts for
+STRETCH = 0.08  # and by how much more for every factor e by which a night is larger or smaller than those
 # Student's t for 90% of a two-sided interval, by degrees of freedom from 1
 T90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
 Z90 = 1.645
@@ -44,7 +47,7 @@ class ForecastError(Record):
 class Scenario(Record):
     """A night as it would be with another engine, model, window or cut. `items`: how many fit into the budget;
     `seconds`: for tonight's queue; `wait_s`: of a request for a slot; `accepted`: of tonight's queue, if work passed as
-    often as it did."""
+    often as it did. `checks`: the share of the time in which the slots for checks are in use."""
 
     name: str
     slots: int
@@ -54,6 +57,7 @@ class Scenario(Record):
     rho: float
     batch: float
     wait_s: float
+    checks: float
     accepted: float
 
 
@@ -62,24 +66,17 @@ class Scenario(Record):
 
 @dataclass(frozen=True)
 class _Mix:
-    """An average item of a queue on an engine: seconds in a slot at batch `met`, seconds elsewhere, how much items
+    """An average item of a queue in its night: where it spends its time, what it costs of the wall time, how much items
     differ. Without seconds in the engine only the wall time per item is known."""
 
-    busy_s: float
-    outside_s: float
+    place: queueing.Stations
     wall_s: float
     spread: float
-    met: float
-    rise: float
-    slots: int
     window: int
 
-    def rate(self, inside: int) -> float:
-        """Items per second that leave the engine with so many in it."""
-        return inside / (self.busy_s * (1 - self.rise + self.rise * inside / self.met))
-
-    def stage(self, population: int) -> queueing.Stage:
-        return queueing.closed(population, self.outside_s, self.rate, self.slots)
+    @property
+    def known(self) -> bool:
+        return self.place.busy_s > 0
 
     def seconds(self, count: int, drained: bool = True) -> float:
         """How long `count` items take: at the pace of a full window, and until the slowest of the last ones is done.
@@ -90,20 +87,20 @@ class _Mix:
         """
         if count <= 0:
             return 0.0
-        if self.busy_s <= 0:
+        if not self.known:
             return count * self.wall_s
         together = min(count, self.window)
-        rate = self.stage(together).rate
+        rate = self.place.stage(together).rate
         if not drained:
             return (count + together / 2 - min(together, GRACE_S * rate)) / rate + GRACE_S
-        return count / rate + self.spread * math.sqrt(2 * math.log(together)) / self.stage(1).rate
+        return count / rate + self.spread * math.sqrt(2 * math.log(together)) / self.place.stage(1).rate
 
     def fits(self, budget_s: float) -> int:
         """How many items end in a budget, of a queue that is longer: the first ones come only after their whole time
         (half a window is missing), and what runs at its end may finish within GRACE_S."""
-        if self.busy_s <= 0:
+        if not self.known:
             return int(budget_s / self.wall_s) if self.wall_s > 0 else 0
-        rate, grace = self.stage(self.window).rate, min(GRACE_S, budget_s)
+        rate, grace = self.place.stage(self.window).rate, min(GRACE_S, budget_s)
         return max(0, int(budget_s * rate - self.window / 2 + min(self.window, grace * rate)))
 
 
@@ -121,16 +118,17 @@ def _mix(found: Measured, items: Mapping[str, float], canaries: Mapping[str, flo
                 rows.append((getattr(one, name) if one else usual, count))
         return (weighted(rows) if rows else None) or usual
 
-    return _Mix(
+    check_s = mean("check_s")
+    place = queueing.Stations(
         busy_s=mean("busy_s"),
-        outside_s=mean("outside_s"),
-        wall_s=mean("wall_s"),
-        spread=mean("spread"),
+        slots=slots,
         met=found.batch or 1.0,
         rise=found.rise,
-        slots=slots,
-        window=window,
+        check_s=check_s,
+        check_slots=found.check_slots,
+        outside_s=max(0.0, mean("outside_s") - check_s) * found.free,
     )
+    return _Mix(place, mean("wall_s"), mean("spread"), window)
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,8 @@ def _pace(found: Measured, count: int, spread: float) -> _Pace | None:
 
     The logarithm of (measured / modelled) is taken as normal. Its variance between nights is pooled with a prior of
     SWING over SWING_NIGHTS nights, so that one night already gives a range; to it comes the chance of which items the
-    night gets, spread^2 (1/n + 1/n0). A prediction interval by Student's t.
+    night gets, spread^2 (1/n + 1/n0), and STRETCH ln(n / n0) for what the model does not know of other sizes. A
+    prediction interval by Student's t.
     """
     ratios, seen = [], 0
     for night in found.nights:
@@ -163,7 +162,7 @@ def _pace(found: Measured, count: int, spread: float) -> _Pace | None:
     middle = sum(ratios) / len(ratios)
     freedom = SWING_NIGHTS + len(ratios) - 1
     between = (SWING_NIGHTS * SWING**2 + sum((ratio - middle) ** 2 for ratio in ratios)) / freedom
-    chance = spread**2 * (1 / max(1, count) + 1 / seen)
+    chance = spread**2 * (1 / max(1, count) + 1 / seen) + (STRETCH * math.log(max(1, count) * len(ratios) / seen)) ** 2
     quantile = T90[freedom - 1] if freedom <= len(T90) else Z90
     return _Pace(math.exp(middle), math.exp(quantile * math.sqrt(between * (1 + 1 / len(ratios)) + chance)))
 
@@ -298,32 +297,37 @@ def what_if(
     cut: float = 1.0,
 ) -> Scenario | None:
     """The night on another engine. `slots`, `window`: 0 is as last night; `speed`: tokens per second against today's,
-    of a faster machine or a smaller model; `cut`: pieces that an item of today becomes.
+    of a faster machine or a smaller model; `cut`: pieces that an item of today becomes, each with checks of its own.
 
     None when no night measured its engine: wall time alone does not say what would change.
     """
     queue = _queue(found, items_by_flow, canaries, window, slots)
     pace = _pace(found, queue.own + canaries, queue.mix.spread)
-    if pace is None or queue.mix.busy_s <= 0:
+    if pace is None or not queue.mix.known:
         return None
-    old = queue.mix
-    busy, outside = old.busy_s / speed / cut, old.outside_s / cut
-    mix = _Mix(busy, outside, old.wall_s, old.spread, old.met, old.rise, old.slots, old.window)
-    other = _Queue(queue.items, queue.own, canaries, mix)
+    old = queue.mix.place
+    place = dataclasses.replace(
+        old,
+        busy_s=old.busy_s / speed / cut,
+        outside_s=old.outside_s / cut,
+    )
+    mix = dataclasses.replace(queue.mix, place=place)
+    other = dataclasses.replace(queue, mix=mix)
     whole = round((queue.own + canaries) * cut)
-    steady = mix.stage(min(mix.window, max(1, whole)))
+    steady = place.stage(min(mix.window, max(1, whole)))
     calls = max(1.0, found.calls / max(1, sum(flow.items for flow in found.flows)))
     done = min(float(queue.own), other.own_of(math.floor(other.fits(budget_s, pace.scale) / cut)))
     mean, _ = _passing(found, {f: count * done / queue.own for f, count in items_by_flow.items()} if queue.own else {})
     return Scenario(
         name=name,
-        slots=mix.slots,
+        slots=place.slots,
         window=mix.window,
         items=math.floor(other.fits(budget_s, pace.scale) / cut),
         seconds=pace.scale * mix.seconds(whole),
-        rho=(steady.inside - steady.waiting) / mix.slots,
+        rho=(steady.inside - steady.waiting) / place.slots,
         batch=steady.inside - steady.waiting,
         wait_s=steady.waiting / steady.rate / calls,
+        checks=steady.rate * place.check_s / place.check_slots if place.check_slots else 0.0,
         accepted=mean,
     )
 
@@ -346,6 +350,11 @@ def batch_advice(night: NightFigures) -> str:
         return (
             f"{said}: too few items in the queue to fill the batch ({night.queued} for a window of {night.window}); "
             "give the night more tasks, or wider scopes"
+        )
+    if night.checks > BUSY:
+        return (
+            f"{said}: the checks hold it back, their slots were in use {100 * night.checks:.0f}% of the time; "
+            "make them faster, or ask fewer of each item"
         )
     if night.window < COARSE:
         return f"{said}: the window is {night.window}; set night.window in .pantheon/pantheon.toml higher"

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pydantic import Field
 
 from pantheon import quality, queueing
-from pantheon.records import NightReport, Outcome, Record, Run, Share
+from pantheon.records import NightReport, NodeMetrics, Outcome, Record, Run, Share
 
 KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 tokens/s alone, 100 at 32); until measured
+EXPORT = 1.1  # a check's slot is held for its tree to be written and removed, too, where nobody measured that
 FEW = 20  # nodes, before the engine's behaviour under load is read off them
 
 
@@ -36,9 +37,10 @@ class AgentFigures(Record):
 
 
 class FlowFigures(Record):
-    """What an item of a flow costs, in seconds: in a slot of the engine, of the engine's own time, in tools and checks,
-    outside the engine, of the night's wall time. `seeded`: of its canaries. `spread`: how much items differ, standard
-    deviation by mean. The rates are the gate's, on canaries, in the last night that had some."""
+    """What an item of a flow costs, in seconds: in a slot of the engine, of the engine's own time, in tools, in checks,
+    all in all outside the engine (waiting for a check included), of the night's wall time. `seeded`: of its canaries.
+    `spread`: how much items differ, standard deviation by mean. The rates are the gate's, on canaries, in the last
+    night that had some."""
 
     flow: str
     seeded: bool = False
@@ -47,6 +49,7 @@ class FlowFigures(Record):
     busy_s: float = 0.0
     engine_s: float = 0.0
     tool_s: float = 0.0
+    check_s: float = 0.0
     outside_s: float = 0.0
     wall_s: float = 0.0
     spread: float = 0.0
@@ -71,16 +74,19 @@ class NightFigures(Record):
     timed: bool = True
     drained: bool = True  # the queue was finished: the last items ran beside fewer and fewer others
     batch: float | None = None
+    checks: float = 0.0  # the share of the time in which the slots for checks were in use
 
 
 class Measured(Record):
     """What earlier nights of one engine and one model say. `slots`: how many requests the engine works on at once.
     `rise`: the share of a request's time in it that grows with the batch, at the batch that was measured;
-    `rise_measured`: or else it is assumed."""
+    `rise_measured`: or else it is assumed. `check_slots`: how many checks run at once, 0 for any number; `free`: the
+    share of an item's time outside engine and checks in which it does not wait for a check."""
 
     engine: str = ""
     model: str = ""
     slots: int = 1
+    check_slots: int = 0
     nights: tuple[NightFigures, ...] = ()
     agents: tuple[AgentFigures, ...] = ()
     flows: tuple[FlowFigures, ...] = ()
@@ -91,6 +97,7 @@ class Measured(Record):
     batch: float | None = None
     rise: float = 0.0
     rise_measured: bool = False
+    free: float = 1.0
     notes: tuple[str, ...] = ()
 
 
@@ -112,9 +119,12 @@ def slots_of(window: int) -> int:
     return max(1, window * 4 // 5)
 
 
-def measure(reports: Sequence[NightReport], engine: str = "", model: str = "", slots: int = 0) -> Measured:
+def measure(
+    reports: Sequence[NightReport], engine: str = "", model: str = "", slots: int = 0, check_slots: int = 0
+) -> Measured:
     """What nights of this engine and model showed; without names those of the latest night, which is no dry run where
     no engine is named. `slots`: how many requests the engine works on at once; 0: as the latest window suggests.
+    `check_slots`: how many checks run at once; 0: any number.
 
     A scripted night is no evidence for a real engine, nor one model for another. An interrupted night's runs count, but
     its wall time only where it can cover them: with a window of W items their seconds add up to at most W times it.
@@ -138,13 +148,14 @@ def measure(reports: Sequence[NightReport], engine: str = "", model: str = "", s
     notes = []
     if len(told) < len(mine):
         notes.append(f"{_many(len(mine) - len(told), 'night')} measured no engine time: wall time per item is used")
-    nights = tuple(_night(report) for report in mine)
+    nights = tuple(_night(report, check_slots) for report in mine)
     if any(not night.timed for night in nights):
         notes.append(f"{_many(sum(not n.timed for n in nights), 'night')} resumed after an interruption: not timed")
-    return Measured(
+    found = Measured(
         engine=engine,
         model=model,
         slots=slots or slots_of(mine[-1].night.window),
+        check_slots=check_slots,
         nights=nights,
         agents=_agents(mine),
         flows=_flows(mine),
@@ -157,6 +168,45 @@ def measure(reports: Sequence[NightReport], engine: str = "", model: str = "", s
         rise_measured=rise is not None,
         notes=tuple(notes),
     )
+    return found.model_copy(update={"free": _free(found, [r for r in told if _night(r, check_slots).timed])})
+
+
+def _free(found: Measured, reports: Sequence[NightReport]) -> float:
+    """How much of the time outside engine and checks is no waiting for a check.
+
+    The nodes of checks measured their wait; or else so much that the closed system of queueing.py, with as many items
+    in flight as there were on average, takes as long for one as they took.
+    """
+    runs = [run for report in reports for run in _runs(report)]
+    check_s = _mean(map(_checking, runs))
+    outside_s = _mean(map(_outside, runs)) - check_s
+    if not found.check_slots or check_s <= 0 or outside_s <= 0 or found.busy_s <= 0:
+        return 1.0
+    rooms = [_rooms(run) for run in runs]
+    if any(rooms):
+        waited = _mean(sum(one.seconds - one.tool_s for one in nodes) for nodes in rooms)
+        return min(1.0, max(0.0, 1 - waited / outside_s))
+    took = _mean(run.seconds for run in runs)
+    in_flight = max(1, round(queueing.in_system(len(runs) / sum(r.wall_s for r in reports), took)))
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        place = queueing.Stations(
+            busy_s=_mean(map(_busy, runs)),
+            slots=found.slots,
+            met=found.batch or 1.0,
+            rise=found.rise,
+            check_s=check_s,
+            check_slots=found.check_slots,
+            outside_s=middle * outside_s,
+        )
+        low, high = (low, middle) if in_flight / place.stage(in_flight).rate > took else (middle, high)
+    return (low + high) / 2
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0
 
 
 def _runs(report: NightReport) -> tuple[Run, ...]:
@@ -166,6 +216,16 @@ def _runs(report: NightReport) -> tuple[Run, ...]:
 def _busy(run: Run) -> float:
     """Seconds that a run's requests spent in slots of the engine."""
     return sum(one.prefill_s + one.decode_s for one in run.metrics.values())
+
+
+def _rooms(run: Run) -> list[NodeMetrics]:
+    """The nodes of a run that are checks and measured it: their seconds are the wait for a slot and the work in it."""
+    return [one for name, one in run.metrics.items() if name not in run.node_agents and one.tool_s > 0]
+
+
+def _checking(run: Run) -> float:
+    """Seconds that a run held slots for checks."""
+    return sum(one.tool_s for one in _rooms(run)) or EXPORT * sum(check.seconds for check in run.checks)
 
 
 def _outside(run: Run) -> float:
@@ -190,10 +250,11 @@ def _tally(runs: Iterable[Run]) -> dict[str, int]:
     return found
 
 
-def _night(report: NightReport) -> NightFigures:
+def _night(report: NightReport, check_slots: int) -> NightFigures:
     runs = _runs(report)
     in_engine = sum(one.engine_s for run in runs for one in run.metrics.values())
     busy = sum(_busy(run) for run in runs)
+    checking = sum(map(_checking, runs))
     return NightFigures(
         night=report.night.id,
         items=_tally(report.runs),
@@ -205,6 +266,7 @@ def _night(report: NightReport) -> NightFigures:
         timed=report.wall_s > 0 and sum(run.seconds for run in runs) <= 1.05 * report.night.window * report.wall_s + 1,
         drained=report.ended == "finished",
         batch=report.mean_batch or (busy / in_engine if in_engine > 0 else None),
+        checks=checking / (check_slots * report.wall_s) if check_slots and report.wall_s > 0 else 0.0,
     )
 
 
@@ -266,6 +328,7 @@ def _flows(reports: Sequence[NightReport]) -> tuple[FlowFigures, ...]:
                 busy_s=sum(map(_busy, told)) / count,
                 engine_s=sum(m.engine_s for run in told for m in run.metrics.values()) / count,
                 tool_s=sum(m.tool_s for run in told for m in run.metrics.values()) / count,
+                check_s=sum(map(_checking, told)) / count,
                 outside_s=sum(map(_outside, told)) / count,
                 wall_s=sum(wall for _, wall in rows) / len(rows),
                 spread=_spread([run.seconds for run in runs]),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from pantheon import capacity, measured
 from pantheon import night as nights
+from pantheon.checks import AT_ONCE
 from pantheon.config import EngineSettings
 from pantheon.engine import expected_window
 from pantheon.errors import EngineError, RepositoryError
@@ -46,7 +47,7 @@ def measure(reports: Iterable[NightReport], engine: str, model: str = "") -> Mea
         slots = measured.slots_of(expected_window(engine))
     except EngineError:  # it is not installed: a person may look at the figures all the same
         slots = 0
-    return measured.measure(tuple(reports), engine, model, slots)
+    return measured.measure(tuple(reports), engine, model, slots, AT_ONCE)
 
 
 def model_of(settings: EngineSettings) -> str:

@@ -7,6 +7,7 @@ forecast or advised from them is in capacity.py.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -77,28 +78,84 @@ class Stage:
     waiting: float
 
 
-def closed(population: int, outside_s: float, rate: Callable[[int], float], slots: int) -> Stage:
+Rate = Callable[[int], float]
+
+
+def closed(population: int, rest: Rate, rate: Rate, slots: int) -> Stage:
     """`population` items that go round between an engine and everything else.
 
-    `rate(n)` is the engine's completions per second with n requests in its `slots`, `outside_s` the mean time that an
-    item spends elsewhere between two visits. The machine-repair model (Palm 1943; Gross et al., Fundamentals of
-    Queueing Theory, 4th ed., section 2.8): a birth-death chain, exact for exponential service and for any distribution
-    of the time outside; computed by logarithms, so that no population overflows.
+    `rate(n)` is the engine's completions per second with n requests in its `slots`, `rest(m)` how many items come back
+    per second with m of them elsewhere: m / z where each stays for z seconds. The machine-repair model (Palm 1943;
+    Gross et al., Fundamentals of Queueing Theory, 4th ed., section 2.8): a birth-death chain, exact for exponential
+    service and any distribution of the time elsewhere; `rest` as a station of its own by Norton's theorem for queueing
+    networks (Chandy, Herzog and Woo, IBM J. Res. Dev. 19, 1975). By logarithms, so that no population overflows.
     """
-    if outside_s <= 0:
-        inside = min(population, slots)
-        return Stage(rate(inside), population, population - inside)
-    speeds = [rate(min(n, slots)) for n in range(population + 1)]
+    speeds = [rate(min(n, slots)) for n in range(1, population + 1)]
     weights = [0.0]
-    for n in range(1, population + 1):
-        weights.append(weights[-1] + math.log((population - n + 1) / outside_s) - math.log(speeds[n]))
+    for n, speed in enumerate(speeds, 1):
+        weights.append(weights[-1] + math.log(rest(population - n + 1)) - math.log(speed))
     top = max(weights)
     shares = [math.exp(weight - top) for weight in weights]
     whole = sum(shares)
-    flow = sum(share * speed for share, speed in zip(shares[1:], speeds[1:], strict=True)) / whole
-    inside_ = sum(share * n for n, share in enumerate(shares)) / whole
+    flow = sum(share * speed for share, speed in zip(shares[1:], speeds, strict=True)) / whole
+    inside = sum(share * n for n, share in enumerate(shares)) / whole
     waiting = sum(share * max(0, n - slots) for n, share in enumerate(shares)) / whole
-    return Stage(flow, inside_, waiting)
+    return Stage(flow, inside, waiting)
+
+
+@dataclass(frozen=True)
+class Stations:
+    """Where an item of a night spends its time, in seconds: `busy_s` in one of the engine's `slots` when `met` requests
+    are in it, of which the share `rise` grows with their number; `check_s` in one of `check_slots` (0: as many as there
+    are items); `outside_s` elsewhere, where nobody waits."""
+
+    busy_s: float
+    slots: int
+    met: float = 1.0
+    rise: float = 0.0
+    check_s: float = 0.0
+    check_slots: int = 0
+    outside_s: float = 0.0
+
+    def rate(self, inside: int) -> float:
+        """Items per second that leave the engine with so many in it: a step costs a fixed part and one per request."""
+        return inside / (self.busy_s * (1 - self.rise + self.rise * inside / self.met))
+
+    def stage(self, population: int) -> Stage:
+        """The steady state with so many items in flight, at least one."""
+        if self.check_s + self.outside_s <= 0:
+            inside = min(population, self.slots)
+            return Stage(self.rate(inside), population, population - inside)
+        return closed(population, _table(self._rest, population), self.rate, self.slots)
+
+    def _rest(self, elsewhere: int) -> float:
+        if self.check_s <= 0 or not self.check_slots:
+            return elsewhere / (self.outside_s + self.check_s)
+
+        def checked(inside: int) -> float:
+            return inside / self.check_s
+
+        if self.outside_s <= 0:
+            return checked(min(elsewhere, self.check_slots))
+        return closed(elsewhere, lambda m: m / self.outside_s, checked, self.check_slots).rate
+
+
+def _table(rate: Rate, most: int) -> Rate:
+    """The same function, worked out at every number up to 64 and at some beyond, straight lines between them."""
+    marks = list(range(min(most, 64) + 1))
+    while marks[-1] < most:
+        marks.append(min(most, marks[-1] * 9 // 8))
+    values: list[float] = [0.0, *(rate(mark) for mark in marks[1:])]
+
+    def between(number: int) -> float:
+        right = bisect_left(marks, number)
+        if marks[right] == number:
+            return values[right]
+        left = right - 1
+        part = (number - marks[left]) / (marks[right] - marks[left])
+        return values[left] + part * (values[right] - values[left])
+
+    return between
 
 
 # --- yield -----------------------------------------------------------------------------------------------------------
