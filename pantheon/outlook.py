@@ -147,18 +147,20 @@ def _print(shown: Outlook, dry_runs: int) -> None:
         kind = f"{found.engine}, model {found.model}" if found.model else found.engine
         out.print(f"nothing is measured yet: no night with {escape(printable(kind))} has ended here")
         if dry_runs:
-            out.print(f"{_many(dry_runs, 'dry run')} (scripted) say nothing of a real engine")
+            out.print("dry runs (scripted) measure no engine")
         out.print(f"in the queue for tonight: {_many(sum(shown.queue.values()), 'item')}")
         out.print(f"next: {FIRST}")
         return
     model = escape(printable(found.model))
     ids = [night.night for night in found.nights]
     which = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
-    out.print(f"[bold]Measured[/] in {_many(len(ids), 'night')}, {which}: {found.engine}, model {model}")
+    out.print(f"[bold]Measured[/] in {_many(len(ids), 'night')}, {which}")
+    out.print(f"{found.engine}, model {model}")
     for note in found.notes:
         out.print(f"note: {note}")
     out.print()
     out.print(_agents(found))
+    out.print("mu: answers of one slot; engine: its own time; tau: outside it; b: batch", style="dim")
     out.print()
     out.print(_flows(found))
     _engine(out, shown)
@@ -166,8 +168,9 @@ def _print(shown: Outlook, dry_runs: int) -> None:
     if shown.scenarios:
         out.print()
         out.print(_what_if(shown))
+        out.print("fit: in the budget, of a queue without end; the rest is for the queue as it is", style="dim")
         if not found.rise_measured:
-            out.print("how the engine slows down under load is assumed: nights met too few different batches")
+            out.print("how the engine slows under load is assumed: nights met too few batches")
     if shown.advice:
         out.print(f"\n[yellow]{escape(shown.advice)}[/]")
     if shown.last:
@@ -198,17 +201,26 @@ def _agents(found: Measured) -> Table:
 
 
 def _flows(found: Measured) -> Table:
-    table = _table("flow", "items", "in engine\ns/item", "of it\ns/item", "tools\ns/item", "wall\ns/item", "right")
+    rights = {flow.flow: capacity.right_of(flow).value for flow in found.flows if not flow.seeded}
+    columns = [
+        "flow",
+        "items",
+        "in a slot\ns/item",
+        "engine\ns/item",
+        "tools\ns/item",
+        "checks\ns/item",
+        "wall\ns/item",
+    ]
+    known = any(right is not None for right in rights.values())
+    table = _table(*columns, *(["right of\naccepted"] if known else []))
     for flow in found.flows:
-        right = capacity.right_of(flow).value
+        costs = (flow.busy_s, flow.engine_s, flow.tool_s, flow.check_s, flow.wall_s)
+        right = None if flow.seeded else rights[flow.flow]
         table.add_row(
             escape(printable(flow.flow)) + (", canaries" if flow.seeded else ""),
             f"{flow.items:,}",
-            _number(flow.busy_s or None),
-            _number(flow.engine_s or None),
-            _number(flow.tool_s or None),
-            _number(flow.wall_s or None),
-            "" if flow.seeded or right is None else f"{100 * right:.0f}%",
+            *(_number(cost or None) for cost in costs),
+            *([("" if right is None else f"{100 * right:.0f}%")] if known else []),
         )
     return table
 
@@ -238,14 +250,17 @@ def _engine(out: Console, shown: Outlook) -> None:
     if queue is None:
         return
     low, high = queueing.AIM
-    verdict = "within" if low <= queue.rho <= high else "below" if queue.rho < low else "above"
-    out.print(
-        f"\n[bold]Engine[/]: rho {queue.rho:.2f} over {_many(queue.slots, 'slot')}, {verdict} the aim {low} to {high}"
-    )
+    verdict = f"the aim is {low} to {high}"
+    if queue.rho < low:
+        verdict += ": more items or a wider window fill it"
+    elif queue.rho > high:
+        verdict += ": requests queue up"
+    out.print(f"\n[bold]Engine[/]: rho {queue.rho:.2f} over {_many(queue.slots, 'slot')}; {verdict}")
     if queue.wait_s is None:
         out.print("Erlang C: an open stream of as many requests would wait without end")
     else:
-        out.print(f"Erlang C: {100 * queue.waits:.0f}% of requests would wait, {_time(queue.wait_s)} on average")
+        waits = "under 1%" if queue.waits < 0.01 else f"{100 * queue.waits:.0f}%"
+        out.print(f"Erlang C: {waits} of requests would wait, {_time(queue.wait_s)} on average")
     out.print(f"measured: they waited {_time(queue.measured_wait_s)} on average")
 
 
@@ -257,36 +272,44 @@ def _tonight(out: Console, shown: Outlook) -> None:
         return
     out.print(f"\n[bold]Tonight[/]: {_many(own, 'item')}{extra}, budget {span(shown.budget_s)}, window {shown.window}")
     if shown.scenarios:
-        out.print(f"{'fits':10}{_many(shown.scenarios[0].items, 'item')} in the budget, canaries included")
+        out.print(f"{'fits':10}{_many(shown.scenarios[0].items, 'item')} in the budget, were the queue long enough")
     expected = shown.forecast
     if expected is None:
         out.print(f"{'forecast':10}none: no night with this engine was timed from end to end")
         return
     low, high = expected.seconds
     out.print(
-        f"{'forecast':10}{expected.items:,} of them run, in {span(low)} to {span(high)}; "
+        f"{'forecast':10}{expected.items:,} of them run, in {_time(low)} to {_time(high)}; "
         f"{expected.accepted[0]:.0f} to {expected.accepted[1]:.0f} accepted"
     )
     out.print(f"{'':10}(90% ranges, from {_many(expected.nights, 'night')})")
 
 
 def _what_if(shown: Outlook) -> Table:
-    table = _table("what if", "fit", "time", "rho", "b", "wait", "accepted")
+    checked = any(one.checks > 0 for one in shown.scenarios)
+    table = _table("what if", "fit", "time", "rho", "b", "wait", *(["checks"] if checked else []), "accepted")
     for one in shown.scenarios:
         table.add_row(
             escape(one.name),
             f"{one.items:,}",
-            span(one.seconds),
+            _time(one.seconds),
             f"{one.rho:.2f}",
             f"{one.batch:.1f}",
             _time(one.wait_s),
+            *([f"{100 * one.checks:.0f}%"] if checked else []),
             f"{one.accepted:.0f}",
         )
     return table
 
 
 def _time(value: float) -> str:
-    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s" if value >= 0.1 else f"{1000 * value:.0f} ms"
+    """Two digits, which is what a forecast is good for."""
+    if value < 0.1:
+        return f"{1000 * value:.0f} ms"
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if value < 100 * size or unit == "h":
+            return f"{value / size:.1f} {unit}" if value < 10 * size else f"{value / size:.0f} {unit}"
+    raise AssertionError("hours are the last unit")
 
 
 def _last(out: Console, found: ForecastError) -> None:
@@ -299,5 +322,5 @@ def _last(out: Console, found: ForecastError) -> None:
 
     items, time, accepted = found.items, found.seconds, found.accepted
     out.print(f"  {'items':9} {items.low:.0f}; were {items.actual:.0f}")
-    line("time", time, f"{span(time.low)} to {span(time.high)}", span(time.actual))
+    line("time", time, f"{_time(time.low)} to {_time(time.high)}", _time(time.actual))
     line("accepted", accepted, f"{accepted.low:.0f} to {accepted.high:.0f}", f"{accepted.actual:.0f}")
