@@ -319,7 +319,7 @@ class _Plot:
 
 def _ceiling(value: float) -> float:
     """The end of an axis that fits `value`: the next round number."""
-    if value <= 0:
+    if value < 1e-9:
         return 1.0
     found = ticks(0.0, value)
     step = found[1] - found[0] if len(found) > 1 else value

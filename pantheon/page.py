@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from pantheon import figures, report
 from pantheon.plan import printable
-from pantheon.records import FlowQuality, NightReport, Outcome, PullState, Run
+from pantheon.records import FlowQuality, NightReport, Outcome, PullRequest, PullState, Run
 from pantheon.report import ItemView, Morning, PullView, percent, span
 
 NOTHING = Markup()
@@ -61,6 +61,27 @@ class Card:
     anchor: str = ""
 
 
+@dataclass(frozen=True)
+class Pull:
+    """A PR as the page shows it: words, the lines that its live items change, and its items (`entries`)."""
+
+    view: PullView
+    anchor: str
+    is_open: bool
+    tone: str
+    words: str
+    added: int
+    deleted: int
+    commands: tuple[str, ...]
+    entries: tuple[dict[str, object], ...]
+    unfolded: bool
+    rest: str
+
+    @property
+    def pull(self) -> PullRequest:
+        return self.view.pull
+
+
 def style(templates: Mapping[str, str]) -> str:
     """The stylesheet, for who serves it as a file of its own."""
     return templates[STYLE]
@@ -89,7 +110,7 @@ def html(
     environment.filters["capital"] = _capital
     found, text = morning.current, style(templates)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    bins = report.failures(found.runs)
+    bins, pulls = report.failures(found.runs), _pulls(morning.pulls)
     shown = {
         "night": found.night,
         "report": found,
@@ -101,7 +122,7 @@ def html(
         "head": head,
         "controls": controls or (lambda pull, item: NOTHING),
         "many": report.many,
-        "cards": [*_pull_cards(morning), *_gate_cards(found)],
+        "cards": [*(_pull_card(one, found.night.id) for one in pulls if one.is_open), *_gate_cards(found)],
         "bins": [_bin(node, why, runs) for node, why, runs in bins[:BINS]],
         "more_bins": max(0, len(bins) - BINS),
         "failed": sum(len(runs) for _, _, runs in bins),
@@ -109,7 +130,7 @@ def html(
         "worth": [(figure, figures.shape(morning, figure.name)) for figure in report.worth(found)],
         "pace": [(figure, figures.shape(morning, figure.name)) for figure in report.pace(found)],
         "gates": [_gate(one, number) for number, one in enumerate(found.quality)],
-        "pulls": _pulls(morning.pulls),
+        "pulls": pulls,
         "happened": figures.night_charts(found),
         "tables": figures.night_tables(found),
         "trends": figures.trend_charts(morning),
@@ -149,25 +170,18 @@ def _lede(found: NightReport) -> str:
 # --- what needs a person ---------------------------------------------------------------------------------------------
 
 
-def _pull_cards(morning: Morning) -> Iterable[Card]:
-    for view in morning.pulls:
-        pull = view.pull
-        if pull.state is not PullState.OPEN:
-            continue
-        added, deleted = _lines_of(view)
-        older = "" if pull.night == morning.report.night.id else f" From night {pull.night}."
-        yield Card(
-            title=f"PR {pull.id}: {clip(pull.title, 200)}",
-            kind="offer",
-            lines=(f"{report.many(len(pull.live), 'item')} for {pull.onto}: +{added} -{deleted} lines.{older}",),
-            commands=(f"git pantheon accept {pull.id}", f"git pantheon reject {pull.id} -m WHY"),
-            anchor=anchor(view),
-        )
-
-
-def _lines_of(view: PullView) -> tuple[int, int]:
-    counted = [_count(item.patch) for item in view.items if not item.item.dropped]
-    return sum(a for a, _ in counted), sum(d for _, d in counted)
+def _pull_card(shown: Pull, night: str) -> Card:
+    pull = shown.pull
+    older = "" if pull.night == night else f" From night {pull.night}."
+    return Card(
+        title=f"PR {pull.id}: {clip(pull.title, 200)}",
+        kind="offer",
+        lines=(
+            f"{report.many(len(pull.live), 'item')} for {pull.onto}: +{shown.added} -{shown.deleted} lines.{older}",
+        ),
+        commands=(f"git pantheon accept {pull.id}", f"git pantheon reject {pull.id} -m WHY"),
+        anchor=shown.anchor,
+    )
 
 
 def _gate_cards(found: NightReport) -> Iterable[Card]:
@@ -223,37 +237,37 @@ def _gate(gate: FlowQuality, number: int) -> dict[str, object]:
 # --- pull requests ---------------------------------------------------------------------------------------------------
 
 
-def _pulls(views: Sequence[PullView]) -> list[dict[str, object]]:
+def _pulls(views: Sequence[PullView]) -> list[Pull]:
     total = sum(len(view.items) for view in views)
     each = min(ONE_DIFF, DIFF_BYTES // max(1, min(total, DETAILED)))
-    left, found = DETAILED, []
     few = sum(item.patch.count("\n") for view in views for item in view.items) <= OPEN_LINES
+    left, found = DETAILED, []
     for view in views:
-        shown = view.items[:left]
-        left -= len(shown)
-        found.append(_pull(view, shown, each, few))
+        found.append(_pull(view, left, each, few))
+        left = max(0, left - len(view.items))
     return found
 
 
-def _pull(view: PullView, shown: Sequence[ItemView], each: int, few: bool) -> dict[str, object]:
+def _pull(view: PullView, room: int, each: int, few: bool) -> Pull:
     pull = view.pull
-    added, deleted = _lines_of(view)
+    diffs = [cut_patch(item.patch, each if n < room else 0, item.item.commit) for n, item in enumerate(view.items)]
+    kept = [diff for diff, item in zip(diffs, view.items, strict=True) if not item.item.dropped]
     is_open = pull.state is PullState.OPEN
     status = " The task is done with it." if any(not item.run and not item.dropped for item in pull.items) else ""
-    hidden = len(view.items) - len(shown)
-    return {
-        "view": view,
-        "pull": pull,
-        "anchor": anchor(view),
-        "tone": {"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
-        "words": f"{report.many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
-        "added": added,
-        "deleted": deleted,
-        "commands": _pull_commands(view) if is_open else (),
-        "entries": [_item(view, item, each, is_open) for item in shown],
-        "open": few,
-        "rest": f"And {report.many(hidden, 'more item')}:" if hidden > 0 else "",
-    }
+    hidden = max(0, len(view.items) - room)
+    return Pull(
+        view=view,
+        anchor=anchor(view),
+        is_open=is_open,
+        tone={"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
+        words=f"{report.many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
+        added=sum(diff.added for diff in kept),
+        deleted=sum(diff.deleted for diff in kept),
+        commands=_pull_commands(view) if is_open else (),
+        entries=tuple(_item(view, item, diff, is_open) for item, diff in zip(view.items[:room], diffs, strict=False)),
+        unfolded=few,
+        rest=f"And {report.many(hidden, 'more item')}:" if hidden else "",
+    )
 
 
 def _pull_commands(view: PullView) -> tuple[str, ...]:
@@ -261,13 +275,13 @@ def _pull_commands(view: PullView) -> tuple[str, ...]:
     return (f"git pantheon pr diff {number}", f"git pantheon accept {number}", f"git pantheon reject {number} -m WHY")
 
 
-def _item(view: PullView, item: ItemView, each: int, is_open: bool) -> dict[str, object]:
+def _item(view: PullView, item: ItemView, diff: Diff, is_open: bool) -> dict[str, object]:
     live = is_open and not item.item.dropped
     name = item.item.item[:12] or item.item.run[:12]
     return {
         "view": item,
         "anchor": anchor(view, item),
-        "diff": cut_patch(item.patch, each, item.item.commit),
+        "diff": diff,
         "words": _evidence_words(item.run),
         "evidence": {"title": f"Evidence, run {item.run.id[:12]}", "rows": _evidence(item.run)},
         "commands": (
@@ -337,45 +351,32 @@ def _check_words(detail: str, broken: int, fixed: int) -> str:
 # --- diffs -----------------------------------------------------------------------------------------------------------
 
 
-def _count(patch: str) -> tuple[int, int]:
-    added = deleted = 0
-    body = False
-    for line in patch.split("\n"):
-        if line.startswith("diff --git "):
-            body = False
-        elif line.startswith("@@"):
-            body = True
-        elif body:
-            added += line.startswith("+")
-            deleted += line.startswith("-")
-    return added, deleted
-
-
 def cut_patch(patch: str, most: int, commit: str) -> Diff:
     """What a page shows of a patch, at most about `most` bytes of HTML: hunks, and of the headers only what says more
-    than the item's path does."""
+    than the item's path does. The whole is counted."""
     lines: list[tuple[str, str]] = []
-    size, left_out, body = 0, 0, False
+    size, left_out, body, full = 0, 0, False, False
+    counted = {"add": 0, "del": 0}
     for line in patch.split("\n"):
         if line.startswith("diff --git "):
             body = False
             continue
         kind = _kind(line, body)
         body = body or line.startswith("@@")
-        if not kind:
-            continue
-        text = clip(line.replace("\t", "    "), LINE)
-        size += len(str(escape(printable(text))).encode()) + 26
-        if size > most:
-            left_out += 1
-        else:
-            lines.append((kind, text))
-    added, deleted = _count(patch)
+        if kind in counted:
+            counted[kind] += 1
+        if kind and not full:
+            text = clip(line.replace("\t", "    "), LINE)
+            size += len(str(escape(printable(text))).encode()) + 26
+            full = size > most
+            if not full:
+                lines.append((kind, text))
+        left_out += bool(kind and full)
     if not patch:
         cut = "No diff to show; the whole:"
     else:
         cut = f"{report.many(left_out, 'line')} left out here; the whole:" if left_out else ""
-    return Diff(tuple(lines), added, deleted, cut, commit)
+    return Diff(tuple(lines), counted["add"], counted["del"], cut, commit)
 
 
 _TELLING = ("rename ", "new file", "deleted file", "old mode", "new mode", "Binary ", "GIT binary")

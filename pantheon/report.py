@@ -118,7 +118,7 @@ def failures(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
 
 def _cause(reason: str) -> str:
     """A reason without what is particular to one file, so that equal causes meet."""
-    return printable(reason.split("\n")[0])[:160]
+    return printable(reason.split("\n", 1)[0][:160])[:160]
 
 
 def replay_command(run: Run) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pantheon import quality
 from pantheon.records import (
@@ -63,6 +64,10 @@ PLACES = ("docs/notes", "docs/meetings", "docs/decisions", "docs/guides", "docs/
 WORDS = ("budget", "harbour", "retro", "release", "router", "garden", "survey", "parser", "handover", "cache", "ledger")
 CODE = ("src/ledger/rows.py", "src/ledger/close.py", "src/parser/lexer.py", "src/parser/tree.py", "src/web/forms.py")
 CAUSES = {"set_field": "not offered", "suggest_fields": "unknown field", "read_note": "no such file"}
+HOSTILE = (
+    "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><b onmouseover=window.pwned=1>&amp;"
+    "\u202e\u2066\u200b\x1b[31m\x00{{ 7*7 }}{% raw %}]]>--></style></textarea>"
+)
 FAILURES = (
     ("checks", "check links failed: 2 links lead nowhere: ../img/plan.png, setup.md#proxy"),
     ("review-b", "review.peer-b@2 says fail: the title names the author, not what the note is about"),
@@ -359,3 +364,42 @@ def _decisions(past: list[NightReport]) -> tuple[HumanDecision, ...]:
         for pull in report.prs
         for number, item in enumerate(pull.items)
     )  # fmt: skip
+
+
+KEPT = {"id", "run", "item", "night", "base", "tip", "commit", "blob", "oid", "tree", "result", "run_commit", "engine"}
+
+
+def poisoned(found: Morning) -> Morning:
+    """The same morning with markup, control and bidirectional characters in every text that a person, a model or a file
+    name can bring in, keys of tables included."""
+
+    def worse(value: Any, key: str = "") -> Any:
+        match value:
+            case dict():
+                texts = key in ("tool_calls", "tool_errors", "nodes", "node_agents", "metrics") or key == "causes"
+                below = "causes" if key == "tool_errors" else ""
+                return {f"{name}{HOSTILE}" if texts else name: worse(v, below or name) for name, v in value.items()}
+            case list():
+                return [worse(one, key) for one in value]
+            case str() if key not in KEPT and not key.endswith(("_at", "_sha256")):
+                return value if key in _CLOSED else f"{value}{HOSTILE}"
+        return value
+
+    def report(one: NightReport) -> NightReport:
+        return NightReport.model_validate(worse(one.model_dump(mode="json")))
+
+    def item(one: ItemView) -> ItemView:
+        return ItemView(
+            PullItem.model_validate(worse(one.item.model_dump(mode="json"))),
+            Run.model_validate(worse(one.run.model_dump(mode="json"))),
+            f"{one.patch}+{HOSTILE}\n",
+        )
+
+    views = tuple(
+        PullView(PullRequest.model_validate(worse(v.pull.model_dump(mode="json"))), tuple(map(item, v.items)))
+        for v in found.pulls
+    )
+    return Morning(report(found.report), tuple(map(report, found.past)), views, found.decisions)
+
+
+_CLOSED = {"outcome", "state", "verdict", "ended", "repair", "when"}  # of these only certain words are allowed
