@@ -237,15 +237,15 @@ def _number(value: object) -> int:
 
 
 def _confidence(text: str, told: Any) -> float | None:
-    """The probability of the text as the server tells it; None where it does not. A server that tells what it was
-    before the schema had its say gives less than it was."""
-    if not isinstance(told, dict) or not told.get("content"):
-        return None
-    steps = []
-    for one in told["content"]:
-        top = {str(other["token"]): other["logprob"] for other in one.get("top_logprobs") or ()}
-        steps.append(Step(str(one["token"]), one["logprob"], top))
-    return probability(text, steps)
+    """The probability of the text as the server tells it; None where it does not, or not in the form of the OpenAI API.
+    A server that tells what it was before the schema had its say gives less than it was."""
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        steps = []
+        for one in told["content"]:
+            top = {str(other["token"]): other["logprob"] for other in one.get("top_logprobs") or ()}
+            steps.append(Step(str(one["token"]), one["logprob"], top))
+        return probability(text, steps)
+    return None
 
 
 def _is_too_long(data: bytes) -> bool:

@@ -61,6 +61,10 @@ class Server:
         except ContextOverflow as error:
             return 400, {}, json.dumps({"error": {"message": f"maximum context length: {error}"}}).encode()
         choice = {"message": {"role": "assistant", "content": done.text}, "finish_reason": done.finish_reason}
+        if question.get("logprobs"):
+            top = [{"token": done.text[:5], "logprob": -0.5}, {"token": done.text[:2], "logprob": -1.5}]
+            tokens = [{"token": done.text[:5], "logprob": -0.5, "top_logprobs": top}]
+            choice["logprobs"] = {"content": tokens}
         usage = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
         return 200, {}, json.dumps({"choices": [choice], "usage": usage}).encode()
 

@@ -24,6 +24,7 @@ from pantheon import relay
 from pantheon.engine import HANG, ScriptedEngine, VllmEngine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
 from pantheon.models import DEFAULT_MODEL, ChatTemplate, disarmed, find_model
+from pantheon.records import Completion, EngineMetrics
 from pantheon.server import OpenAIEngine
 
 
@@ -183,6 +184,73 @@ def test_metrics_count_what_was_done(bench: Bench) -> None:
     assert 0 < steps <= completion_tokens + 3
 
 
+def test_the_time_of_an_answer_is_told_in_parts(bench: Bench) -> None:
+    prompt = bench.engine.render("You set fields.", f"Now {time.monotonic_ns()}. Which status?")
+    done = bench.run(bench.engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=120))
+    assert 0 <= done.queue_s < 0.05, "the engine is free"
+    assert 0 <= done.prefill_s < done.seconds - done.queue_s
+    assert done.prefill_s > 0 or bench.engine.name == "openai"
+    assert done.engine_s == pytest.approx(done.seconds - done.queue_s, rel=0.05), "all of it is one request's"
+
+
+def test_what_is_too_much_at_once_waits_outside_and_shares_the_engine(bench: Bench) -> None:
+    engine, many = bench.engine, bench.engine.window + 3
+
+    async def go() -> tuple[list[Completion], EngineMetrics, float]:
+        started = time.monotonic()
+        jobs = [
+            asyncio.ensure_future(
+                engine.complete(
+                    engine.render("You set fields.", f"Note {n}?"), schema=CALL, max_tokens=64, deadline_s=240
+                )
+            )
+            for n in range(many)
+        ]
+        await asyncio.sleep(0.01)
+        now = await engine.metrics()
+        return await asyncio.gather(*jobs), now, time.monotonic() - started
+
+    found, now, seconds = bench.run(go())
+    assert (now.running, now.waiting) == (engine.window, 3)
+    after = bench.run(engine.metrics())
+    assert (after.running, after.waiting) == (0, 0)
+    queued = sorted(done.queue_s for done in found)
+    assert queued[-4] < 0.02 <= queued[-3], "three waited until a slot was free"
+    assert sum(done.engine_s for done in found) <= seconds
+    assert sum(done.engine_s for done in found) == pytest.approx(seconds, rel=0.2)
+
+
+def test_who_waits_for_a_slot_waits_against_the_deadline(bench: Bench) -> None:
+    engine = bench.engine
+
+    async def go() -> None:
+        prompt = engine.render("You set fields.", "Which status?")
+        jobs = [
+            asyncio.ensure_future(engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=240))
+            for _ in range(engine.window)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=0.01)
+        await asyncio.gather(*jobs)
+
+    bench.run(go())
+    metrics = bench.run(engine.metrics())
+    assert (metrics.running, metrics.waiting) == (0, 0)
+
+
+def test_how_sure_an_answer_is_is_told_to_who_asks(bench: Bench) -> None:
+    prompt = bench.engine.render("You set fields.", "The note is finished. Which status?")
+    silent, told = (
+        bench.run(bench.engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=120, logprobs=asked))
+        for asked in (False, True)
+    )
+    assert silent.confidence is None
+    assert told.confidence is not None
+    assert 0 < told.confidence <= 1
+    assert told.text == silent.text
+
+
 # --- the real one ----------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +264,40 @@ def test_a_shared_beginning_is_served_from_the_prefix_cache(live: Bench) -> None
     first, second = (live.run(job) for job in jobs)
     assert second.cached_tokens > first.prompt_tokens // 2
     assert live.run(live.engine.metrics()).prefix_cache_hits >= second.cached_tokens
+
+
+def _titles(*values: str) -> dict[str, Any]:
+    named = {"enum": list(values)} if len(values) > 1 else {"const": values[0]}
+    properties = {"tool": {"const": "match_title"}, "title": named}
+    return {"type": "object", "additionalProperties": False, "required": ["tool", "title"], "properties": properties}
+
+
+@pytest.mark.live
+def test_the_probabilities_of_the_answers_that_a_schema_allows_add_up(live: Bench) -> None:
+    """Each value is forced in turn: the tokens with which it parts from the others tell how probable it was."""
+    values = ("Nightly backups", "Garden club", "Sourdough bread", "Opera house")
+    prompt = live.engine.render("Name the title of the note.", "Copies of the mail are made at night. Which title?")
+
+    def asked(*allowed: str) -> Completion:
+        schema = _titles(*allowed)
+        return live.run(live.engine.complete(prompt, schema=schema, max_tokens=64, deadline_s=240, logprobs=True))
+
+    best = asked(*values)
+    chosen = json.loads(best.text)["title"]
+    assert best.confidence is not None
+    assert 0.25 <= best.confidence <= 1
+    forced = asked(chosen).confidence
+    assert forced is not None
+    assert forced > 0.97, "there was no choice"
+    others = [value for value in values if value != chosen]
+    pairs = [asked(chosen, other) for other in others]  # p / (p + q) each: so q / p, and so p
+    ratios = []
+    for pair in pairs:
+        assert pair.confidence is not None
+        mine = json.loads(pair.text)["title"] == chosen
+        share = pair.confidence if mine else 1 - pair.confidence
+        ratios.append((1 - share) / share)
+    assert best.confidence == pytest.approx(1 / (1 + sum(ratios)), abs=0.1)
 
 
 @pytest.mark.live
@@ -522,6 +624,46 @@ def test_a_server_without_the_model_says_which_it_has(theirs: openai_server.Serv
     theirs.models = {"data": [{"id": "another"}, {"id": "a-third"}]}
     with pytest.raises(EngineError, match="it has: a-third, another"), through_a_relay(theirs) as way:
         asyncio.run(connected(theirs, way))
+
+
+def test_a_server_that_refuses_probabilities_is_never_asked_for_them_again(theirs: openai_server.Server) -> None:
+    def picky(question: dict[str, Any]) -> openai_server.Reply | None:
+        return (422, {}, b'{"error": "no such field"}') if "logprobs" in question else None
+
+    async def twice(way: Path) -> list[Completion]:
+        engine = await connected(theirs, way)
+        prompt = engine.render("You set fields.", "Which status?")
+        jobs = [engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=20, logprobs=True) for _ in range(2)]
+        found = [await job for job in jobs]
+        await engine.close()
+        return found
+
+    theirs.misbehave = picky
+    with through_a_relay(theirs) as way:
+        found = asyncio.run(twice(way))
+    assert [done.confidence for done in found] == [None, None]
+    assert ["logprobs" in question for question in theirs.questions()] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, 3, {}, {"content": None}, {"content": [3]}, {"content": [{"token": "x"}]}, {"content": []},
+     {"content": [{"token": "x", "logprob": "-1"}]}, {"content": [{"token": "x", "logprob": 2.5}]}],
+    ids=str,
+)  # fmt: skip
+def test_a_server_that_tells_no_probabilities_gives_none(theirs: openai_server.Server, told: Any) -> None:
+    choice = {"message": {"content": "x"}, "finish_reason": "stop", "logprobs": told}
+    theirs.misbehave = lambda question: (200, {}, json.dumps({"choices": [choice]}).encode())
+
+    async def once(way: Path) -> Completion:
+        engine = await connected(theirs, way)
+        prompt = engine.render("You set fields.", "Which status?")
+        done = await engine.complete(prompt, schema=CALL, max_tokens=64, deadline_s=20, logprobs=True)
+        await engine.close()
+        return done
+
+    with through_a_relay(theirs) as way:
+        assert asyncio.run(once(way)).confidence is None
 
 
 @pytest.mark.parametrize("models", [[], {"data": 3}, {"data": [{}]}, {"data": [3]}], ids=str)

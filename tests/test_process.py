@@ -682,3 +682,23 @@ def test_there_is_no_weaker_sandbox(
         assert words in caught.value.render()
     finally:
         process.require_sandbox.cache_clear()
+
+
+def test_what_runs_use_is_added_up_where_they_were_started(tmp_path: Path) -> None:
+    script = "import time\nwhile time.process_time() < 0.2: pass"
+
+    async def one() -> float:
+        with process.used() as mine:
+            await process.run_async([sys.executable, "-c", script], limits=QUICK)
+        return mine.cpu_s
+
+    async def both() -> tuple[float, float]:
+        return await asyncio.gather(one(), one())
+
+    with process.used() as all_of_it:
+        each = asyncio.run(both())
+        run([sys.executable, "-c", "x = bytearray(100 << 20); import time; time.sleep(0.5)"], limits=QUICK)
+    run([sys.executable, "-c", script], limits=QUICK)
+    assert all(found >= 0.2 for found in each)
+    assert sum(each) <= all_of_it.cpu_s < sum(each) + 5
+    assert all_of_it.memory_bytes > 50 << 20

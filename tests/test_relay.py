@@ -256,6 +256,14 @@ def test_a_question_passes(through: Through) -> None:
     assert asked.headers["Connection"] == "close"
 
 
+def test_a_question_may_ask_for_probabilities(through: Through) -> None:
+    assert through.post(encoded(logprobs=True)).startswith(b"HTTP/1.1 200")
+    asked = json.loads(through.server.asked[-1].body)
+    assert (asked.pop("logprobs"), asked.pop("top_logprobs")) == (True, 5)
+    through.post(encoded(logprobs=False))
+    assert json.loads(through.server.asked[-1].body) == asked, "who does not ask says nothing of them"
+
+
 def test_headers_of_the_night_do_not_pass(through: Through) -> None:
     through.post(encoded(), "/v1/chat/completions", "Authorization: marker-4711", "X-Forward-To: marker-4711")
     assert "marker-4711" not in repr(through.server.asked)
@@ -316,6 +324,8 @@ BODIES = {
     "no message": encoded(messages=[]),
     "a reference to elsewhere": encoded(response_format={"x": [{"y": {"$ref": "http://203.0.113.7/"}}]}),
     "a million tokens": encoded(max_tokens=1_000_000),
+    "a probability that is no word": encoded(logprobs=2),
+    "more probabilities": encoded(logprobs=True, top_logprobs=20),
     "a number that is none": b'{"model": NaN}',
     "half a character": encoded(messages=[{"role": "user", "content": "\ud800"}]),
     "a deep one": b'{"response_format": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"}",
@@ -354,10 +364,10 @@ values = st.recursive(
 )
 
 
-@given(system=texts, user=texts, schema=st.dictionaries(keys, values, max_size=4))
-def test_a_question_is_written_anew_as_it_was(system: str, user: str, schema: dict[str, Any]) -> None:
+@given(system=texts, user=texts, schema=st.dictionaries(keys, values, max_size=4), asked=st.booleans())
+def test_a_question_is_written_anew_as_it_was(system: str, user: str, schema: dict[str, Any], asked: bool) -> None:
     messages = (Message(role="system", content=system), Message(role="user", content=user))
-    question = Question(model=MODEL, messages=messages, max_tokens=8, response_format=schema)
+    question = Question(model=MODEL, messages=messages, max_tokens=8, response_format=schema, logprobs=asked)
     data = relay.question_json(question).encode()
     assert relay._body(data, MODEL) == data
     assert relay.messages_json(messages).encode() in data
