@@ -7,7 +7,7 @@ gate. It counts what runs recorded; it neither seeds canaries nor holds anything
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 from math import ceil, cos, exp, log, pi, sin, sqrt
@@ -380,55 +380,77 @@ class Judgement:
 def judge(figures: FlowQuality, bounds: Bounds) -> Judgement:
     """What the figures allow. Too few of them never halt: kappa counts from `min_ratings` on, a false-pass rate from
     `min_canaries` on or once even its lower limit is above the bound, so that two reviewers that pass everything are
-    found by their first canaries. A kappa of 0/0 counts as 0: two that always say the same word showed no agreement
-    beyond chance."""
+    found by their first canaries.
+
+    A kappa of 0/0 counts as 0, since two that always say the same word show no agreement beyond chance. It only alerts
+    where known-bad changes were seeded and checks refused them before the reviewers saw any: then the gate did hold,
+    and the reviewers had nothing to refuse.
+    """
     false, seen = figures.false_pass, sum(figures.table)
     over = not _allowed(false.hits, false.of, bounds.max_false_pass)
-    sure = false.of >= bounds.min_canaries or false.low > bounds.max_false_pass
-    agreement = (figures.kappa.value or 0.0) if seen >= bounds.min_ratings else 1.0
     passed = f"{_passed(false)}; the bound is {_percent(bounds.max_false_pass)}"
-    why: list[str] = []
-    opens: list[str] = []
-    if over and sure:
-        why.append(passed)
-        opens += _refusals(false, bounds.max_false_pass)
-    if agreement < bounds.kappa_halt - _SLACK:
-        why.append(f"{_agreement(figures)}; the bound is {bounds.kappa_halt:.2f}")
-        opens += _agreements(figures.table, bounds.kappa_halt)
-    if why:
-        opens.append(f"a new version of {_names(figures.pair)}, which is measured anew")
-        if over and sure:
-            opens.append("gate.max_false_pass in .pantheon/pantheon.toml on the branch, if you accept more")
-        if agreement < bounds.kappa_halt - _SLACK:
-            opens.append("gate.kappa_halt in .pantheon/pantheon.toml on the branch, if you accept less")
-        return Judgement("halted", tuple(why), tuple(opens))
+    agreement = (figures.kappa.value or 0.0) + _SLACK if seen >= bounds.min_ratings else 1.0
+    held = figures.kappa.value is None and any(one.by_checks for one in figures.canaries if not one.good)
+    causes: list[_Cause] = []
+    if over and (false.of >= bounds.min_canaries or false.low > bounds.max_false_pass):
+        causes.append(_Cause(passed, _refusals(false, bounds.max_false_pass), "gate.max_false_pass", "more"))
+    if agreement < bounds.kappa_halt and not held:
+        why = f"{_agreement(figures)}; the bound is {bounds.kappa_halt:.2f}"
+        causes.append(_Cause(why, _agreements(figures.table, bounds.kappa_halt), "gate.kappa_halt", "less"))
+    if causes:
+        return Judgement("halted", tuple(cause.why for cause in causes), _opens(causes, figures.pair))
+    doubts = []
     if over:
-        why.append(f"{passed}, and below {bounds.min_canaries} of them it may be chance")
-    if agreement < bounds.kappa_alert - _SLACK:
-        why.append(f"{_agreement(figures)}; below {bounds.kappa_alert:.2f} it is doubtful")
-    if why:
-        return Judgement("alert", tuple(why))
+        doubts.append(f"{passed}, and below {bounds.min_canaries} of them it may be chance")
+    if agreement < bounds.kappa_alert:
+        doubts.append(f"{_agreement(figures)}; below {bounds.kappa_alert:.2f} it is doubtful")
+    if doubts:
+        return Judgement("alert", tuple(doubts))
     if seen < bounds.min_ratings and all(one.seeded == one.broken for one in figures.canaries):
         return Judgement("unmeasured", (f"no canary was judged; {_too_few(seen, bounds.min_ratings)}",))
     return Judgement("open")
+
+
+@dataclass(frozen=True)
+class _Cause:
+    """What halts a gate: `step` is the evidence that would lift it, "" where none can; `key` the setting of its bound,
+    which a person may put so as to accept `more` or `less`."""
+
+    why: str
+    step: str
+    key: str
+    accept: str
+
+
+def _opens(causes: Sequence[_Cause], pair: Sequence[str]) -> tuple[str, ...]:
+    """What would open a gate, each by itself; several causes have to go together."""
+    steps = [cause.step for cause in causes]
+    evidence = [", and ".join(steps)] if all(steps) else []
+    keys, accept = " and ".join(cause.key for cause in causes), causes[0].accept if len(causes) == 1 else "that"
+    return (
+        *evidence,
+        f"a new version of {_names(pair)}, which is measured anew",
+        f"{keys} in .pantheon/pantheon.toml on the branch, if you accept {accept}",
+    )
 
 
 def _allowed(hits: int, of: int, bound: float) -> bool:
     return hits <= bound * of + _SLACK
 
 
-def _refusals(false: Share, bound: float) -> Iterator[str]:
-    """How many known-bad changes, all refused, bring the rate down to the bound for good."""
+def _refusals(false: Share, bound: float) -> str:
+    """How many known-bad changes, all refused, bring the rate down to the bound for good; "" where none do."""
     if not bound:
-        return
+        return ""
     more = max(1, ceil(false.hits / bound - false.of - 1e-6))
     of = false.of + more
     rate = _percent(false.hits / of)
-    yield f"{_many(more, 'more known-bad change')} refused in a row: {false.hits} of {of} ({rate}) would be within it"
+    return f"{_many(more, 'more known-bad change')} refused in a row: {false.hits} of {of} ({rate}) would be within it"
 
 
-def _agreements(table: Table, bound: float) -> Iterator[str]:
-    """How many ratings of the word that both gave more rarely bring kappa up to the bound, said by both in a row.
+def _agreements(table: Table, bound: float) -> str:
+    """How many ratings of the word that both gave more rarely bring kappa up to the bound, said by both in a row; ""
+    where none do.
 
     With m more of them kappa is (N + 2 c m) / (D + (2 c + b) m), where c is the count of the other agreed word, b of
     the ratings in dispute, N / D is kappa now."""
@@ -437,13 +459,13 @@ def _agreements(table: Table, bound: float) -> Iterator[str]:
     common, disputed = max(both, neither), first + second
     gain = 2 * common - bound * (2 * common + disputed)
     if gain <= 0:
-        return
+        return ""
     above = 2 * (both * neither - first * second)
     below = rows[0] * columns[1] + rows[1] * columns[0]
     more = max(1, ceil((bound * below - above) / gain - 1e-6))
     found = kappa((both, first, second, neither + more) if both >= neither else (both + more, first, second, neither))
     word = "refuse, as of known-bad changes," if both >= neither else "pass, as of known-good changes,"
-    yield f"{_many(more, 'more judgement')} in a row where both {word} would bring kappa to {found.value or 0.0:.2f}"
+    return f"{_many(more, 'more judgement')} in a row where both {word} would bring kappa to {found.value or 0.0:.2f}"
 
 
 def _agreement(figures: FlowQuality) -> str:

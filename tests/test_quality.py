@@ -467,12 +467,27 @@ def test_a_halted_gate_says_why_and_what_would_open_it() -> None:
         "kappa of the reviewers is 0.30 (-0.04 to 0.64) over 35 judgements; the bound is 0.40",
     )
     assert word.opens == (
-        "8 more known-bad changes refused in a row: 3 of 15 (20 %) would be within it",
+        "8 more known-bad changes refused in a row: 3 of 15 (20 %) would be within it, and "
         "3 more judgements in a row where both refuse, as of known-bad changes, would bring kappa to 0.42",
         "a new version of review.peer-a or review.peer-b, which is measured anew",
-        "gate.max_false_pass in .pantheon/pantheon.toml on the branch, if you accept more",
-        "gate.kappa_halt in .pantheon/pantheon.toml on the branch, if you accept less",
+        "gate.max_false_pass and gate.kappa_halt in .pantheon/pantheon.toml on the branch, if you accept that",
     )
+    assert quality.judge(figures(false_pass=(1, 1)), BOUNDS).opens == (
+        "4 more known-bad changes refused in a row: 1 of 5 (20 %) would be within it",
+        "a new version of a reviewer, which is measured anew",
+        "gate.max_false_pass in .pantheon/pantheon.toml on the branch, if you accept more",
+    )
+
+
+def test_reviewers_that_never_had_anything_to_refuse_only_alert_where_the_checks_refused_it() -> None:
+    good = [run(f"{n}", True, True, good=True, kind="restored") for n in range(20)]
+    caught = run("bad", good=False, checks=(False,), seats=())
+    assert quality.measure("docops", [], good, [], BOUNDS).state == "halted"
+    found = quality.measure("docops", [], [*good, caught], [], BOUNDS)
+    assert found.state == "alert"
+    assert "kappa is 0/0 and counts as 0" in found.why[0]
+    worse = [*good, caught, run("worse", True, True, good=False)]
+    assert quality.measure("docops", [], worse, [], BOUNDS).state == "halted"
 
 
 def test_two_reviewers_that_always_say_pass_are_halted_by_their_first_canary() -> None:
@@ -506,13 +521,14 @@ def test_what_is_said_to_open_a_gate_does(
     hits, of = false_pass
     both, first, second, neither = table
     word = quality.judge(figures(table, false_pass), bounds)
-    for line in word.opens:
-        if "known-bad changes refused" in line or "known-bad change refused" in line:
-            of += int(line.split()[0])
-        elif "judgement" in line and "refuse" in line:
-            neither += int(line.split()[0])
-        elif "judgement" in line:
-            both += int(line.split()[0])
-    opened = any("judgement" in line for line in word.opens)
-    if word.state == "halted" and (opened or not any("kappa" in line for line in word.why)):
+    steps = word.opens[0].split(", and ") if len(word.opens) == 3 else []
+    for step in steps:
+        more = int(step.split()[0])
+        if "refused in a row" in step:
+            of += more
+        elif "where both refuse" in step:
+            neither += more
+        else:
+            both += more
+    if steps:
         assert quality.judge(figures((both, first, second, neither), (hits, of)), bounds).state != "halted"
