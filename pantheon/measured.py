@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -139,16 +140,17 @@ def measure(
     mine = [r for r in ordered if (r.night.engine, r.night.model) == (engine, model)]
     if not mine:
         return Measured(engine=engine, model=model)
-    told = [report for report in mine if any(_busy(run) > 0 for run in _runs(report))]
-    runs = [run for report in told for run in _runs(report)]
-    metrics = [one for run in runs for one in run.metrics.values()]
-    busy, in_engine = sum(_busy(run) for run in runs), sum(m.engine_s for m in metrics)
+    spent = [[_cost(run) for run in _runs(report)] for report in mine]
+    told = [(report, costs) for report, costs in zip(mine, spent, strict=True) if any(cost.busy_s for cost in costs)]
+    every = [cost for _, costs in told for cost in costs]
+    busy, in_engine = sum(cost.busy_s for cost in every), sum(cost.engine_s for cost in every)
     batch = busy / in_engine if in_engine > 0 else weighted((r.mean_batch, len(r.runs)) for r in mine if r.mean_batch)
-    rise = _rise(runs, batch) if batch else None
+    rise = _rise([cost.run for cost in every], batch) if batch else None
     notes = []
     if len(told) < len(mine):
         notes.append(f"{_many(len(mine) - len(told), 'night')} measured no engine time: wall time per item is used")
-    nights = tuple(_night(report, check_slots) for report in mine)
+    nights = tuple(_night(report, costs, check_slots) for report, costs in zip(mine, spent, strict=True))
+    timed = {night.night for night in nights if night.timed}
     if any(not night.timed for night in nights):
         notes.append(f"{_many(sum(not n.timed for n in nights), 'night')} resumed after an interruption: not timed")
     found = Measured(
@@ -158,41 +160,42 @@ def measure(
         check_slots=check_slots,
         nights=nights,
         agents=_agents(mine),
-        flows=_flows(mine),
-        calls=sum(m.model_calls for m in metrics),
+        flows=_flows(mine, spent),
+        calls=sum(cost.calls for cost in every),
         busy_s=busy,
-        queue_s=sum(m.queue_s for m in metrics),
-        wall_s=sum(report.wall_s for report in told),
+        queue_s=sum(cost.queue_s for cost in every),
+        wall_s=sum(report.wall_s for report, _ in told),
         batch=batch,
         rise=rise if rise is not None else (batch / (batch + KNEE) if batch else 0.0),
         rise_measured=rise is not None,
         notes=tuple(notes),
     )
-    return found.model_copy(update={"free": _free(found, [r for r in told if _night(r, check_slots).timed])})
+    whole = [(report.wall_s, costs) for report, costs in told if report.night.id in timed]
+    return found.model_copy(update={"free": _free(found, whole)})
 
 
-def _free(found: Measured, reports: Sequence[NightReport]) -> float:
-    """How much of the time outside engine and checks is no waiting for a check.
+def _free(found: Measured, nights: Sequence[tuple[float, Sequence[_Cost]]]) -> float:
+    """How much of the time outside engine and checks is no waiting for a check; of nights as (wall time, runs).
 
     The nodes of checks measured their wait; or else so much that the closed system of queueing.py, with as many items
     in flight as there were on average, takes as long for one as they took.
     """
-    runs = [run for report in reports for run in _runs(report)]
-    check_s = _mean(map(_checking, runs))
-    outside_s = _mean(map(_outside, runs)) - check_s
+    costs = [cost for _, night in nights for cost in night]
+    check_s = _mean(cost.check_s for cost in costs)
+    outside_s = _mean(cost.outside_s for cost in costs) - check_s
     if not found.check_slots or check_s <= 0 or outside_s <= 0 or found.busy_s <= 0:
         return 1.0
-    rooms = [_rooms(run) for run in runs]
-    if any(rooms):
-        waited = _mean(sum(one.seconds - one.tool_s for one in nodes) for nodes in rooms)
-        return min(1.0, max(0.0, 1 - waited / outside_s))
-    took = _mean(run.seconds for run in runs)
-    in_flight = max(1, round(queueing.in_system(len(runs) / sum(r.wall_s for r in reports), took)))
+    waits = [cost.check_wait_s for cost in costs if cost.check_wait_s is not None]
+    if waits:
+        return min(1.0, max(0.0, 1 - _mean(waits) / outside_s))
+    took = _mean(cost.run.seconds for cost in costs)
+    in_flight = max(1, round(queueing.in_system(len(costs) / sum(wall for wall, _ in nights), took)))
+    busy_s = _mean(cost.busy_s for cost in costs)
     low, high = 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
         place = queueing.Stations(
-            busy_s=_mean(map(_busy, runs)),
+            busy_s=busy_s,
             slots=found.slots,
             met=found.batch or 1.0,
             rise=found.rise,
@@ -213,24 +216,38 @@ def _runs(report: NightReport) -> tuple[Run, ...]:
     return (*report.runs, *report.canaries)
 
 
-def _busy(run: Run) -> float:
-    """Seconds that a run's requests spent in slots of the engine."""
-    return sum(one.prefill_s + one.decode_s for one in run.metrics.values())
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Where one run spent its seconds: its requests in slots of the engine and waiting for them, their share of the
+    engine's time, tools, slots for checks and waiting for those (None: not measured), all in all outside the engine."""
+
+    run: Run
+    calls: int
+    busy_s: float
+    queue_s: float
+    engine_s: float
+    tool_s: float
+    check_s: float
+    check_wait_s: float | None
+    outside_s: float
 
 
-def _rooms(run: Run) -> list[NodeMetrics]:
-    """The nodes of a run that are checks and measured it: their seconds are the wait for a slot and the work in it."""
-    return [one for name, one in run.metrics.items() if name not in run.node_agents and one.tool_s > 0]
-
-
-def _checking(run: Run) -> float:
-    """Seconds that a run held slots for checks."""
-    return sum(one.tool_s for one in _rooms(run)) or EXPORT * sum(check.seconds for check in run.checks)
-
-
-def _outside(run: Run) -> float:
-    """Seconds of a run in which it was neither in the engine nor waiting for it."""
-    return max(0.0, run.seconds - _busy(run) - sum(one.queue_s for one in run.metrics.values()))
+def _cost(run: Run) -> _Cost:
+    nodes = run.metrics.items()
+    busy = sum([one.prefill_s + one.decode_s for _, one in nodes])
+    queue = sum([one.queue_s for _, one in nodes])
+    rooms = [one for name, one in nodes if one.tool_s > 0 and name not in run.node_agents]  # checks have no agent
+    return _Cost(
+        run=run,
+        calls=sum([one.model_calls for _, one in nodes]),
+        busy_s=busy,
+        queue_s=queue,
+        engine_s=sum([one.engine_s for _, one in nodes]),
+        tool_s=sum([one.tool_s for _, one in nodes]),
+        check_s=sum(one.tool_s for one in rooms) or EXPORT * sum([check.seconds for check in run.checks]),
+        check_wait_s=sum(max(0.0, one.seconds - one.tool_s) for one in rooms) if rooms else None,
+        outside_s=max(0.0, run.seconds - busy - queue),
+    )
 
 
 def weighted(pairs: Iterable[tuple[float, float]]) -> float | None:
@@ -250,88 +267,108 @@ def _tally(runs: Iterable[Run]) -> dict[str, int]:
     return found
 
 
-def _night(report: NightReport, check_slots: int) -> NightFigures:
-    runs = _runs(report)
-    in_engine = sum(one.engine_s for run in runs for one in run.metrics.values())
-    busy = sum(_busy(run) for run in runs)
-    checking = sum(map(_checking, runs))
+def _night(report: NightReport, costs: Sequence[_Cost], check_slots: int) -> NightFigures:
+    in_engine = sum(cost.engine_s for cost in costs)
+    flying = sum(cost.run.seconds for cost in costs)
     return NightFigures(
         night=report.night.id,
         items=_tally(report.runs),
         canaries=_tally(report.canaries),
         accepted=_tally(run for run in report.runs if run.outcome is Outcome.ACCEPTED),
-        queued=max(len(runs), report.night.items + report.night.canaries),
+        queued=max(len(costs), report.night.items + report.night.canaries),
         window=max(1, report.night.window),
         wall_s=report.wall_s,
-        timed=report.wall_s > 0 and sum(run.seconds for run in runs) <= 1.05 * report.night.window * report.wall_s + 1,
+        timed=report.wall_s > 0 and flying <= 1.05 * report.night.window * report.wall_s + 1,
         drained=report.ended == "finished",
-        batch=report.mean_batch or (busy / in_engine if in_engine > 0 else None),
-        checks=checking / (check_slots * report.wall_s) if check_slots and report.wall_s > 0 else 0.0,
+        batch=report.mean_batch or (sum(cost.busy_s for cost in costs) / in_engine if in_engine > 0 else None),
+        checks=sum(cost.check_s for cost in costs) / (check_slots * report.wall_s)
+        if check_slots and report.wall_s > 0
+        else 0.0,
     )
 
 
+@dataclass
+class _Sum:
+    """What is added up of one agent: its nodes, of canaries too, and the night's own items that it worked on."""
+
+    nodes: int = 0
+    calls: int = 0
+    busy_s: float = 0.0
+    engine_s: float = 0.0
+    tokens: int = 0
+    outside_s: float = 0.0
+    measured: int = 0
+    items: int = 0
+    accepted: int = 0
+    own_calls: int = 0
+
+    def add(self, one: NodeMetrics, own: bool) -> None:
+        busy = one.prefill_s + one.decode_s
+        self.nodes += 1
+        self.calls += one.model_calls
+        self.busy_s += busy
+        self.engine_s += one.engine_s
+        self.tokens += one.completion_tokens
+        self.own_calls += one.model_calls if own else 0
+        if one.seconds > 0:
+            self.measured += 1
+            self.outside_s += max(0.0, one.seconds - one.queue_s - busy)
+
+
 def _agents(reports: Sequence[NightReport]) -> tuple[AgentFigures, ...]:
-    worked = [run for report in reports for run in report.runs]
-    nodes = [
-        (run.node_agents[node], one)
-        for report in reports
-        for run in _runs(report)
-        for node, one in run.metrics.items()
-        if node in run.node_agents
-    ]
-    found = []
-    for label in sorted({label for run in worked for label in run.agents} | {label for label, _ in nodes}):
-        items = [run for run in worked if label in run.agents]
-        mine = [one for name, one in nodes if name == label]
-        calls, busy = sum(m.model_calls for m in mine), sum(m.prefill_s + m.decode_s for m in mine)
-        engine_s = sum(m.engine_s for m in mine)
-        own = [m for run in items for node, m in run.metrics.items() if run.node_agents.get(node) == label]
-        outside = [max(0.0, m.seconds - m.queue_s - m.prefill_s - m.decode_s) for m in mine if m.seconds > 0]
-        found.append(
-            AgentFigures(
-                agent=label,
-                nodes=len(mine),
-                calls=calls,
-                mu=calls / busy if busy > 0 else None,
-                engine_s=engine_s / calls if engine_s > 0 and calls else None,
-                tau=sum(outside) / len(outside) if outside else None,
-                batch=busy / engine_s if engine_s > 0 else None,
-                passed=quality.share(sum(run.outcome is Outcome.ACCEPTED for run in items), len(items)),
-                calls_per_item=sum(m.model_calls for m in own) / len(items) if own else None,
-                tokens_per_call=sum(m.completion_tokens for m in mine) / calls if calls else None,
-            )
-        )
-    return tuple(found)
-
-
-def _flows(reports: Sequence[NightReport]) -> tuple[FlowFigures, ...]:
-    groups: dict[tuple[str, bool], list[tuple[Run, float]]] = {}
+    sums: dict[str, _Sum] = {}
     for report in reports:
-        runs = _runs(report)
-        work = [_busy(run) or run.seconds for run in runs]
-        whole = sum(work)
-        for run, part in zip(runs, work, strict=True):  # a night's wall time, shared in proportion to the work
-            wall = report.wall_s * part / whole if whole > 0 else report.wall_s / len(runs)
-            groups.setdefault((run.item.flow, run.item.canary is not None), []).append((run, wall))
+        for run in _runs(report):
+            own = run.item.canary is None
+            for label in set(run.agents) if own else ():
+                one = sums.setdefault(label, _Sum())
+                one.items += 1
+                one.accepted += run.outcome is Outcome.ACCEPTED
+            for node, metrics in run.metrics.items():
+                if node in run.node_agents:
+                    sums.setdefault(run.node_agents[node], _Sum()).add(metrics, own)
+    return tuple(
+        AgentFigures(
+            agent=label,
+            nodes=one.nodes,
+            calls=one.calls,
+            mu=one.calls / one.busy_s if one.busy_s > 0 else None,
+            engine_s=one.engine_s / one.calls if one.engine_s > 0 and one.calls else None,
+            tau=one.outside_s / one.measured if one.measured else None,
+            batch=one.busy_s / one.engine_s if one.engine_s > 0 else None,
+            passed=quality.share(one.accepted, one.items),
+            calls_per_item=one.own_calls / one.items if one.nodes and one.items else None,
+            tokens_per_call=one.tokens / one.calls if one.calls else None,
+        )
+        for label, one in sorted(sums.items())
+    )
+
+
+def _flows(reports: Sequence[NightReport], spent: Sequence[Sequence[_Cost]]) -> tuple[FlowFigures, ...]:
+    groups: dict[tuple[str, bool], list[tuple[_Cost, float]]] = {}
+    for report, costs in zip(reports, spent, strict=True):
+        flying = sum(cost.run.seconds for cost in costs)
+        for cost in costs:  # a night's wall time, shared in proportion to the time in flight
+            wall = report.wall_s * cost.run.seconds / flying if flying > 0 else report.wall_s / len(costs)
+            groups.setdefault((cost.run.item.flow, cost.run.item.canary is not None), []).append((cost, wall))
     found = []
     for (name, seeded), rows in sorted(groups.items()):
-        runs = tuple(run for run, _ in rows)
-        told = [run for run in runs if run.metrics]
-        count = max(1, len(told))
+        told = [cost for cost, _ in rows if cost.run.metrics]
+        own = 0 if seeded else len(rows)
         judged = next((q for report in reversed(reports) for q in report.quality if q.flow == name), None)
         found.append(
             FlowFigures(
                 flow=name,
                 seeded=seeded,
-                items=len(runs),
-                passed=quality.share(sum(run.outcome is Outcome.ACCEPTED for run in runs), 0 if seeded else len(runs)),
-                busy_s=sum(map(_busy, told)) / count,
-                engine_s=sum(m.engine_s for run in told for m in run.metrics.values()) / count,
-                tool_s=sum(m.tool_s for run in told for m in run.metrics.values()) / count,
-                check_s=sum(map(_checking, told)) / count,
-                outside_s=sum(map(_outside, told)) / count,
-                wall_s=sum(wall for _, wall in rows) / len(rows),
-                spread=_spread([run.seconds for run in runs]),
+                items=len(rows),
+                passed=quality.share(sum(cost.run.outcome is Outcome.ACCEPTED for cost, _ in rows), own),
+                busy_s=_mean(cost.busy_s for cost in told),
+                engine_s=_mean(cost.engine_s for cost in told),
+                tool_s=_mean(cost.tool_s for cost in told),
+                check_s=_mean(cost.check_s for cost in told),
+                outside_s=_mean(cost.outside_s for cost in told),
+                wall_s=_mean(wall for _, wall in rows),
+                spread=_spread([cost.run.seconds for cost, _ in rows]),
                 sensitivity={one.node: one.sensitivity for one in judged.reviewers} if judged else {},
                 true_pass=judged.true_pass if judged else Share(),
                 false_pass=judged.false_pass if judged else Share(),
