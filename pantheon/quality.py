@@ -23,7 +23,6 @@ from pantheon.records import (
     FlowQuality,
     HumanDecision,
     NightReport,
-    NodeState,
     ReviewerFigures,
     Run,
     Share,
@@ -32,7 +31,6 @@ from pantheon.records import (
 LEVEL = 0.95  # of every interval here
 Table = tuple[int, int, int, int]  # both passed, only the first, only the second, neither
 Seat = tuple[str, str]  # a reviewer: its node, and its agent as name@version
-_ENDED = frozenset({"", *NodeState})  # how a node ends that nothing stopped
 _SLACK = 1e-9  # 3 of 15 are 20 %, also in floating point
 _Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
@@ -210,18 +208,13 @@ def table_of(runs: Iterable[Run], first: Seat, second: Seat) -> Table:
 
 def fate(run: Run) -> Literal["by_checks", "by_reviewers", "passed", "broken"]:
     """What became of a canary. A reviewer that said fail refused it, whatever else was against it. Else, unless it
-    passed: a check that failed, or a node without an agent that came to its own end (the gate), refused it. The rest
-    was not judged: an agent failed, a reviewer gave no verdict, a check was stopped, or there was a bug."""
+    passed: a check that failed refused it, or the gate where all reviewers said pass. The rest was not judged: a node
+    was stopped or failed in another way before all had spoken."""
     if any(verdict.verdict == "fail" for verdict in run.verdicts):
         return "by_reviewers"
     if run.passed:
         return "passed"
-    if any(not check.passed for check in run.checks):
-        return "by_checks"
-    metrics = run.metrics.get(run.node)
-    ended = metrics is None or metrics.exit in _ENDED
-    decided_there = run.node in run.nodes and run.node not in run.node_agents and ended
-    return "by_checks" if decided_there and run.node != "item" else "broken"
+    return "by_checks" if reached(run) or any(not check.passed for check in run.checks) else "broken"
 
 
 def canary_figures(canaries: Sequence[Run]) -> tuple[CanaryFigures, ...]:

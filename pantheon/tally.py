@@ -58,12 +58,14 @@ def quantile(values: Sequence[float], part: float) -> float | None:
 
 
 def steps(run: Run) -> Iterator[tuple[str, str, str, NodeMetrics | None]]:
-    """What ran in a run: (node, agent or "", state, its metrics). Elements of a fan-out come one by one under the name
-    of their node, whose sum is left out; a skipped node did not run."""
+    """What ran in a run: (node, agent or "", state, its metrics or None where nothing was measured). Elements of a
+    fan-out come one by one under the name of their node, whose sum is left out; a skipped node did not run."""
     spread = {name.partition(".")[0] for name in run.nodes if "." in name}
     for name, state in run.nodes.items():
         if name not in spread and state != NodeState.SKIPPED:
-            yield name.partition(".")[0], run.node_agents.get(name, ""), state, run.metrics.get(name)
+            node, metrics = name.partition(".")[0], run.metrics.get(name)
+            agent = run.node_agents.get(name) or run.item.agents.get(node, "")  # of one that was stopped, who should
+            yield node, agent, state, metrics if metrics != NodeMetrics() else None
 
 
 def nodes(runs: Iterable[Run]) -> tuple[NodeFigures, ...]:

@@ -25,7 +25,6 @@ from pantheon.records import (
     Item,
     Night,
     NightReport,
-    NodeMetrics,
     Outcome,
     Run,
     Share,
@@ -53,7 +52,6 @@ def run(
     checks: tuple[bool, ...] = (True,),
     seats: Sequence[tuple[str, str]] = SEATS,
     flow: str = "docops",
-    exit: str = "failed",
 ) -> Run:
     """A run that the reviewers judged with `words`; of no words and no node, it passed without them."""
     item = Item(
@@ -69,7 +67,6 @@ def run(
         checks=tuple(CheckResult(name=f"k{n}", passed=passed) for n, passed in enumerate(checks)),
         nodes={"checks": "passed", **{name: "passed" for name, _ in seats}, **({node: "failed"} if node else {})},
         node_agents=dict(seats),
-        metrics={node: NodeMetrics(exit=exit)} if node else {},
     )  # fmt: skip
 
 
@@ -330,8 +327,7 @@ def test_reviewers_are_compared_by_the_criteria_that_both_judged_else_as_a_whole
         (run("a", False, False, good=False, checks=(False,)), "by_reviewers"),
         (run("a", good=False, checks=(True, False), seats=()), "by_checks"),
         (run("a", True, True, good=False, node="merge"), "by_checks"),  # the gate saw what no reviewer did
-        (run("a", good=False, node="merge", seats=()), "by_checks"),
-        (run("a", good=False, node="checks", exit="timeout", checks=()), "broken"),
+        (run("a", good=False, node="checks", checks=()), "broken"),  # stopped before it said anything
         (run("a", True, good=False, node="review-b"), "broken"),  # one said pass, the other said nothing
         (run("a", good=False, node="item", checks=()), "broken"),
         (run("a", good=False, node="edit", checks=(), seats=(("edit", "doc.edit@1"),)), "broken"),

@@ -82,6 +82,14 @@ def test_the_elements_of_a_fan_out_are_counted_and_their_sum_is_not() -> None:
     assert (figures.node, figures.runs, figures.passed, figures.total.seconds) == ("edit", 2, 1, 2)
 
 
+def test_a_node_that_was_stopped_counts_for_the_agent_it_was_given_to_and_unmeasured_is_not_zero() -> None:
+    stopped = run(nodes={"edit.1": "failed", "edit": "failed"}, agents={}, metrics={"edit.1": NodeMetrics()})
+    stopped = stopped.model_copy(update={"item": stopped.item.model_copy(update={"agents": {"edit": "doc.edit@4"}})})
+    (figures,) = tally.nodes([stopped])
+    assert (figures.agent, figures.runs, figures.p50_s) == ("doc.edit@4", 1, None)
+    assert list(tally.by_agent([stopped])) == ["doc.edit@4"]
+
+
 def test_pass_rates_leave_out_what_is_parked() -> None:
     runs = [
         run("a.md"), run("docs/b.md"), run("docs/c.md", Outcome.FAILED), run("docs/d.md", Outcome.PARKED),
