@@ -271,7 +271,7 @@ def _values(trip: Trip, ws: Workspace, attempt: Attempt) -> dict[str, Any]:
         "before": flow.outputs(trip.done),
         "focus": ws.focus,
         "attempt": attempt.number,
-        "failure": attempt.failure,
+        "failure": attempt.failure or trip.item.hint,  # a person's note, on an item that they want tried again
     }
 
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pantheon import artifacts, attest, canaries, flow, hooks, keys, plan, prompt, quality, redact, registry, report
 from pantheon.agent import Seat
@@ -147,7 +147,7 @@ def unfinished(repo: Repo) -> str | None:
 
 def _night_order(night_id: str) -> tuple[str, int]:
     date, _, counter = night_id.rpartition("-")
-    return date, int(counter)
+    return date, int(counter) if counter.isdecimal() else 0  # a ref that is none of ours comes first
 
 
 def freeze(
@@ -522,8 +522,10 @@ async def run(
     signer: Signer,
     now: Now,
     progress: Progress,
+    page: Callable[[NightReport], bytes] | None = None,
 ) -> NightReport:
-    """Run a frozen night to its report. Raises EngineError, SandboxError; what ended before is in git."""
+    """Run a frozen night to its report; `page` renders it for browsers. Raises EngineError, SandboxError; what ended
+    before is in git."""
     if not proof.closed:
         raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
     started = time.monotonic()
@@ -568,6 +570,8 @@ async def run(
         **_rates(before, after, working),
     )
     files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
+    if page is not None:
+        files["report.html"] = page(finished)
     _seal(repo, frozen, files, now(), signer)
     return finished
 
@@ -636,8 +640,8 @@ def reports(repo: Repo, most: int) -> list[NightReport]:
     names = repo.refs(NIGHTS)
     for name in sorted(names, key=lambda name: _night_order(name.removeprefix(NIGHTS)), reverse=True):
         data = repo.read_path(names[name], "report.json") if len(found) < most else None
-        if data:
-            found.append(NightReport.model_validate_json(data))
+        with contextlib.suppress(ValidationError):  # of a later version: it says nothing that could be read here
+            found += [NightReport.model_validate_json(data)] if data else []
     return found[::-1]
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pantheon import capacity, config, desk, measured, past, queueing, screen
+from pantheon import night as nights
 from pantheon.capacity import Compared, ForecastError, Scenario
 from pantheon.engine import expected_window
 from pantheon.errors import EngineError
@@ -54,7 +55,7 @@ def command(repo: Repo, where: Places, *, budget: str | None, as_json: bool) -> 
     settings = base.config.settings
     budget_s = min(seconds(budget or settings.night.budget), seconds(limits.budget))
     queue = Counter(item.flow for item in desk.make_plan(repo, base).items)
-    reports = past.past_reports(repo)
+    reports = nights.reports(repo, nights.RATED_NIGHTS)
     found = past.measure(reports, settings.engine.kind, past.model_of(settings.engine))
     shown = look(found, reports, queue, settings.gate.canaries, budget_s, _window(settings))
     if as_json:

@@ -3,42 +3,20 @@ measured.py and capacity.py."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from pantheon import capacity, measured
 from pantheon import night as nights
 from pantheon.checks import AT_ONCE
 from pantheon.config import EngineSettings
 from pantheon.engine import expected_window
-from pantheon.errors import EngineError, RepositoryError
+from pantheon.errors import EngineError
 from pantheon.git import Repo
 from pantheon.measured import Measured
 from pantheon.models import DEFAULT_MODEL
 from pantheon.records import Forecast, Item, NightReport
-
-READ = 10  # nights; what is older was another machine, model or repository
-
-
-def past_reports(repo: Repo, count: int = READ) -> list[NightReport]:
-    """The reports of the latest nights that ended, the oldest first. One that cannot be read is left out."""
-    names = [name.removeprefix(nights.NIGHTS) for name in repo.refs(nights.NIGHTS)]
-    found: list[NightReport] = []
-    for night in sorted(names, key=_order, reverse=True):
-        if len(found) == count:
-            break
-        with contextlib.suppress(RepositoryError, ValidationError):
-            found.append(nights.load_report(repo, night))
-    return found[::-1]
-
-
-def _order(night: str) -> tuple[str, int, str]:
-    date, _, counter = night.rpartition("-")
-    return date, len(counter), counter
 
 
 def measure(reports: Iterable[NightReport], engine: str, model: str = "") -> Measured:
@@ -67,5 +45,5 @@ def expected(
 ) -> Forecast | None:
     """The forecast of a night with this queue and this share of canaries; None before the first night of its kind."""
     queue = Counter(item.flow for item in items)
-    found = measure(past_reports(repo), engine, model)
+    found = measure(nights.reports(repo, nights.RATED_NIGHTS), engine, model)
     return capacity.forecast(queue, canaries_for(queue, share), budget_s, found, window)

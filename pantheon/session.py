@@ -15,7 +15,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from pantheon import attest, config, desk, egress, enclosure, hooks, plan, process, prs, relay, screen, trust
+from pantheon import (
+    attest,
+    config,
+    desk,
+    egress,
+    enclosure,
+    hooks,
+    morning,
+    past,
+    plan,
+    process,
+    prs,
+    relay,
+    screen,
+    trust,
+)
 from pantheon import night as nights
 from pantheon.checks import CheckRoom, needed
 from pantheon.config import UserEngine, UserLimits
@@ -262,14 +277,26 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         _nothing(planned, found, order.quiet)
         return None
     kind = order.engine or settings.engine.kind
+    model = order.server.model if order.server else order.model.name if order.model else kind
+    window = settings.night.window or expected_window(kind)
+    budget_s = min(seconds(order.budget or settings.night.budget), most_s)
     return nights.freeze(
         repo,
         found,
         planned,
-        budget_s=min(seconds(order.budget or settings.night.budget), most_s),
+        budget_s=budget_s,
         engine=kind,
-        model=order.server.model if order.server else order.model.name if order.model else kind,
-        window=settings.night.window or expected_window(kind),
+        model=model,
+        window=window,
+        forecast=past.expected(
+            repo,
+            planned.items,
+            settings.gate.canaries,
+            budget_s=budget_s,
+            engine=kind,
+            model=model,
+            window=window,
+        ),
         now=desk.now(),
         signer=desk.signer(repo),
         model_sha256=weights(order.model),
@@ -320,7 +347,15 @@ async def _run(
         try:
             with screen.night_bar(order.quiet) as progress:
                 return await nights.run(
-                    repo, frozen, server, proof, work=work, signer=desk.signer(repo), now=desk.now, progress=progress
+                    repo,
+                    frozen,
+                    server,
+                    proof,
+                    work=work,
+                    signer=desk.signer(repo),
+                    now=desk.now,
+                    progress=progress,
+                    page=lambda found: morning.written(repo, found),
                 )
         finally:
             await server.close()

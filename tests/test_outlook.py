@@ -10,6 +10,7 @@ import pytest
 from conftest import TASK, MakeRepo, git
 from rich.cells import cell_len
 
+from pantheon import night as nights
 from pantheon import past
 from pantheon.cli import main
 from pantheon.config import EngineSettings
@@ -168,17 +169,17 @@ def test_reports_that_cannot_be_read_are_left_out(root: Path, capfd: Capfd) -> N
     end(root, "2026-02-01-1", '{"night": 7}')
     end(root, "odd", "no json")
     git("update-ref", "refs/pantheon/nights/2026-02-02-1", "HEAD", cwd=root)
-    assert [one.night.id for one in past.past_reports(Repo.discover(root))] == ["2026-01-02-1", "2026-01-03-1"]
+    assert [one.night.id for one in nights.reports(Repo.discover(root), 10)] == ["2026-01-02-1", "2026-01-03-1"]
     assert "in 2 nights" in shown(capfd)
 
 
 def test_the_latest_nights_count_in_their_order(root: Path) -> None:
-    nights = [report(1), report(1), report(3)]
-    for number, one in zip(("2", "10", "1"), nights, strict=True):
+    ended = [report(1), report(1), report(3)]
+    for number, one in zip(("2", "10", "1"), ended, strict=True):
         end(root, f"{one.night.id[:10]}-{number}", one.model_dump_json())
     repo = Repo.discover(root)
-    assert [one.finished_at.day for one in past.past_reports(repo)] == [2, 2, 4]
-    assert len(past.past_reports(repo, 2)) == 2
+    assert [one.finished_at.day for one in nights.reports(repo, 10)] == [2, 2, 4]
+    assert len(nights.reports(repo, 2)) == 2
 
 
 def test_plan_takes_its_time_from_the_nights_that_were(root: Path, capfd: Capfd) -> None:
