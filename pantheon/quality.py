@@ -111,7 +111,7 @@ def precision(passed: Share, true_pass: Share, false_pass: Share) -> Estimate:
     is of none, and where s <= f: such reviewers tell nothing.
 
     The interval holds the middle 95% of the posterior under uniform priors on pi, s and f, summed up over a fixed grid,
-    without chance. Simulated with 20 to 200 items and 10 to 20 canaries of each sort it covers the truth in 95% to 99%
+    without chance. Simulated with 20 to 200 items and 10 to 20 canaries of each sort it covers the truth in 95% or more
     of the nights. Worst and best case over the three Wilson intervals would be far wider.
     """
     a, s, f = passed.value, true_pass.value, false_pass.value
