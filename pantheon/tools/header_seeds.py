@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from pantheon import testpaths
 from pantheon.records import Repair
 from pantheon.tools import headers, licences, seeding
 from pantheon.tools.facts import Facts
@@ -46,6 +47,8 @@ class _Case(NamedTuple):
 def seeds(path: str, raw: bytes, rules: HeaderRules, tree: Tree, facts: Facts) -> Iterator[Seed]:
     """A right change of the file, then wrong ones, each as far as the file gives it."""
     if len(raw) > seeding.MOST or not KIND.about(path, rules) or headers.check(path, raw, rules, tree):
+        return
+    if testpaths.is_test(path) or testpaths.steering(path):  # no item changes a test that was there
         return
     case = _case(path, raw, rules, tree, facts)
     after = case.header() if case else None
