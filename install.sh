@@ -198,6 +198,10 @@ install_test_tools() {
     step "strace, for a census of system calls" \
       env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update && apt-get install -y --no-install-recommends strace"
   fi
+  if [[ $EUID == 0 ]] && ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then
+    step "chromium, for tests of the pages (a minute or two)" \
+      env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core"
+  fi
   command -v npm >/dev/null || return 0 # without it the tests that need AVA are skipped, and say so
   id=$(cat "$here"/tests/ava/*.json | digest)
   [[ -f $data/ava/.pantheon-ava && $(cat "$data/ava/.pantheon-ava") == "$id" ]] || step "AVA, for tests of the flow test-stub" install_ava "$id"

@@ -358,10 +358,10 @@ def _mark(index: int, x: float, y: float) -> str:
 
 
 def _svg(key: str, title: str, desc: str, height: float, body: str) -> Markup:
+    names = f'<title id="{key}-t">{_shown(title)}</title><desc id="{key}-d">{_shown(desc)}</desc>'
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{key}-t {key}-d" '
-        f'focusable="false"><title id="{key}-t">{_shown(title)}</title><desc id="{key}-d">{_shown(desc)}</desc>'
-        f"{body}</svg>"
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{key}-t" '
+        f'aria-describedby="{key}-d" focusable="false">{names}{body}</svg>'
     )  # every text in it went through _shown
 
 

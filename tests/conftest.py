@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
@@ -21,6 +22,9 @@ from pantheon import engine as engines
 from pantheon.engine import Engine, VllmEngine
 from pantheon.errors import EngineError
 from pantheon.models import find_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 MakeRepo = Callable[..., Path]
 T = TypeVar("T")
@@ -111,6 +115,23 @@ def make_repo(tmp_path: Path) -> MakeRepo:
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The system's own Chromium, headless, with a home of its own. It resolves no name. While it runs, its thread has
+    an event loop: a module that uses it starts none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH for the tests of pages: apt-get install chromium")
+    driver = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r requirements/test.txt")
+    args = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    args += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own sandbox refuses root
+    home = {**os.environ, "HOME": str(tmp_path_factory.mktemp("chromium"))}
+    with driver.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=chromium, args=args, env=home)
+        yield running
+        running.close()
 
 
 class Bench:

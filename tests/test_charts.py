@@ -84,10 +84,8 @@ def test_few_values_are_drawn_too_and_named_for_who_cannot_see_them(draw: Draw, 
     inside(svg)
     root = parse(svg)
     assert root.attrib["role"] == "img"
-    named = root.attrib["aria-labelledby"].split()
-    assert [
-        root.find(f"{SVG}{tag}[@id='{name}']") is not None for tag, name in zip(("title", "desc"), named, strict=True)
-    ]
+    for tag, by in (("title", "aria-labelledby"), ("desc", "aria-describedby")):
+        assert root.find(f"{SVG}{tag}[@id='{root.attrib[by]}']") is not None
     assert draw(count) == svg
 
 

@@ -97,7 +97,7 @@ def test_every_chart_has_a_name_a_description_and_its_numbers_beside_it() -> Non
     figures = re.findall(r"<figure>.*?</figure>", rendered(), re.DOTALL)
     assert len(figures) >= 14
     for figure in figures:
-        assert re.search(r'<svg[^>]* role="img" aria-labelledby="\S+-t \S+-d"', figure)
+        assert re.search(r'<svg[^>]* role="img" aria-labelledby="\S+-t" aria-describedby="\S+-d"', figure)
         assert "<title id=" in figure and "<desc id=" in figure
         assert re.search(r"<details>\s*<summary>.*<table>.*<th scope=", figure, re.DOTALL)
 
