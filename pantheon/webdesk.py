@@ -68,7 +68,7 @@ HEADERS = {
 HEAD = Markup(
     '<meta name="htmx-config" content=\'{"allowEval":false,"allowScriptTags":false,"includeIndicatorStyles":false,'
     '"selfRequestsOnly":true,"historyEnabled":false}\'>\n'
-    '<link rel="stylesheet" href="/static/desk.css">\n'
+    '<link rel="icon" href="data:,">\n<link rel="stylesheet" href="/static/desk.css">\n'
     '<script src="/static/htmx.min.js" defer></script>\n<script src="/static/desk.js" defer></script>'
 )
 
@@ -364,6 +364,7 @@ def serve(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
+            listening.listen()  # before the link is printed: who follows it at once is kept waiting, not refused
         except (OSError, OverflowError) as error:
             raise PantheonError("cannot open the desk", f"port {port}", str(error), "git pantheon desk") from error
         desk_ = Desk(repo, listening.getsockname()[1], read_only)

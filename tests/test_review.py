@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
-import provenance
 import pytest
 from conftest import git
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from provenance import DAYS, NOTES, TASK, play, write_and_commit
+from morning_after import TARGETS, copy, right_title
+from provenance import DAYS, play, write_and_commit
 
 from pantheon import desk, prs, review
 from pantheon.engine import ScriptedEngine
@@ -23,9 +21,6 @@ from pantheon.plan import Plan
 from pantheon.records import HumanDecision, PullRequest, PullState
 from pantheon.survey import survey
 from pantheon.verify import load_trust, verify
-
-TARGETS = sorted(NOTES)
-_BUILT: list[Path] = []
 
 
 @dataclass
@@ -60,24 +55,9 @@ class Desk:
         return [f"{fault.kind}: {fault.where}: {fault.why}" for fault in verify(common, load_trust(common), "1").faults]
 
 
-def copy(factory: pytest.TempPathFactory, name: str) -> Desk:
-    """A copy of one night's repository, made once."""
-    if not _BUILT:
-        place = factory.mktemp("review")
-        (place / "repo").mkdir()
-        with provenance.own_git(place):
-            git("init", "-q", "-b", "main", cwd=place / "repo")
-            write_and_commit(place / "repo", {**NOTES, "docs/tasks/tidy.md": TASK, ".gitignore": "*.o\n"}, "first")
-            play(Repo.discover(place / "repo"), place / "work", DAYS[0], ScriptedEngine())
-        _BUILT.append(place / "repo")
-    target = factory.mktemp("copy") / name
-    shutil.copytree(_BUILT[0], target, symlinks=True)
-    return Desk(Repo.discover(target))
-
-
 @pytest.fixture
 def one(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    return copy(tmp_path_factory, "repo")
+    return Desk(copy(tmp_path_factory))
 
 
 def test_an_item_to_try_again_comes_back_with_the_note(one: Desk) -> None:
@@ -87,7 +67,7 @@ def test_an_item_to_try_again_comes_back_with_the_note(one: Desk) -> None:
     (item,) = one.plan().items
     assert (item.target, item.hint) == ("docs/oven.md", "the title is in the heading")
     one.say("accept")
-    (again,) = play(one.repo, one.repo.root.parent / "again", DAYS[3], ScriptedEngine()).prs
+    (again,) = play(one.repo, one.repo.root.parent / "again", DAYS[3], ScriptedEngine(right_title)).prs
     assert [item.target for item in again.live] == ["docs/oven.md"]
     assert (prs.load(one.repo, 1).branch, again.branch) == ("pantheon/tidy/1", "pantheon/tidy/2")  # no name twice
     assert one.plan().items == ()
@@ -244,7 +224,7 @@ def test_whatever_is_decided_in_whatever_order(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[str, int]]
 ) -> None:
     """Against a model: a stack of (live items, state, where the user's branch is)."""
-    one = copy(tmp_path_factory, "walk")
+    one = Desk(copy(tmp_path_factory))
     (one.repo.root / "mine.md").write_text("untracked\n")
     (one.repo.root / ".gitignore").write_text("*.o\n*.tmp\n")
     mine = one.git("status", "--porcelain")
