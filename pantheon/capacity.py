@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pantheon import queueing
-from pantheon.measured import FlowFigures, Measured, NightFigures, weighted
+from pantheon.measured import TINY, FlowFigures, Measured, NightFigures, weighted
 from pantheon.records import Estimate, Forecast, NightReport, Outcome, Record, Share
 
 GRACE_S = 30.0  # how long running items may finish once the budget is spent, as in night.py
 BUSY = 0.85  # a place whose slots are in use for more of the time is what the night waits for
 COARSE = 8.0  # a mean batch below this leaves most of the engine's arithmetic unused
-SWING, SWING_NIGHTS = 0.12, 3  # what nights on one machine differ by before we saw several, and what that counts for
+SWING, SWING_NIGHTS = 0.15, 3  # what nights on one machine differ by before we saw several, and what that counts for
 STRETCH = 0.08  # and by how much more for every factor e by which a night is larger or smaller than those
 # Student's t for 90% of a two-sided interval, by degrees of freedom from 1
 T90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
@@ -76,7 +76,7 @@ class _Mix:
 
     @property
     def known(self) -> bool:
-        return self.place.busy_s > 0
+        return self.place.busy_s > TINY
 
     def seconds(self, count: int, drained: bool = True) -> float:
         """How long `count` items take: at the pace of a full window, and until the slowest of the last ones is done.
@@ -119,14 +119,15 @@ def _mix(found: Measured, items: Mapping[str, float], canaries: Mapping[str, flo
         return (weighted(rows) if rows else None) or usual
 
     check_s = mean("check_s")
+    outside_s = max(0.0, mean("outside_s") - check_s) * found.free
     place = queueing.Stations(
         busy_s=mean("busy_s"),
         slots=slots,
         met=found.batch or 1.0,
         rise=found.rise,
-        check_s=check_s,
+        check_s=check_s if check_s > TINY else 0.0,
         check_slots=found.check_slots,
-        outside_s=max(0.0, mean("outside_s") - check_s) * found.free,
+        outside_s=outside_s if outside_s > TINY else 0.0,
     )
     return _Mix(place, mean("wall_s"), mean("spread"), window)
 
@@ -154,7 +155,7 @@ def _pace(found: Measured, count: int, spread: float) -> _Pace | None:
             continue
         mix = _mix(found, night.items, night.canaries, night.window, found.slots)
         expected = mix.seconds(total, night.drained)
-        if expected > 0:
+        if expected > TINY:
             ratios.append(math.log(night.wall_s / expected))
             seen += total
     if not ratios:
@@ -270,7 +271,7 @@ def error(expected: Forecast, report: NightReport) -> ForecastError:
     return ForecastError(
         night=report.night.id,
         items=_compared((expected.items, expected.items), len(report.runs), expected.items),
-        seconds=_compared(expected.seconds, report.wall_s, math.sqrt(expected.seconds[0] * expected.seconds[1])),
+        seconds=_compared(expected.seconds, report.wall_s, math.sqrt(max(0.0, math.prod(expected.seconds)))),
         accepted=_compared(expected.accepted, accepted, sum(expected.accepted) / 2),
     )
 

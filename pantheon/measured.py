@@ -16,6 +16,9 @@ from pantheon import quality, queueing
 from pantheon.records import NightReport, NodeMetrics, Outcome, Record, Run, Share
 
 KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 tokens/s alone, 100 at 32); until measured
+SOUND = 1e9  # seconds, calls and tokens of one run or night lie below it; what does not is not believed
+TINY = 1e-6  # seconds; what is shorter was not measured
+WINDOW = 4096  # the widest that the settings allow
 EXPORT = 1.1  # a check's slot is held for its tree to be written and removed, too, where nobody measured that
 FEW = 20  # nodes, before the engine's behaviour under load is read off them
 
@@ -132,7 +135,9 @@ def measure(
     """
     ordered = sorted(reports, key=lambda report: report.finished_at)
     ordered = [
-        r for r in ordered if _runs(r) and (r.night.engine == engine if engine else r.night.engine != "scripted")
+        r
+        for r in ordered
+        if _runs(r) and _sound(r.wall_s) and (r.night.engine == engine if engine else r.night.engine != "scripted")
     ]
     if ordered:
         last = next((r.night for r in reversed(ordered) if not model or r.night.model == model), ordered[-1].night)
@@ -141,11 +146,12 @@ def measure(
     if not mine:
         return Measured(engine=engine, model=model)
     spent = [[_cost(run) for run in _runs(report)] for report in mine]
-    told = [(report, costs) for report, costs in zip(mine, spent, strict=True) if any(cost.busy_s for cost in costs)]
+    told = [(report, costs) for report, costs in zip(mine, spent, strict=True) if any(c.busy_s > TINY for c in costs)]
     every = [cost for _, costs in told for cost in costs]
     busy, in_engine = sum(cost.busy_s for cost in every), sum(cost.engine_s for cost in every)
-    batch = busy / in_engine if in_engine > 0 else weighted((r.mean_batch, len(r.runs)) for r in mine if r.mean_batch)
-    rise = _rise([cost.run for cost in every], batch) if batch else None
+    batch = _per(busy, in_engine) or weighted((r.mean_batch, len(r.runs)) for r in mine if 1 <= r.mean_batch < SOUND)
+    batch = min(WINDOW, max(1.0, batch)) if batch else None
+    rise = _rise(every, batch) if batch else None
     notes = []
     if len(told) < len(mine):
         notes.append(f"{_many(len(mine) - len(told), 'night')} measured no engine time: wall time per item is used")
@@ -156,10 +162,10 @@ def measure(
     found = Measured(
         engine=engine,
         model=model,
-        slots=slots or slots_of(mine[-1].night.window),
+        slots=slots or slots_of(nights[-1].window),
         check_slots=check_slots,
         nights=nights,
-        agents=_agents(mine),
+        agents=_agents([cost for costs in spent for cost in costs]),
         flows=_flows(mine, spent),
         calls=sum(cost.calls for cost in every),
         busy_s=busy,
@@ -183,12 +189,12 @@ def _free(found: Measured, nights: Sequence[tuple[float, Sequence[_Cost]]]) -> f
     costs = [cost for _, night in nights for cost in night]
     check_s = _mean(cost.check_s for cost in costs)
     outside_s = _mean(cost.outside_s for cost in costs) - check_s
-    if not found.check_slots or check_s <= 0 or outside_s <= 0 or found.busy_s <= 0:
+    if not found.check_slots or min(check_s, outside_s, found.busy_s) <= TINY:
         return 1.0
     waits = [cost.check_wait_s for cost in costs if cost.check_wait_s is not None]
     if waits:
         return min(1.0, max(0.0, 1 - _mean(waits) / outside_s))
-    took = _mean(cost.run.seconds for cost in costs)
+    took = _mean(cost.seconds for cost in costs)
     in_flight = max(1, round(queueing.in_system(len(costs) / sum(wall for wall, _ in nights), took)))
     busy_s = _mean(cost.busy_s for cost in costs)
     low, high = 0.0, 1.0
@@ -212,6 +218,16 @@ def _mean(values: Iterable[float]) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
+def _sound(figure: float) -> bool:
+    """Whether a figure of a stored report is possible: a repository can hold anything."""
+    return 0 <= figure < SOUND
+
+
+def _per(amount: float, of: float) -> float | None:
+    """A ratio, or None where there is nothing to divide by."""
+    return amount / of if of > TINY else None
+
+
 def _runs(report: NightReport) -> tuple[Run, ...]:
     return (*report.runs, *report.canaries)
 
@@ -222,6 +238,8 @@ class _Cost:
     engine's time, tools, slots for checks and waiting for those (None: not measured), all in all outside the engine."""
 
     run: Run
+    seconds: float
+    metrics: dict[str, NodeMetrics]
     calls: int
     busy_s: float
     queue_s: float
@@ -233,21 +251,41 @@ class _Cost:
 
 
 def _cost(run: Run) -> _Cost:
-    nodes = run.metrics.items()
-    busy = sum([one.prefill_s + one.decode_s for _, one in nodes])
-    queue = sum([one.queue_s for _, one in nodes])
-    rooms = [one for name, one in nodes if one.tool_s > 0 and name not in run.node_agents]  # checks have no agent
+    seconds, metrics = run.seconds if _sound(run.seconds) else 0.0, _metrics(run)
+    nodes = metrics.values()
+    busy = sum([one.prefill_s + one.decode_s for one in nodes])
+    queue = sum([one.queue_s for one in nodes])
+    rooms = [one for name, one in metrics.items() if one.tool_s > 0 and name not in run.node_agents]  # of checks
+    checks = [check.seconds for check in run.checks if _sound(check.seconds)]
     return _Cost(
         run=run,
-        calls=sum([one.model_calls for _, one in nodes]),
+        seconds=seconds,
+        metrics=metrics,
+        calls=sum([one.model_calls for one in nodes]),
         busy_s=busy,
         queue_s=queue,
-        engine_s=sum([one.engine_s for _, one in nodes]),
-        tool_s=sum([one.tool_s for _, one in nodes]),
-        check_s=sum(one.tool_s for one in rooms) or EXPORT * sum([check.seconds for check in run.checks]),
+        engine_s=sum([one.engine_s for one in nodes]),
+        tool_s=sum([one.tool_s for one in nodes]),
+        check_s=sum(one.tool_s for one in rooms) or EXPORT * sum(checks),
         check_wait_s=sum(max(0.0, one.seconds - one.tool_s) for one in rooms) if rooms else None,
-        outside_s=max(0.0, run.seconds - busy - queue),
+        outside_s=max(0.0, seconds - busy - queue),
     )
+
+
+def _metrics(run: Run) -> dict[str, NodeMetrics]:
+    """A run's metrics that can be believed; spelled out, since there are many."""
+    return {
+        node: m
+        for node, m in run.metrics.items()
+        if 0 <= m.seconds < SOUND
+        and 0 <= m.queue_s < SOUND
+        and 0 <= m.prefill_s < SOUND
+        and 0 <= m.decode_s < SOUND
+        and 0 <= m.tool_s < SOUND
+        and 0 <= m.engine_s < SOUND
+        and 0 <= m.model_calls < SOUND
+        and 0 <= m.completion_tokens < SOUND
+    }
 
 
 def weighted(pairs: Iterable[tuple[float, float]]) -> float | None:
@@ -268,21 +306,22 @@ def _tally(runs: Iterable[Run]) -> dict[str, int]:
 
 
 def _night(report: NightReport, costs: Sequence[_Cost], check_slots: int) -> NightFigures:
-    in_engine = sum(cost.engine_s for cost in costs)
-    flying = sum(cost.run.seconds for cost in costs)
+    flying = sum(cost.seconds for cost in costs)
     return NightFigures(
         night=report.night.id,
         items=_tally(report.runs),
         canaries=_tally(report.canaries),
         accepted=_tally(run for run in report.runs if run.outcome is Outcome.ACCEPTED),
         queued=max(len(costs), report.night.items + report.night.canaries),
-        window=max(1, report.night.window),
+        window=min(WINDOW, max(1, report.night.window)),
         wall_s=report.wall_s,
-        timed=report.wall_s > 0 and flying <= 1.05 * report.night.window * report.wall_s + 1,
+        timed=report.wall_s > TINY and flying <= 1.05 * min(WINDOW, report.night.window) * report.wall_s + 1,
         drained=report.ended == "finished",
-        batch=report.mean_batch or (sum(cost.busy_s for cost in costs) / in_engine if in_engine > 0 else None),
+        batch=report.mean_batch
+        if 0 < report.mean_batch < SOUND
+        else _per(sum(cost.busy_s for cost in costs), sum(cost.engine_s for cost in costs)),
         checks=sum(cost.check_s for cost in costs) / (check_slots * report.wall_s)
-        if check_slots and report.wall_s > 0
+        if check_slots and report.wall_s > TINY
         else 0.0,
     )
 
@@ -315,27 +354,26 @@ class _Sum:
             self.outside_s += max(0.0, one.seconds - one.queue_s - busy)
 
 
-def _agents(reports: Sequence[NightReport]) -> tuple[AgentFigures, ...]:
+def _agents(costs: Iterable[_Cost]) -> tuple[AgentFigures, ...]:
     sums: dict[str, _Sum] = {}
-    for report in reports:
-        for run in _runs(report):
-            own = run.item.canary is None
-            for label in set(run.agents) if own else ():
-                one = sums.setdefault(label, _Sum())
-                one.items += 1
-                one.accepted += run.outcome is Outcome.ACCEPTED
-            for node, metrics in run.metrics.items():
-                if node in run.node_agents:
-                    sums.setdefault(run.node_agents[node], _Sum()).add(metrics, own)
+    for cost in costs:
+        run, own = cost.run, cost.run.item.canary is None
+        for label in set(run.agents) if own else ():
+            one = sums.setdefault(label, _Sum())
+            one.items += 1
+            one.accepted += run.outcome is Outcome.ACCEPTED
+        for node, metrics in cost.metrics.items():
+            if node in run.node_agents:
+                sums.setdefault(run.node_agents[node], _Sum()).add(metrics, own)
     return tuple(
         AgentFigures(
             agent=label,
             nodes=one.nodes,
             calls=one.calls,
-            mu=one.calls / one.busy_s if one.busy_s > 0 else None,
-            engine_s=one.engine_s / one.calls if one.engine_s > 0 and one.calls else None,
+            mu=_per(one.calls, one.busy_s),
+            engine_s=_per(one.engine_s, one.calls) if one.engine_s > TINY else None,
             tau=one.outside_s / one.measured if one.measured else None,
-            batch=one.busy_s / one.engine_s if one.engine_s > 0 else None,
+            batch=_per(one.busy_s, one.engine_s),
             passed=quality.share(one.accepted, one.items),
             calls_per_item=one.own_calls / one.items if one.nodes and one.items else None,
             tokens_per_call=one.tokens / one.calls if one.calls else None,
@@ -347,13 +385,13 @@ def _agents(reports: Sequence[NightReport]) -> tuple[AgentFigures, ...]:
 def _flows(reports: Sequence[NightReport], spent: Sequence[Sequence[_Cost]]) -> tuple[FlowFigures, ...]:
     groups: dict[tuple[str, bool], list[tuple[_Cost, float]]] = {}
     for report, costs in zip(reports, spent, strict=True):
-        flying = sum(cost.run.seconds for cost in costs)
+        flying = sum(cost.seconds for cost in costs)
         for cost in costs:  # a night's wall time, shared in proportion to the time in flight
-            wall = report.wall_s * cost.run.seconds / flying if flying > 0 else report.wall_s / len(costs)
+            wall = report.wall_s * cost.seconds / flying if flying > 0 else report.wall_s / len(costs)
             groups.setdefault((cost.run.item.flow, cost.run.item.canary is not None), []).append((cost, wall))
     found = []
     for (name, seeded), rows in sorted(groups.items()):
-        told = [cost for cost, _ in rows if cost.run.metrics]
+        told = [cost for cost, _ in rows if cost.metrics]
         own = 0 if seeded else len(rows)
         judged = next((q for report in reversed(reports) for q in report.quality if q.flow == name), None)
         found.append(
@@ -368,7 +406,7 @@ def _flows(reports: Sequence[NightReport], spent: Sequence[Sequence[_Cost]]) -> 
                 check_s=_mean(cost.check_s for cost in told),
                 outside_s=_mean(cost.outside_s for cost in told),
                 wall_s=_mean(wall for _, wall in rows),
-                spread=_spread([cost.run.seconds for cost, _ in rows]),
+                spread=_spread([cost.seconds for cost, _ in rows]),
                 sensitivity={one.node: one.sensitivity for one in judged.reviewers} if judged else {},
                 true_pass=judged.true_pass if judged else Share(),
                 false_pass=judged.false_pass if judged else Share(),
@@ -385,7 +423,7 @@ def _spread(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) / mean
 
 
-def _rise(runs: Sequence[Run], batch: float) -> float | None:
+def _rise(costs: Sequence[_Cost], batch: float) -> float | None:
     """How much of a request's time in the engine grows with the batch, from nodes that met different batches.
 
     An engine step costs f + g b: the time per token is fitted by least squares as a line over the batch that each node
@@ -393,11 +431,13 @@ def _rise(runs: Sequence[Run], batch: float) -> float | None:
     g b / (f + g b) at the mean batch. None where the batches hardly differed.
     """
     rows: dict[str, list[tuple[float, float]]] = {}
-    for run in runs:
-        for node, one in run.metrics.items():
+    for cost in costs:
+        for node, one in cost.metrics.items():
             busy, tokens = one.prefill_s + one.decode_s, one.completion_tokens
-            if one.engine_s > 0 and busy > 0 and tokens > 0:
-                rows.setdefault(run.node_agents.get(node, ""), []).append((busy / one.engine_s / batch, busy / tokens))
+            if one.engine_s > TINY and busy > TINY and tokens > 0:
+                rows.setdefault(cost.run.node_agents.get(node, ""), []).append(
+                    (busy / one.engine_s / batch, busy / tokens)
+                )
     points = []
     for pairs in rows.values():
         mean = sum(pace for _, pace in pairs) / len(pairs)
@@ -418,7 +458,7 @@ def load(found: Measured) -> Load | None:
     The night is a closed system and its engine shares its speed: Erlang C says how long an open stream of as many
     requests would wait, and is an upper estimate for ours.
     """
-    if found.calls <= 0 or found.busy_s <= 0 or found.wall_s <= 0:
+    if not found.calls or min(found.busy_s, found.wall_s) <= TINY:
         return None
     arrivals, mu = found.calls / found.wall_s, found.calls / found.busy_s
     wait = queueing.mean_wait(arrivals, mu, found.slots)

@@ -231,6 +231,7 @@ class Shape:
     tokens: int = 29
     tool_s: float = 1.0
     check_s: float = 0.0
+    told: bool = False  # whether the checks' node measures its wait
     right: float = 0.6
     engine: str = "vllm"
     speed: float = 1.0
@@ -256,12 +257,15 @@ def night(shape: Shape, count: int, seed: int, budget_s: float = 1e9, flow: str 
             waited, inside, shared, tools = waited + queue_s, inside + busy_s, shared + engine_s, tools + tool_s
             words += tokens
         checks = list[CheckResult]()
+        room_s = NodeMetrics()
         if shape.check_s:
+            came = world.now
             with room.request() as turn:
                 yield turn
                 check_s = chance.gauss(shape.check_s, shape.check_s / 5)
                 yield world.timeout(check_s)
                 checks.append(CheckResult(name="tests", passed=True, seconds=check_s / 1.1))
+                room_s = NodeMetrics(seconds=world.now - came, tool_s=check_s)
         runs.append(
             run(
                 number,
@@ -273,7 +277,8 @@ def night(shape: Shape, count: int, seed: int, budget_s: float = 1e9, flow: str 
                     "edit": NodeMetrics(
                         seconds=world.now - began, queue_s=waited, decode_s=inside, engine_s=shared, tool_s=tools,
                         model_calls=calls, completion_tokens=words,
-                    )
+                    ),
+                    **({"checks": room_s} if shape.told else {}),
                 },
             )
         )  # fmt: skip
@@ -457,6 +462,8 @@ def test_canaries_cost_time_and_are_accepted_nowhere() -> None:
         (Shape(check_s=3), 60, 300),
         (Shape(check_s=3), 300, 10),
         (Shape(check_s=1), 20, 200),
+        (Shape(check_s=3, told=True), 300, 10),
+        (Shape(check_s=3, told=True), 20, 200),
     ],
 )
 def test_the_night_after_one_night_falls_into_its_forecast(shape: Shape, before: int, now: int) -> None:
@@ -514,6 +521,41 @@ def test_a_flow_that_never_ran_costs_what_others_cost_and_promises_nothing() -> 
     assert unknown is not None
     assert unknown.seconds == known.seconds
     assert unknown.accepted == (0, 40)
+
+
+ANY = st.one_of(st.floats(), st.just(0.0), st.floats(0, 100))
+COUNT = st.one_of(st.integers(), st.integers(0, 50))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_report_that_holds_anything_breaks_nothing(data: st.DataObject) -> None:
+    def figures() -> NodeMetrics:
+        names = ("seconds", "queue_s", "prefill_s", "decode_s", "tool_s", "engine_s")
+        counts = {"model_calls": data.draw(COUNT), "completion_tokens": data.draw(COUNT)}
+        return NodeMetrics().model_copy(update={name: data.draw(ANY) for name in names} | counts)
+
+    runs = [
+        run(
+            n, seconds=data.draw(ANY), metrics={"edit": figures(), "checks": figures()},
+            checks=(CheckResult(name="t", passed=True).model_copy(update={"seconds": data.draw(ANY)}),),
+        )
+        for n in range(data.draw(st.integers(0, 6)))
+    ]  # fmt: skip
+    odd = report(runs, wall_s=0.0, window=data.draw(COUNT)).model_copy(
+        update={"wall_s": data.draw(ANY), "mean_batch": data.draw(ANY)}
+    )
+    found = measure(odd, report([run(n, seconds=9.0) for n in range(4)], number=2, wall_s=20))
+    expected = capacity.forecast({"docops": data.draw(st.integers(0, 500))}, 3, 3600, found)
+    assert expected is not None
+    assert all(math.isfinite(value) and value >= 0 for value in (*expected.seconds, *expected.accepted))
+    capacity.what_if("x", {"docops": 10}, 0, 3600, found, speed=2)
+    capacity.error(expected, odd)
+    span = (data.draw(ANY), data.draw(ANY))
+    capacity.error(Forecast(items=1, seconds=span, accepted=span, nights=1), odd)
+    measured.load(found)
+    for one in found.nights:
+        capacity.batch_advice(one)
 
 
 def test_how_wrong_a_forecast_was() -> None:
