@@ -15,7 +15,7 @@ from markupsafe import Markup
 from pantheon import charts, quality, report, tally
 from pantheon.charts import Series
 from pantheon.records import FlowQuality, NightReport, Outcome, Share
-from pantheon.report import Morning, percent, span
+from pantheon.report import Morning, brief, percent, span
 from pantheon.tally import NodeFigures
 
 TABLE_ROWS = 40
@@ -148,8 +148,8 @@ def _nodes(found: Sequence[NodeFigures]) -> Table:
             one.agent or "none",
             str(one.runs),
             percent(one.passed / one.runs) if one.runs else "",
-            _seconds(one.p50_s),
-            _seconds(one.p95_s),
+            brief(one.p50_s),
+            brief(one.p95_s),
             str(max(0, one.total.attempts - one.runs)),
             ", ".join(f"{count} {name}" for name, count in one.exits.items() if name != "passed") or "all passed",
         )
@@ -172,12 +172,12 @@ def _cost(one: NodeFigures) -> tuple[str, ...]:
         _count(total.prompt_tokens),
         _count(total.cached_tokens),
         _count(total.completion_tokens),
-        _seconds(total.engine_s),
+        brief(total.engine_s),
     )
     return (
         f"{one.flow}/{one.node}",
         *(model if total.model_calls else ("", "", "", "")),
-        _seconds(total.cpu_s),
+        brief(total.cpu_s),
         f"{total.memory_bytes / (1 << 20):.0f} MiB" if total.memory_bytes else "",
         str(total.schema_errors) if total.model_calls else "",
         f"{refused} of {calls}" if calls else "",
@@ -193,12 +193,6 @@ def _directories(found: NightReport) -> Table:
     )
     more = len(shares) - len(rows)
     return Table("places", "By directory", head, rows, f"And {more} more." if more else "", _numbers(head))
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.{2 if value < 1 else 1}f} s" if value < 60 else span(value)
 
 
 def _count(value: int) -> str:
@@ -219,11 +213,11 @@ def _where_time_went(found: NightReport) -> list[Chart]:
     head = ("Node", *(part.capitalize() for part in PARTS))
     table = Table(
         "spent", "Where the time went", head,
-        tuple((name, *(_seconds(part) for part in parts)) for name, parts in nodes),
+        tuple((name, *(brief(part) for part in parts)) for name, parts in nodes),
         "Seconds of all runs together: waiting for a slot, reading the prompt, writing, in tools and checks.",
         _numbers(head),
     )  # fmt: skip
-    desc = ", ".join(f"{name} {_seconds(sum(parts))}" for name, parts in nodes[:6])
+    desc = ", ".join(f"{name} {brief(sum(parts))}" for name, parts in nodes[:6])
     return _chart(charts.bars(table.key, table.title, desc, nodes, PARTS, " s"), table)
 
 

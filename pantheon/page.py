@@ -37,13 +37,13 @@ TEXT = 300  # characters of a reason
 
 @dataclass(frozen=True)
 class Diff:
-    """What is shown of a patch: (kind, text) per line; `cut` says what was left out."""
+    """What is shown of a patch: (kind, text) per line; `cut` says what was left out, `command` shows the whole."""
 
     lines: tuple[tuple[str, str], ...]
     added: int
     deleted: int
     cut: str
-    commit: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,10 @@ def html(
         "style": Markup(text),  # ours
         "policy": f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         "head": head,
+        "source": f"git pantheon report {report.word(found.night.id)} --json",
         "controls": controls or (lambda pull, item: NOTHING),
         "many": report.many,
+        "run_command": report.run_command,
         "cards": [*(_pull_card(one, found.night.id) for one in pulls if one.is_open), *_gate_cards(found)],
         "bins": [_bin(node, why, runs) for node, why, runs in bins[:BINS]],
         "more_bins": max(0, len(bins) - BINS),
@@ -277,7 +279,7 @@ def _pull_commands(view: PullView) -> tuple[str, ...]:
 
 def _item(view: PullView, item: ItemView, diff: Diff, is_open: bool) -> dict[str, object]:
     live = is_open and not item.item.dropped
-    name = item.item.item[:12] or item.item.run[:12]
+    name = report.word(item.item.item[:12] or item.item.run[:12])
     return {
         "view": item,
         "anchor": anchor(view, item),
@@ -288,6 +290,7 @@ def _item(view: PullView, item: ItemView, diff: Diff, is_open: bool) -> dict[str
             (
                 f"git pantheon accept {view.pull.id} --drop {name}",
                 f"git pantheon reject {view.pull.id} {name} -m WHY",
+                f"git pantheon retry {view.pull.id} {name} -m NOTE",
                 report.run_command(item.run),
             )
             if live
@@ -376,7 +379,7 @@ def cut_patch(patch: str, most: int, commit: str) -> Diff:
         cut = "No diff to show; the whole:"
     else:
         cut = f"{report.many(left_out, 'line')} left out here; the whole:" if left_out else ""
-    return Diff(tuple(lines), counted["add"], counted["del"], cut, commit)
+    return Diff(tuple(lines), counted["add"], counted["del"], cut, f"git show {report.word(commit[:12])}")
 
 
 _TELLING = ("rename ", "new file", "deleted file", "old mode", "new mode", "Binary ", "GIT binary")

@@ -7,6 +7,7 @@ the night was worth, what happened. The words that the three share are made here
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pantheon.records import (
 )
 
 SUBJECT_WIDTH = 72
+MOST_NODES = 40
 COARSE_BATCH = 8.0  # a mean batch below it leaves the engine idle
 
 
@@ -123,11 +125,20 @@ def _cause(reason: str) -> str:
 
 def replay_command(run: Run) -> str:
     """How to see a failure again: its node from its artifacts, or the run where no node of the flow failed."""
-    return f"git pantheon replay {run.id[:12]} --node {run.node}" if run.node in run.nodes else run_command(run)
+    return (
+        f"git pantheon replay {word(run.id[:12])} --node {word(run.node)}"
+        if run.node in run.nodes
+        else run_command(run)
+    )
 
 
 def run_command(run: Run) -> str:
-    return f"git pantheon run {run.id[:12]}"
+    return f"git pantheon run {word(run.id[:12])}"
+
+
+def word(text: str) -> str:
+    """A record's text as one word of a command that a person pastes."""
+    return shlex.quote(printable(text))
 
 
 def span(seconds: float) -> str:
@@ -137,6 +148,13 @@ def span(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def brief(seconds: float | None) -> str:
+    """A duration in a table: `0.04 s`, `12.3 s`, `3 min`; nothing where it was not measured."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.{2 if seconds < 1 else 1}f} s" if seconds < 60 else span(seconds)
 
 
 def percent(value: float | None) -> str:
@@ -325,8 +343,10 @@ def markdown(report: NightReport) -> str:
     if report.notes:
         lines += ["", "### Not in the queue", ""] + [f"- {_md(note)}" for note in report.notes]
     lines += ["", "## What it was worth", ""]
-    lines += [f"- {f.name}: **{f.value}**{f'; {f.note}' if f.note else ''}" for f in (*worth(report), *pace(report))]
+    lines += [_md_figure(figure) for figure in worth(report)]
     lines += _md_quality(report)
+    lines += ["", "## What happened", "", *(_md_figure(figure) for figure in pace(report))]
+    lines += _md_nodes(report)
     lines += ["", "## Figures", "", *(f"- {name}: {_md(value)}" for name, value in figures(report))]
     return "\n".join(lines) + "\n"
 
@@ -357,11 +377,11 @@ def _md_failures(report: NightReport) -> list[str]:
     groups = failures(report.runs)
     for node, why, runs in groups:
         lines.append(f"- **{_md(node)}** ({len(runs)}): {_md(why)}")
-        lines += [f"  - {_code(run.item.target)}, `{run_command(run)}`" for run in runs[:5]]
+        lines += [f"  - {_code(run.item.target)}, {_code(run_command(run))}" for run in runs[:5]]
         if len(runs) > 5:
             lines.append(f"  - and {len(runs) - 5} more")
         if replay_command(runs[0]) != run_command(runs[0]):
-            lines.append(f"  - again: `{replay_command(runs[0])}`")
+            lines.append(f"  - again: {_code(replay_command(runs[0]))}")
     return lines if groups else [*lines, "Everything passed."]
 
 
@@ -384,6 +404,23 @@ def _md_quality(report: NightReport) -> list[str]:
                 for c in found.canaries
             ]
     return lines
+
+
+def _md_figure(found: Figure) -> str:
+    return f"- {_md(found.name)}: **{found.value}**{f'; {found.note}' if found.note else ''}"
+
+
+def _md_nodes(report: NightReport) -> list[str]:
+    found = tally.nodes(report.runs)[:MOST_NODES]
+    if not found:
+        return []
+    head = ["| node | agent | runs | passed | p50 | p95 |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    rows = [
+        f"| {_cell(f'{one.flow}/{one.node}')} | {_cell(one.agent)} | {one.runs} | {percent(one.passed / one.runs)} "
+        f"| {brief(one.p50_s)} | {brief(one.p95_s)} |"
+        for one in found
+    ]
+    return ["", *head, *rows]
 
 
 _PUNCTUATION = re.compile(r"\\(?=[!-/:-@\[-`{-~])|[`*<>\[\]]")

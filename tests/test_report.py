@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
-from pantheon import report
+import pytest
+from markdown_it import MarkdownIt
+from sample_night import HOSTILE, morning, poisoned
+
+from pantheon import report, screen
 from pantheon.records import Finding, Item, Night, NightReport, Outcome, PullItem, PullRequest, Repair, Run
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -62,3 +67,92 @@ def test_a_commit_message_has_a_short_subject_and_the_trailers() -> None:
 def test_what_needs_a_person_comes_first_and_nothing_is_said_plainly() -> None:
     assert report.needs_you([], 0, 0) == "nothing needs you"
     assert report.needs_you(list(make().prs), 2, 0).startswith("1 PR with 1 item to review")
+
+
+def test_a_halted_gate_comes_before_prs_in_what_needs_a_person() -> None:
+    found = morning(halted=True).report
+    said = report.needs_you(list(found.prs), 0, 0, halted=found.quality)
+    assert said.startswith("the gate of docstrings is halted: git pantheon report; 1 PR with ")
+
+
+def test_worth_is_measured_or_said_to_be_unmeasured() -> None:
+    measured = {figure.name: figure for figure in report.worth(morning(nights=2).report)}
+    assert measured["yield"].value.endswith(" %")
+    assert re.fullmatch(r"\d+ of \d+", measured["wrong canaries caught"].value)
+    assert re.search(r"\d to \d+ % of what was accepted is right", measured["precision, docops"].note)
+    assert "adjusted for prevalence" in measured["agreement (kappa), docops"].note
+    bare = {figure.name: figure for figure in report.worth(morning(nights=0, canaries=0).report)}
+    assert (bare["precision"].value, bare["precision"].note) == ("not measured", "no canaries")
+    assert bare["canaries"].value == "none"
+
+
+def test_pace_tells_the_forecast_the_budget_and_items_that_are_cut_too_coarse() -> None:
+    found = {figure.name: figure for figure in report.pace(morning(nights=1).report)}
+    assert found["time"].note.split(" were expected")[0].count(" to ") == 1
+    assert found["mean batch"].alert and "cut too coarse" in found["mean batch"].note
+    assert "mean batch" in {f.name for f in report.pace(morning().report) if not f.alert}
+
+
+@pytest.mark.parametrize(
+    ("actual", "said"), [(5.0, "50 % below it"), (10.0, "as expected"), (30.0, "50 % above it"), (20.0, "as expected")]
+)
+def test_how_far_a_night_was_off_its_forecast(actual: float, said: str) -> None:
+    assert report.off(10.0, 20.0, actual) == said
+
+
+def test_a_failure_is_replayed_at_its_node_and_a_park_only_shown() -> None:
+    failed = run("a.md", Outcome.FAILED, "checks", "links").model_copy(update={"nodes": {"checks": "failed"}})
+    assert report.replay_command(failed) == f"git pantheon replay {'b' * 12} --node checks"
+    assert report.replay_command(run("a.md", Outcome.PARKED, "stack", "conflict")) == f"git pantheon run {'b' * 12}"
+
+
+def test_a_command_to_paste_holds_no_command_of_others() -> None:
+    odd = run("a.md", Outcome.FAILED, "x; rm -rf ~", "links").model_copy(update={"nodes": {"x; rm -rf ~": "failed"}})
+    assert report.replay_command(odd) == f"git pantheon replay {'b' * 12} --node 'x; rm -rf ~'"
+
+
+def test_markdown_of_hostile_records_is_text_in_every_viewer() -> None:
+    text = report.markdown(poisoned(morning(nights=1, halted=True)).current)
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    kinds = {child.type for token in tokens for child in token.children or ()} | {token.type for token in tokens}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image", "fence", "code_block"}
+    assert not set("\u202e\u2066\u200b\x1b\x00") & set(text)
+    shown = "".join(child.content for token in tokens for child in token.children or ())
+    assert "<script>window.pwned=1</script>" in shown
+
+
+def test_markdown_has_the_order_of_the_page() -> None:
+    text = report.markdown(morning(halted=True).current)
+    heads = [line for line in text.splitlines() if line.startswith("#")]
+    assert heads == [
+        *("# Night 2026-11-26-1", "## What needs you", "### The gate of docstrings is halted", "### What did not pass"),
+        *("### Not in the queue", "## What it was worth", "### The gate of docops", "### The gate of docstrings"),
+        *("## What happened", "## Figures"),
+    ]
+    assert "| review.peer-a@2 |" in text
+    assert "| docops/checks |" in text
+
+
+@pytest.mark.parametrize("width", [80, 50])
+def test_the_terminal_form_fits_and_obeys_no_color(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen.night_report(morning(halted=True).current)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\x1b" not in "".join(lines)
+    heads = [line for line in lines if line.startswith("What ")]
+    assert heads == ["What needs you", "What it was worth", "What happened"]
+    assert any("git pantheon replay" in line for line in lines)
+
+
+def test_the_terminal_form_of_hostile_records_drives_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "5000")
+    screen.night_report(poisoned(morning(nights=1, halted=True)).current)
+    text = capsys.readouterr().out
+    assert not set("\u202e\u2066\u200b\x1b\x00") & set(text)
+    assert HOSTILE[:31] in text
