@@ -46,27 +46,32 @@ def test_a_forced_move_costs_no_model_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "cause", "why"),
     [
-        ("", "not JSON"),
-        ("[]", "not an object"),
-        ('{"tool":"set_field","field":"title","value":7}', "not an object of strings"),
-        ('{"tool":"rm","path":"/"}', "not offered"),
-        ('{"tool":"set_field","field":"title","value":"invented"}', "not among those offered"),
-        ('{"tool":"set_field","field":"title","value":"Tides","more":"x"}', "not among those offered"),
-        ('{"tool":"set_field","field":"tags","value":"tide"}', "not among those offered"),
+        ("", "schema", "not JSON"),
+        ("[]", "schema", "not an object"),
+        ('{"tool":"set_field","field":"title","value":7}', "schema", "not an object of strings"),
+        ('{"tool":"rm","path":"/"}', "not-offered", "not offered"),
+        ('{"tool":"set_field","field":"title","value":"invented"}', "schema", "not among those offered"),
+        ('{"tool":"set_field","field":"title","value":"Tides","more":"x"}', "schema", "not among those offered"),
+        ('{"tool":"set_field","field":"tags","value":"tide"}', "schema", "not among those offered"),
+        ("x" * 20_000, "length", "longer than"),
     ],
+    ids=lambda text: text[:20],
 )
-def test_an_answer_outside_the_offers_is_counted_and_never_called(text: str, why: str) -> None:
+def test_an_answer_outside_the_offers_is_counted_and_never_called(text: str, cause: str, why: str) -> None:
     state, action = loop.advance(asked(TITLE), answer(text))
     assert isinstance(action, loop.Ask)
     assert state.failures == 1
     assert why in (state.calls[-1].error or "")
+    assert state.calls[-1].cause == cause
+    assert cause in loop.REFUSED
 
 
 def test_an_answer_cut_at_the_token_limit_is_a_failure() -> None:
     state, _ = loop.advance(asked(TITLE), answer('{"tool":"set_f', finish_reason="length"))
     assert "cut" in (state.calls[-1].error or "")
+    assert state.calls[-1].cause == "length"
 
 
 def test_the_same_call_twice_is_a_repetition() -> None:
@@ -77,15 +82,16 @@ def test_the_same_call_twice_is_a_repetition() -> None:
     state, action = loop.advance(state, answer(text))
     assert isinstance(action, loop.Ask)
     assert "before" in (state.calls[-1].error or "")
+    assert state.calls[-1].cause == "repeat"
 
 
 def test_a_refused_tool_call_counts_and_the_deadline_ends_it() -> None:
     state, _ = loop.advance(asked(TITLE), answer('{"tool":"set_field","field":"title","value":"Boats"}'))
-    state, action = loop.advance(state, loop.Offered((TITLE,), error="no"))
+    state, action = loop.advance(state, loop.Offered((TITLE,), error="no", cause="tool"))
     assert isinstance(action, loop.Ask)
-    assert state.failures == 1
+    assert (state.failures, state.calls[-1].cause) == (1, "tool")
     state, action = loop.advance(state, loop.TimedOut(10))
-    assert isinstance(action, loop.Fail)
+    assert action == loop.Fail("deadline of 10 s passed", "deadline")
     with pytest.raises(ValueError, match="over"):
         loop.advance(state, loop.TimedOut(10))
 
@@ -93,6 +99,19 @@ def test_a_refused_tool_call_counts_and_the_deadline_ends_it() -> None:
 def test_no_offer_at_all_fails() -> None:
     _, action = loop.advance(loop.Loop(limits=LIMITS), loop.Offered(()))
     assert isinstance(action, loop.Fail)
+    assert action.cause == "offers"
+
+
+def test_a_call_keeps_what_its_answer_cost_and_how_sure_it_was() -> None:
+    text = '{"tool":"set_field","field":"title","value":"Boats"}'
+    times = {"queue_s": 0.25, "prefill_s": 0.5, "engine_s": 0.125, "confidence": 0.75}
+    event = answer(text)
+    state, _ = loop.advance(
+        asked(TITLE), loop.Answered(event.completion.model_copy(update={**times, "seconds": 1.0}), "0" * 64)
+    )
+    call = state.calls[-1]
+    assert {name: getattr(call, name) for name in times} == times
+    assert call.seconds == 1.0
 
 
 offers = st.lists(

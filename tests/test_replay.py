@@ -22,7 +22,7 @@ from pantheon.errors import PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo
 from pantheon.places import places
 from pantheon.prompt import record
-from pantheon.records import NightReport, NodeState, Outcome, Run
+from pantheon.records import NightReport, NodeState, Outcome, Run, pretty
 from pantheon.replay import open_stage, replay_node
 from pantheon.shadow import shadow_of
 
@@ -153,7 +153,7 @@ def test_a_whole_night_is_replayed_and_counted(past: tuple[Repo, NightReport], a
     assert {one["run"] for one in said["nodes"]} == {run.id for run in report.runs}
     text = typed(repo.root, "replay", "--all-of", report.night.id, "--node", "review-a")
     assert "review-a" in text
-    assert "4/4 same" in text
+    assert "8/8 same" in text
     assert "frontmatter" not in text
 
 
@@ -177,8 +177,10 @@ def test_a_prompt_that_was_changed_is_noticed_whatever_was_changed_with_it(
     assert (code, node["rebuilt"], node["answers"][0]["intact"]) == (1, False, False)
     assert "prompt 1 differs at character" in node["why"][0]
     run = artifacts.load_run(repo, run.id)
-    old, new = (hashlib.sha256(text.encode()).hexdigest() for text in (*_prompts_before(prompts), *prompts))
-    calls = read(repo, run, "review-a/tool_calls.jsonl").replace(old.encode(), new.encode())
+    calls = read(repo, run, "review-a/tool_calls.jsonl")
+    for texts in zip(_prompts_before(prompts), prompts, strict=True):
+        old, new = (hashlib.sha256(text.encode()).hexdigest().encode() for text in texts)
+        calls = calls.replace(old, new)
     tamper(repo, run, {"review-a/tool_calls.jsonl": calls})
     code, said = again(repo, run.id, node="review-a")
     (node,) = said["nodes"]
@@ -188,6 +190,24 @@ def test_a_prompt_that_was_changed_is_noticed_whatever_was_changed_with_it(
 
 def _prompts_before(prompts: list[str]) -> list[str]:
     return [text.replace("kiln", "oven") for text in prompts]
+
+
+def test_a_run_from_before_times_and_criteria_were_kept_is_still_the_same(
+    past: tuple[Repo, NightReport], again: Replayed
+) -> None:
+    repo, report = past
+    run = of(report)
+    output = json.loads(read(repo, run, "review-a/output.json"))
+    assert output.pop("criteria")
+    output.pop("confidence")
+    lines = [json.loads(line) for line in read(repo, run, "review-a/tool_calls.jsonl").splitlines()]
+    for call in lines:
+        for name in ("queue_s", "prefill_s", "engine_s", "confidence", "cause"):
+            call.pop(name)
+    calls = "".join(json.dumps(call) + "\n" for call in lines).encode()
+    tamper(repo, run, {"review-a/output.json": pretty(output), "review-a/tool_calls.jsonl": calls})
+    code, said = again(repo, run.id, node="review-a")
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(
@@ -224,7 +244,7 @@ def test_an_artifact_that_was_changed_is_noticed(
         ("review-a/tool_calls.jsonl", b"\xff\xfe\n"),
         ("review-a/llm_prompt.txt", b"prompt 1\n"),
         ("review-a/llm_prompt.txt", b"prompt 1 bytes=-4 sha256=00\n"),
-        ("review-a/schemas.jsonl", b'{"a": 1}\n{"b": 2}\n'),
+        ("review-a/schemas.jsonl", b'{"a": 1}\n{"b": 2}\n{"c": 3}\n'),
         ("review-a/output.json", b"x" * (3 << 20)),
     ],
 )
