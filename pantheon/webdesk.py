@@ -1,11 +1,9 @@
 """`git pantheon desk`: the morning report on loopback, with buttons. Every decision is made by `desk.decide`, as typed.
 
-What it shows is private: diffs, and what models wrote. Any user of this machine can reach a loopback port, so reading
-needs the token as much as deciding does; `--read-only` serves a page without a button, behind its token as well. The
-token opens one session, once: it becomes a cookie that no script can read, and is spent. An action is a POST from our
-own page: the cookie, the session's secret in the form, the browser's word on where it came from, and our own name as
-the host, so that no other site and no name that points here can act. One action at a time. A cookie knows no port:
-what else you serve on 127.0.0.1 and open in the same browser can see it.
+Diffs are private and every user of this machine can reach a loopback port: reading needs the token as much as deciding
+does, and `--read-only` is a page without buttons behind its own token. The token opens one session and is spent. What
+decides is a POST with the session's cookie, the secret of its forms, the browser's word that it came from our page, and
+our own name as the host. One action at a time. A cookie knows no port: other servers on 127.0.0.1 can see it.
 """
 
 from __future__ import annotations
@@ -75,10 +73,11 @@ HEAD = Markup(
 
 @dataclass(frozen=True)
 class Said:
-    """What the last action came to; `undo`: the PR in which it can be taken back, 0 for none."""
+    """What the last action came to, and the next command. `undo`: the PR in which it can be taken back, 0 for none."""
 
     text: str
     good: bool
+    hint: str = ""
     undo: int = 0
 
 
@@ -324,14 +323,14 @@ async def _decide(desk_: Desk, request: Request) -> Response:
     if verb not in (("reject", "retry", "drop", "never") if item else ("accept", "reject", "undo")):
         return _no(400, "There is no such decision.")
     if verb in ("reject", "retry") and not text:
-        desk_.said = Said("Nothing was done: say why.", good=False)
+        desk_.said = Said("nothing was done: say why", good=False)
     else:
         items = (item,) if item else ()
         try:
             done = await desk_.alone(lambda: desk.decide(desk_.repo, number, verb, items, text))
             desk_.said = Said(done, good=True, undo=number if verb != "undo" else 0)
         except PantheonError as error:
-            desk_.said = Said(error.render(), good=False)
+            desk_.said = Said(str(error), good=False, hint=error.hint)
     back = quote(form.get("back", "")[:100], safe="")
     return RedirectResponse(f"/#{back}" if back else "/", 303)
 

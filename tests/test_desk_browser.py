@@ -148,6 +148,9 @@ def test_a_morning_with_keys(tmp_path_factory: pytest.TempPathFactory, browser: 
         seat.expect(page.locator("details.item.at h4")).to_have_text(order[1])
         press("r")
         page.keyboard.type("just no")
+        field = page.locator("details.item.at").get_by_label("Why not")
+        seat.expect(field).to_have_value("just no")
+        seat.expect(field).to_be_in_viewport()
         seat.shot("reason")
         press("Enter")
         seat.said("1 item is rejected")
@@ -180,6 +183,12 @@ def test_the_desk_can_be_read_by_everybody(
     with seated(repo, browser, color_scheme=scheme) as seat:
         seat.item("docs/oven.md").get_by_role("button", name="Leave out").click()
         seat.said("left out")
+        if scheme == "light":
+            seat.page.set_viewport_size({"width": 390, "height": 844})
+            assert seat.page.evaluate("document.documentElement.scrollWidth") <= 390
+            seat.item("docs/ropes.md").get_by_role("button", name="Never").scroll_into_view_if_needed()
+            seat.shot("telephone")
+            seat.page.set_viewport_size({"width": 1100, "height": 900})
         seat.shot(f"{scheme}-full")
         for place in ("", f"run/{prs.load(repo, 1).items[0].run}"):
             if place:

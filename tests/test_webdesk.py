@@ -278,7 +278,7 @@ def test_an_error_of_the_user_s_is_shown_with_its_hint(client: Client) -> None:
     assert client.post("/pr/7", {"verb": "accept", "csrf": secret}).status_code == 303
     assert "no such PR" in client.get("/").text
     assert client.post("/pr/1", {"verb": "reject", "text": "  ", "csrf": secret}).status_code == 303
-    assert "say why" in client.get("/").text
+    assert "Nothing was done: say why." in client.get("/").text
 
 
 def test_without_a_night_there_is_no_desk(make_repo: MakeRepo) -> None:

@@ -12,8 +12,8 @@
     here()?.classList.remove("at");
     at = item.id;
     item.classList.add("at");
-    item.querySelector("summary").focus();
-    item.scrollIntoView({ block: "nearest" });
+    item.querySelector("summary").focus({ preventScroll: true });
+    item.scrollIntoView({ block: "start", behavior: "instant" });
   }
 
   function step(by) {
@@ -35,7 +35,8 @@
     if (!field) return;
     item.open = true;
     field.dataset.verb = verb;
-    field.focus();
+    field.focus({ preventScroll: true });
+    field.scrollIntoView({ block: "center", behavior: "instant" });
   }
 
   const keys = {
