@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")
     sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
     _add_report(add)
+    add("metrics", metrics, "the running night, or the last one, as Prometheus text")
     _add_pr(add)
     sub = add("run", run, "one run: its nodes, why it failed, its artifacts", json=True)
     sub.add_argument("run", help="a run's id or its beginning")
@@ -293,6 +294,12 @@ def report(options: argparse.Namespace, where: Places) -> int:
     return desk.report(
         desk.here(), options.night, as_json=options.json, markdown=options.markdown, page_to=options.html
     )
+
+
+def metrics(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, session
+
+    return session.metrics(desk.here(), where)
 
 
 def pr_list(options: argparse.Namespace, where: Places) -> int:

@@ -499,15 +499,16 @@ class ScriptedEngine:
 
 
 def _instance(schema: dict[str, Any], prompt: str, at: str) -> Any:
-    """A value that is valid under the schema: of several, one that stands in the prompt's user part if there is one;
-    among equals a hash of the prompt and the place decides."""
+    """A value that is valid under the schema: of several, one that stands in the prompt's user part, or has most of its
+    words there; among equals a hash of the prompt and the place decides."""
     if "const" in schema:
         return schema["const"]
     if choices := schema.get("enum"):
         if at.endswith("/verdict") and "pass" in choices:
             return "pass"
         text = prompt.rpartition("<user>")[2].casefold()
-        choices = [one for one in choices if str(one).casefold() in text] or choices
+        shares = [_share(str(one).casefold(), text) for one in choices]
+        choices = [one for one, share in zip(choices, shares, strict=True) if share == max(shares)]
         return choices[_pick(prompt, at, len(choices))]
     if shapes := schema.get("anyOf") or schema.get("oneOf"):
         kind = [one for one in shapes if "pass" in _choices(one.get("properties", {}).get("verdict", {}))] or shapes
@@ -525,6 +526,12 @@ def _instance(schema: dict[str, Any], prompt: str, at: str) -> Any:
         case "boolean":
             return bool(_pick(prompt, at, 2))
     return None
+
+
+def _share(value: str, text: str) -> float:
+    """How much of a value stands in a text: all of it (1), else the share of its words."""
+    words = re.findall(r"\w+", value)
+    return 1.0 if value in text else 0.99 * sum(word in text for word in words) / max(1, len(words))
 
 
 def _choices(schema: dict[str, Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pantheon import canaries, flow, gate, redact, tasks, testguard
+from pantheon import canaries, flow, gate, redact, tally, tasks, testguard
 from pantheon.agent import Seat, edit_output, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
@@ -29,6 +29,7 @@ from pantheon.records import (
     Flow,
     FlowNode,
     Item,
+    NodeMetrics,
     NodeResult,
     NodeState,
     Task,
@@ -196,14 +197,13 @@ def _summed(
 async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name: str) -> NodeResult:
     """A node until it succeeds, at most `retries` times more; every attempt stays in its artifacts."""
     files: dict[str, bytes] = {}
-    prompt_tokens = completion_tokens = 0
+    spent: list[NodeMetrics] = []
     started = time.monotonic()
     failure = ""
     for attempt in range(1, node.retries + 2):
         left = node.timeout_s - (time.monotonic() - started)
         result = await run_once(shop, trip, ws, node, Attempt(name, attempt, failure), left)
-        prompt_tokens += result.prompt_tokens
-        completion_tokens += result.completion_tokens
+        spent.append(result.metrics)
         good = flow.succeeded(node, result, trip.done)
         if good or attempt > node.retries or left <= 0:
             break
@@ -213,15 +213,20 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
     if result.state is NodeState.PASSED and not good:
         reason = f"after {attempt} attempt{'s' if attempt > 1 else ''} this does not hold: {node.success}"
     state = NodeState.PASSED if good else NodeState.TOLERATED if node.tolerated else NodeState.FAILED
+    seconds = time.monotonic() - started
+    whole = tally.added(spent).model_copy(
+        update={"attempts": attempt, "seconds": round(seconds, 3), "exit": result.metrics.exit or state.value}
+    )
     return result.model_copy(
         update={
             "state": state,
             "reason": reason,
             "files": {**files, **result.files},
-            "seconds": time.monotonic() - started,
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
+            "seconds": seconds,
+            "prompt_tokens": whole.prompt_tokens,
+            "completion_tokens": whole.completion_tokens,
             "attempts": attempt,
+            "metrics": whole,
         }
     )
 
@@ -252,10 +257,12 @@ async def run_once(
                 return _gate(shop, trip, node)
             return await _check(shop, trip, node)
     except TimeoutError:
-        why = f"timeout of {node.timeout_s:g} s passed"
+        why, ended = f"timeout of {node.timeout_s:g} s passed", "timeout"
     except (ToolError, RepositoryError, SandboxError, InputError) as error:
-        why = str(error)
-    return NodeResult(node=attempt.name, state=NodeState.FAILED, reason=why, seconds=time.monotonic() - started)
+        why, ended = str(error), type(error).__name__
+    seconds = time.monotonic() - started
+    spent = NodeMetrics(seconds=round(seconds, 3), exit=ended)
+    return NodeResult(node=attempt.name, state=NodeState.FAILED, reason=why, seconds=seconds, metrics=spent)
 
 
 def _seat(shop: Shop, trip: Trip, node: FlowNode) -> Seat:
@@ -306,6 +313,12 @@ async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
     if not node.tolerated:  # else it informs the nodes behind it, and the gate has others to ask
         trip.checks.extend(results)
     bad = [result for result in results if not result.passed]
+    spent = NodeMetrics(
+        tool_s=round(sum(result.seconds for result in results), 3),
+        cpu_s=round(sum(result.cpu_s for result in results), 3),
+        memory_bytes=max((result.memory_bytes for result in results), default=0),
+        tool_calls={f"check {result.name}": 1 for result in results},
+    )
     output = {
         "checks": [result.model_dump(mode="json") for result in results],
         "passed": not bad,
@@ -321,8 +334,10 @@ async def _check(shop: Shop, trip: Trip, node: FlowNode) -> NodeResult:
             "stderr.log": err,
             "output.json": pretty(output["checks"]),
             "diff.patch": trip.diff.patch,
+            "metrics.json": pretty(spent.model_dump(mode="json")),
         },
         seconds=time.monotonic() - started,
+        metrics=spent,
     )
 
 

@@ -70,6 +70,7 @@ class Progress:
     seeded: int = 0
     running: int = 0
     phase: str = ""
+    sample: Sample | None = None  # the last look at the night
     changed: Callable[[Progress], None] = lambda _: None
 
     @property
@@ -364,6 +365,7 @@ class _Runner:
             engine = await self.engine.metrics()
         left = len(self.frozen.items) - len(self.frozen.runs) - running
         self.timeline.add(t_s, self.progress, running, max(0, left), engine)
+        self.progress.sample = self.timeline.samples[-1]
 
     def _settle(self, trip: Trip, base: str, started: float) -> Run:
         """Stack what the gate accepted and store the run. No await in here: the stack is touched by one at a time."""

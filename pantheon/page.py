@@ -194,7 +194,7 @@ def _gate_cards(found: NightReport) -> Iterable[Card]:
             kind=gate.state,
             tag=gate.state,
             tone="bad" if halted else "warn",
-            lines=tuple(_sentence(clip(why, TEXT)) for why in gate.why),
+            lines=tuple(_sentence(clip(why, TEXT)) for why in report.gate_lines(found, gate)),
             lead="It opens with any of these:" if gate.opens else "",
             points=tuple(clip(what, TEXT) for what in gate.opens),
         )

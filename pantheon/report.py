@@ -29,6 +29,7 @@ from pantheon.records import (
 )
 
 SUBJECT_WIDTH = 72
+HALTED = "halted"  # the node of a run that passed and is held back, since its flow's gate is halted
 MOST_NODES = 40
 COARSE_BATCH = 8.0  # a mean batch below it leaves the engine idle
 
@@ -110,10 +111,11 @@ def counts(report: NightReport) -> Counter[Outcome]:
 
 
 def failures(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
-    """Failed runs grouped by node and reason, the largest group first: (node, reason, runs)."""
+    """Failed runs grouped by node and reason, the largest group first: (node, reason, runs). What a halted gate holds
+    back did not fail."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.outcome is not Outcome.ACCEPTED:
+        if run.outcome is not Outcome.ACCEPTED and run.node != HALTED:
             groups.setdefault((run.node or "gate", _cause(run.reason)), []).append(run)
     return [(node, why, found) for (node, why), found in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0]))]
 
@@ -225,6 +227,12 @@ def troubled(report: NightReport) -> list[FlowQuality]:
     return sorted(
         (q for q in report.quality if q.state in ("halted", "alert")), key=lambda q: (q.state != "halted", q.flow)
     )
+
+
+def gate_lines(report: NightReport, found: FlowQuality) -> tuple[str, ...]:
+    """Why a gate is halted or alerts, and what it holds back."""
+    held = sum(run.node == HALTED and run.item.flow == found.flow for run in report.runs)
+    return (*found.why, *([f"{many(held, 'item')} passed it and must wait for another night"] if held else []))
 
 
 def state_text(found: FlowQuality) -> str:
@@ -368,7 +376,9 @@ def _md_gates(report: NightReport) -> list[str]:
     lines: list[str] = []
     for found in troubled(report):
         lines += ["", f"### The gate of {_md(found.flow)} {'is halted' if found.state == 'halted' else 'alerts'}", ""]
-        lines += [f"- {_md(why)}" for why in found.why] + [f"- it opens when: {_md(what)}" for what in found.opens]
+        lines += [f"- {_md(why)}" for why in gate_lines(report, found)] + [
+            f"- it opens when: {_md(what)}" for what in found.opens
+        ]
     return lines
 
 

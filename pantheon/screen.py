@@ -192,7 +192,7 @@ def _needs(out: Console, found: NightReport) -> None:
     for gate in troubled:
         halted = gate.state == "halted"
         _put(out, f"the gate of {gate.flow}: {report.state_text(gate)}", 2, "red" if halted else "yellow")
-        for why in gate.why:
+        for why in report.gate_lines(found, gate):
             _put(out, why, 5)
         for what in gate.opens:
             _put(out, f"opens with {what}", 5, "dim")

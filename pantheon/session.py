@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pantheon import (
     attest,
+    beacon,
     config,
     desk,
     egress,
@@ -29,6 +30,7 @@ from pantheon import (
     prs,
     relay,
     screen,
+    telemetry,
     trust,
 )
 from pantheon import night as nights
@@ -45,6 +47,7 @@ from pantheon.records import NightReport, Record, seconds
 from pantheon.server import OpenAIEngine
 from pantheon.survey import Survey, open_count, read_config, survey
 
+METRICS = "metrics.sock"  # of a running night
 MIN_FREE = 512 << 20  # bytes of disk a night wants to begin with
 
 
@@ -202,7 +205,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     frozen = _frozen(repo, where, order)
     if frozen is None:
         return 0
-    work = where.cache / "nights" / hashlib.sha256(bytes(repo.common_dir)).hexdigest()[:12] / frozen.night.id
+    work = scratch(repo, where) / frozen.night.id
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, mode=0o700)
     try:
@@ -213,6 +216,18 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
             work.parent.rmdir()  # unless another night's is there
     if order.told and not order.quiet:
         screen.night_report(found)
+    return 0
+
+
+def scratch(repo: Repo, where: Places) -> Path:
+    """Where the nights of a repository keep what they need while they run."""
+    return where.cache / "nights" / hashlib.sha256(bytes(repo.common_dir)).hexdigest()[:12]
+
+
+def metrics(repo: Repo, where: Places) -> int:
+    """The running night as Prometheus text, else the last one that ended."""
+    page = beacon.ask(scratch(repo, where) / METRICS)
+    sys.stdout.buffer.write(telemetry.exposition(nights.load_report(repo)) if page is None else page)
     return 0
 
 
@@ -342,10 +357,18 @@ async def _run(
         current.cancel()
 
     loop.add_reader(line, asked_to_stop)
+    held = contextlib.AsyncExitStack()
     try:
         server = await open_engine(order, where, frozen.night.id, relay.INSIDE)
         try:
             with screen.night_bar(order.quiet) as progress:
+
+                def told() -> bytes:
+                    own = [run for run in frozen.runs if run.item.canary is None]
+                    sown = [run for run in frozen.runs if run.item.canary is not None]
+                    return telemetry.live(frozen.night, own, sown, progress.sample)
+
+                await held.enter_async_context(beacon.serving(scratch(repo, where) / METRICS, told))
                 return await nights.run(
                     repo,
                     frozen,
@@ -358,6 +381,7 @@ async def _run(
                     page=lambda found: morning.written(repo, found),
                 )
         finally:
+            await held.aclose()
             await server.close()
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error

@@ -26,6 +26,7 @@ RINGS = {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
         *("models", "relay", "server", "slots", "logprobs"),  # parts of engine.py
+        "beacon",
         *("signing", "signers", "keys", "attest", "reader", "worktrees", "trees", "children"),  # parts of git.py
     },
     3: {

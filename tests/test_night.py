@@ -192,7 +192,7 @@ def test_a_reviewer_that_finds_another_title_stops_the_item(make_repo: MakeRepo,
     assert [(run.item.target, run.node) for run in failed] == [("docs/oven.md", "merge")], [
         run.reason for run in failed
     ]
-    assert "review.peer-a@1 says fail: wrong title" in failed[0].reason
+    assert "review.peer-a@2 says fail: wrong title" in failed[0].reason
     assert "docs/oven.md" not in [item.target for item in report.prs[0].items]
     assert failed[0].run_commit is not None
     assert git("notes", f"--ref={artifacts.NOTES}", "show", failed[0].run_commit, cwd=repo.root)

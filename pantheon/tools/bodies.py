@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import symtable
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -422,6 +423,44 @@ def _own_name(node: ast.FunctionDef | ast.arg) -> str:
     return node.name if isinstance(node, ast.FunctionDef) else node.arg
 
 
+def unknown_names(text: str, names: Collection[str]) -> Iterator[tuple[int, str]]:
+    """(line, name) of what these functions of a module read and nobody gives: no argument, no name of the module or of
+    Python. Nothing where the module takes over names that are not written in it."""
+    tree = parsed(text)
+    try:
+        table = symtable.symtable(text, "module", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    nodes = list(ast.walk(tree)) if tree is not None else []
+    if tree is None or any(isinstance(e, ast.ImportFrom) and e.names[0].name == "*" for e in nodes):
+        return
+    known = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
+    known |= {*dir(builtins), *(name for e in nodes if isinstance(e, ast.Global) for name in e.names)}
+    for node in tree.body:
+        if isinstance(node, Function) and node.name in names:
+            tables = [each for each in table.get_children() if each.get_name() == node.name]
+            unknown = {name for each in tables for name in _read(each) if name not in known} - {"__file__", "__path__"}
+            annotations = {id(part) for each in ast.walk(node) for part in _annotation(each)}
+            lines = {e.id: e.lineno for e in ast.walk(node) if isinstance(e, ast.Name) and id(e) not in annotations}
+            yield from ((lines[name], name) for name in sorted(unknown & lines.keys()))
+
+
+def _annotation(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands in an annotation, which is not always read."""
+    for said in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+        if isinstance(said, ast.AST):
+            yield from ast.walk(said)
+
+
+def _read(table: symtable.SymbolTable) -> Iterator[str]:
+    """The names of the module that a function reads, and those inside of it."""
+    for one in table.get_symbols():
+        if one.is_referenced() and one.is_global():
+            yield one.get_name()
+    for inner in table.get_children():
+        yield from _read(inner)
+
+
 def import_faults(node: ast.Import | ast.ImportFrom, limits: Limits) -> Iterator[str]:
     """Why an import is not allowed."""
     modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
@@ -460,6 +499,8 @@ def problems(
         yield from guard(node.body, limits)
         if (node.end_lineno or 0) - node.lineno > limits.max_lines:
             yield node.lineno, f"{one.name} is longer than {limits.max_lines} lines"
+    for line, name in unknown_names(after.decode(), asked):
+        yield line, f"it names {name}, which is not there"
     yield from _beyond(before, after, asked, imports, limits)
 
 
