@@ -301,6 +301,30 @@ def test_an_answer_without_a_body_is_refused(answer: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "unknown"),
+    [
+        ("return distance // lenght", "lenght"),
+        ("if length:\n        return 1\n    return [gauge(x) for x in range(distance)]", "gauge"),
+        ("def inner(a):\n        return a + b + LIMIT\n    return inner(length)", "b"),
+        ("import math\n    return max(math.inf, LIMIT, *[len(str(x)) for x in range(distance)])", ""),
+        ("found: Sequence[int] = []\n    return found", ""),
+        ("try:\n        return Counter(distance)\n    except ValueError as error:\n        return error", ""),
+        ("return known", ""),
+    ],
+)
+def test_a_name_that_nobody_gives_is_found_before_anything_runs(body: str, unknown: str) -> None:
+    text = (
+        f"from collections import Counter\n\nLIMIT = 3\n\n\ndef ropes(distance: int, length: int) -> int:\n    {body}\n"
+    )
+    text += "\n\ndef sets():\n    global known\n    known = 1\n"
+    assert [name for _, name in bodies.unknown_names(text, ["ropes"])] == ([unknown] if unknown else [])
+    assert list(bodies.unknown_names(f"from other import *\n{text}", ["ropes"])) == []
+    limits = bodies.Limits((*bodies.IMPORTS, "collections"))
+    said = [why for _, why in bodies.problems(None, text.partition("\n\ndef sets")[0].encode(), [ROPES], (), limits)]
+    assert (f"it names {unknown}, which is not there" in said) == bool(unknown)
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         "import os\nreturn os.getpid()",
