@@ -19,7 +19,7 @@ KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 toke
 SOUND = 1e9  # seconds, calls and tokens of one run or night lie below it; what does not is not believed
 TINY = 1e-6  # seconds; what is shorter was not measured
 WINDOW = 4096  # the widest that the settings allow
-EXPORT = 1.1  # a check's slot is held for its tree to be written and removed, too, where nobody measured that
+EXPORT = 1.1  # a slot for checks is held while their tree is written and removed, too, which nobody measures
 FEW = 20  # nodes, before the engine's behaviour under load is read off them
 
 
@@ -255,8 +255,8 @@ def _cost(run: Run) -> _Cost:
     nodes = metrics.values()
     busy = sum([one.prefill_s + one.decode_s for one in nodes])
     queue = sum([one.queue_s for one in nodes])
-    rooms = [one for name, one in metrics.items() if one.tool_s > 0 and name not in run.node_agents]  # of checks
-    checks = [check.seconds for check in run.checks if _sound(check.seconds)]
+    checks = [one for name, one in metrics.items() if name not in run.node_agents and one.seconds >= one.tool_s > 0]
+    listed = sum(check.seconds for check in run.checks if _sound(check.seconds))
     return _Cost(
         run=run,
         seconds=seconds,
@@ -266,8 +266,8 @@ def _cost(run: Run) -> _Cost:
         queue_s=queue,
         engine_s=sum([one.engine_s for one in nodes]),
         tool_s=sum([one.tool_s for one in nodes]),
-        check_s=sum(one.tool_s for one in rooms) or EXPORT * sum(checks),
-        check_wait_s=sum(max(0.0, one.seconds - one.tool_s) for one in rooms) if rooms else None,
+        check_s=EXPORT * (sum(one.tool_s for one in checks) or listed),
+        check_wait_s=sum(max(0.0, one.seconds - EXPORT * one.tool_s) for one in checks) if checks else None,
         outside_s=max(0.0, seconds - busy - queue),
     )
 

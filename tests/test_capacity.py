@@ -265,7 +265,7 @@ def night(shape: Shape, count: int, seed: int, budget_s: float = 1e9, flow: str 
                 check_s = chance.gauss(shape.check_s, shape.check_s / 5)
                 yield world.timeout(check_s)
                 checks.append(CheckResult(name="tests", passed=True, seconds=check_s / 1.1))
-                room_s = NodeMetrics(seconds=world.now - came, tool_s=check_s)
+                room_s = NodeMetrics(seconds=world.now - came, tool_s=check_s / 1.1)
         runs.append(
             run(
                 number,
