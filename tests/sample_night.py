@@ -30,7 +30,7 @@ from pantheon.records import (
     Sample,
     Verdict,
 )
-from pantheon.report import ItemView, Morning, PullView
+from pantheon.report import HALTED, ItemView, Morning, PullView
 
 START = datetime(2026, 11, 26, 1, 0, tzinfo=UTC)
 BASE = "3f1c" * 10
@@ -103,8 +103,17 @@ def _night(
         known = Canary(good=good, kind=kind, tree=f"{number:02x}{index:02x}" * 10)
         seeded.append(_run(dice, name, number, 500 + index, flow, clock * index / max(1, canaries), known, halted))
     wall = clock + 95
-    accepted = sum(run.outcome is Outcome.ACCEPTED for run in runs)
     bounds = Bounds()
+    measured = quality.measure_all(runs, seeded, past, bounds)
+    shut = {one.flow: "; ".join(one.why) for one in measured if one.state == "halted"}
+    runs = [
+        run.model_copy(
+            update={"outcome": Outcome.PARKED, "node": HALTED, "reason": shut[run.item.flow], "result": None}
+        )
+        if run.outcome is Outcome.ACCEPTED and run.item.flow in shut
+        else run
+        for run in runs
+    ]
     night = Night(
         id=name, started_at=start, base=BASE, branch="main", budget_s=6 * 3600.0 if number % 2 else 3600.0, window=16,
         engine="vllm", model="SmolLM2-135M-Instruct", agents=("doc.frontmatter@3", "review.peer-a@2"),
@@ -117,9 +126,9 @@ def _night(
         tokens_per_s=round(dice.uniform(140, 190), 1), mean_batch=round(5.2 + 0.6 * number, 1),
         prefix_hit_rate=round(0.71 + 0.02 * number, 3),
         host_cpu_s=round(items * dice.uniform(0.6, 0.9), 2), wall_s=round(wall, 1), canaries=tuple(seeded),
-        quality=quality.measure_all(runs, seeded, past, bounds), timeline=_timeline(dice, runs, wall),
+        quality=measured, timeline=_timeline(dice, runs, wall),
     )  # fmt: skip
-    return report.model_copy(update={"prs": tuple(_pulls(report, halted))}) if accepted else report
+    return report.model_copy(update={"prs": tuple(_pulls(report))})
 
 
 def _forecast(past: list[NightReport], items: int) -> Forecast:
@@ -303,12 +312,12 @@ def _timeline(dice: random.Random, runs: list[Run], wall: float) -> tuple[Sample
     return tuple(samples)
 
 
-def _pulls(report: NightReport, halted: bool) -> list[PullRequest]:
+def _pulls(report: NightReport) -> list[PullRequest]:
     titles = {"docops": "Normalise the notes", "docstrings": "Describe what has no docstring"}
     found = []
     for number, (flow, task) in enumerate(TASKS.items()):
         runs = [run for run in report.runs if run.item.flow == flow and run.outcome is Outcome.ACCEPTED]
-        if not runs or (halted and flow == "docstrings"):
+        if not runs:
             continue
         items = [
             PullItem(item=run.item.id, run=run.id, target=run.item.target, commit=run.result or "",
