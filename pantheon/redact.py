@@ -475,13 +475,28 @@ def _framed(head: bytes, body: bytes, hidden: int) -> bytes:
 
 def clean_run(run: Run, scrubber: Scrubber | None = None) -> Run:
     """A run's record with its texts scrubbed; ids and paths stay exact, because they are looked up."""
-    reason, _ = (scrubber or Scrubber()).text(run.reason)
-    return run.model_copy(update={"reason": reason, "item": clean_item(run.item)})
+    clean = scrubber or Scrubber()
+
+    def text(found: str) -> str:
+        return clean.text(found)[0]
+
+    verdicts = tuple(
+        one.model_copy(
+            update={
+                "reason": text(one.reason),
+                "criteria": tuple(c.model_copy(update={"reason": text(c.reason)}) for c in one.criteria),
+            }
+        )
+        for one in run.verdicts
+    )
+    checks = tuple(one.model_copy(update={"detail": text(one.detail)}) for one in run.checks)
+    update = {"reason": text(run.reason), "item": clean_item(run.item), "verdicts": verdicts, "checks": checks}
+    return run.model_copy(update=update)
 
 
 def clean_item(item: Item) -> Item:
     findings = tuple(each.model_copy(update={"message": scrub_text(each.message)}) for each in item.findings)
-    return item.model_copy(update={"findings": findings})
+    return item.model_copy(update={"findings": findings, "hint": scrub_text(item.hint)})
 
 
 def clean_task(task: Task) -> Task:
