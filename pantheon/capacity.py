@@ -347,15 +347,15 @@ def batch_advice(night: NightFigures) -> str:
     if night.batch is None or night.batch >= COARSE:
         return ""
     said = f"the mean batch was {night.batch:.1f}, under {COARSE:.0f}"
-    if night.queued < night.window:
-        return (
-            f"{said}: too few items in the queue to fill the batch ({night.queued} for a window of {night.window}); "
-            "give the night more tasks, or wider scopes"
-        )
     if night.checks > BUSY:
         return (
             f"{said}: the checks hold it back, their slots were in use {100 * night.checks:.0f}% of the time; "
             "make them faster, or ask fewer of each item"
+        )
+    if night.queued < night.window:
+        return (
+            f"{said}: too few items in the queue to fill the batch ({night.queued} for a window of {night.window}); "
+            "give the night more tasks, or wider scopes"
         )
     if night.window < COARSE:
         return f"{said}: the window is {night.window}; set night.window in .pantheon/pantheon.toml higher"

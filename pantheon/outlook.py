@@ -110,14 +110,18 @@ def _scenarios(
 
     own = [flow for flow in found.flows if not flow.seeded and flow.flow in mix]
     busy = sum(flow.busy_s * flow.items for flow in own)
-    wide = queueing.window(found.slots, sum(flow.outside_s * flow.items for flow in own), busy)
-    wide = min(max(wide, 1), 4096)
+    tools = sum((flow.check_s + max(0.0, flow.outside_s - flow.check_s) * found.free) * flow.items for flow in own)
+    wide = queueing.window(found.slots, tools, busy) if busy else window
+    now = what_if("as it is")
+    held = now is None or now.checks > capacity.BUSY  # then no window brings more to the engine
     rows = [
-        what_if("as it is"),
+        now,
         what_if("engine twice as fast", speed=2),
         what_if("model with half the speed", speed=0.5),
         what_if(f"{2 * found.slots} slots, window {2 * window}", slots=2 * found.slots, window=2 * window),
-        what_if(f"window {wide}, by its rule", window=wide) if busy and wide != window else None,
+        what_if(f"window {wide}, by its rule", window=wide)
+        if not held and 0 < wide <= measured.WINDOW and wide != window
+        else None,
         what_if("items cut in two", cut=2),
     ]
     return tuple(row for row in rows if row is not None)
@@ -252,7 +256,9 @@ def _engine(out: Console, shown: Outlook) -> None:
         return
     low, high = queueing.AIM
     verdict = f"the aim is {low} to {high}"
-    if queue.rho < low:
+    if shown.scenarios and shown.scenarios[0].checks > capacity.BUSY:
+        verdict += ": the checks hold it back"
+    elif queue.rho < low:
         verdict += ": more items or a wider window fill it"
     elif queue.rho > high:
         verdict += ": requests queue up"

@@ -620,6 +620,7 @@ def test_what_more_of_the_engine_gives() -> None:
         ({"batch": 3.2, "queued": 90, "window": 40}, "items are cut too coarse"),
         ({"batch": 3.2, "queued": 90, "window": 4}, "the window is 4"),
         ({"batch": 3.2, "queued": 90, "window": 40, "checks": 0.93}, "the checks hold it back"),
+        ({"batch": 3.2, "queued": 12, "window": 40, "checks": 0.93}, "the checks hold it back"),
         ({"batch": 9.0, "queued": 90, "window": 40}, ""),
         ({"batch": None, "queued": 90, "window": 40}, ""),
     ],
