@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from pantheon import charts, quality, report, tally
+from pantheon import capacity, charts, quality, report, tally
 from pantheon.charts import Series
 from pantheon.records import FlowQuality, NightReport, Outcome, Share
 from pantheon.report import Morning, brief, percent, span
@@ -405,7 +405,7 @@ def _forecasts(nights: Sequence[NightReport]) -> list[Chart]:
         ),
         Series("taken", tuple((float(n), one.wall_s / size) for n, one, _ in told)),
     ]
-    head = ("Night", "Time expected", "Time taken", "Against it", "Accepted expected", "Accepted")
+    head = ("Night", "Time expected", "Time taken", "Forecast", "Accepted expected", "Accepted")
     table = Table(
         "forecast", "Forecast against actual", head,
         tuple(
@@ -413,7 +413,7 @@ def _forecasts(nights: Sequence[NightReport]) -> list[Chart]:
                 one.night.id,
                 f"{span(f.seconds[0])} to {span(f.seconds[1])}",
                 span(one.wall_s),
-                report.off(*f.seconds, one.wall_s),
+                report.error_text(capacity.error(f, one).seconds),
                 f"{f.accepted[0]:.0f} to {f.accepted[1]:.0f}",
                 str(report.counts(one)[Outcome.ACCEPTED]),
             )

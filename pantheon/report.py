@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pantheon import quality, tally
+from pantheon import capacity, quality, tally
+from pantheon.capacity import Compared
 from pantheon.plan import printable
 from pantheon.records import (
     CanaryFigures,
@@ -263,17 +264,17 @@ def worth(report: NightReport) -> list[Figure]:
     """What the night was worth: yield, precision, how far reviewers agree, canaries."""
     share = quality.share(counts(report)[Outcome.ACCEPTED], len(report.runs))
     found = [Figure("yield", percent(share.value), _around(share)) if share.of else Figure("yield", "nothing ran")]
-    measured = [q for q in report.quality if q.precision.value is not None]
-    if not measured:
-        found.append(Figure("precision", "not measured", "no canaries" if not report.canaries else "too few canaries"))
-    for q in measured:
-        note = f"{_interval(q.precision, per_cent=True)} of what was accepted is right, as canaries tell"
-        found.append(Figure(_of("precision", q, report), percent(q.precision.value), note))
+    if not report.quality:
+        found.append(Figure("precision", "not measured", "no canaries"))
     for q in report.quality:
+        found.append(_precision(q, _of("precision", q, report)))
+    for q in report.quality:
+        doubtful, name = q.state in ("alert", "halted"), _of("agreement (kappa)", q, report)
         if q.kappa.value is not None:
             note = f"{_interval(q.kappa)}; adjusted for prevalence {estimate_text(q.adjusted)}"
-            doubtful = q.state in ("alert", "halted")
-            found.append(Figure(_of("agreement (kappa)", q, report), f"{q.kappa.value:.2f}", note, doubtful))
+            found.append(Figure(name, f"{q.kappa.value:.2f}", note, doubtful))
+        elif sum(q.table):
+            found.append(Figure(name, "unknown", f"both always said the same, {sum(q.table)} times", doubtful))
     kinds = [one for q in report.quality for one in q.canaries]
     if not kinds:
         return [*found, Figure("canaries", "none", "so nothing is known of the reviewers")]
@@ -282,6 +283,14 @@ def worth(report: NightReport) -> list[Figure]:
     notes += [f"{good.passed} of {good.seeded} right ones passed"] if good.seeded else []
     caught = f"{bad.by_checks + bad.by_reviewers} of {bad.seeded}"
     return [*found, Figure("wrong canaries caught", caught, "; ".join(notes), bad.passed > 0)]
+
+
+def _precision(found: FlowQuality, name: str) -> Figure:
+    if found.precision.value is None:
+        judged = any(one.seeded > one.broken for one in found.canaries)
+        return Figure(name, "not measured", "the canaries that were judged do not tell it" if judged else "no canaries")
+    note = f"{_interval(found.precision, per_cent=True)} of what was accepted is right, as canaries tell"
+    return Figure(name, percent(found.precision.value), note)
 
 
 def _around(share: Share) -> str:
@@ -305,10 +314,11 @@ def pace(report: NightReport) -> list[Figure]:
     night = report.night
     found = []
     if night.forecast:
-        low, high = night.forecast.seconds
-        inside = low <= report.wall_s <= high
-        note = f"{span(low)} to {span(high)} were expected" + ("" if inside else f", {off(low, high, report.wall_s)}")
-        found.append(Figure("time", span(report.wall_s), note))
+        wrong = capacity.error(night.forecast, report)
+        low, high = (span(value) for value in night.forecast.seconds)
+        found.append(Figure("time", span(report.wall_s), _expected(low, high, wrong.seconds)))
+        low, high = (f"{value:.0f}" for value in night.forecast.accepted)
+        found.append(Figure("accepted", f"{wrong.accepted.actual:.0f} items", _expected(low, high, wrong.accepted)))
     used = report.wall_s / night.budget_s if night.budget_s else 0.0
     found += [
         Figure("time budget", f"{percent(used)} used", f"{span(report.wall_s)} of {span(night.budget_s)}"),
@@ -324,12 +334,18 @@ def pace(report: NightReport) -> list[Figure]:
     return found
 
 
-def off(low: float, high: float, actual: float) -> str:
-    """How far a value lies outside the range that was expected of it."""
-    if low <= actual <= high:
-        return "as expected"
-    edge = low if actual < low else high
-    return f"{percent(abs(actual - edge) / edge)} {'below' if actual < low else 'above'} it" if edge else "outside it"
+def _expected(low: str, high: str, found: Compared) -> str:
+    return (
+        f"{low} to {high} {'' if found.inside else 'and not this '}were expected; the forecast was {error_text(found)}"
+    )
+
+
+def error_text(found: Compared) -> str:
+    """How far off the middle of a forecast was: `8 % too high`."""
+    if found.error is None:
+        return "of something that did not come"
+    off = round(100 * abs(found.error))
+    return f"{off} % too {'high' if found.error > 0 else 'low'}" if off else "exact"
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
