@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from pantheon import plan, route, tasks
+from pantheon import gate, plan, route, tasks
 from pantheon.git import Repo, Signer
 from pantheon.records import Canary, Item, Repair, Task
 from pantheon.survey import FILE, Survey
@@ -127,6 +127,8 @@ def _items(survey: Survey, bed: _Bed, sown: Tree, tree: str) -> Iterator[Item]:
         if raw is None or nobody or all(finding.repair is Repair.REPORT for finding in findings):
             continue  # no item of its kind would look like this
         change = repo.write_tree(tree, _entries(survey, seed.after))
+        if not _fits(repo, task, tree, change):
+            continue
         yield Item(
             id=_digest("canary", task.uuid, flow, target, seed.kind).hex()[:16],
             task=task.uuid,
@@ -137,6 +139,14 @@ def _items(survey: Survey, bed: _Bed, sown: Tree, tree: str) -> Iterator[Item]:
             agents=agents,
             canary=Canary(good=seed.good, kind=seed.kind, tree=change),
         )
+
+
+def _fits(repo: Repo, task: Task, tree: str, change: str) -> bool:
+    """Whether the gate would let such a change through but for what it says: within the task's lines, nothing held."""
+    assert task.spec is not None
+    diff = repo.diff(tree, change)
+    held = gate.held_paths([file.path for file in diff.files], task.spec.confirm)
+    return diff.added + diff.deleted <= task.spec.max_diff_lines and not held
 
 
 def _entries(survey: Survey, files: Mapping[str, bytes | None]) -> dict[str, tuple[int, str] | None]:

@@ -66,8 +66,7 @@ def seeds(path: str, raw: bytes, rules: HeaderRules, tree: Tree, facts: Facts) -
 def _wrong(path: str, case: _Case, known: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
     said = "".join(case.rules.lines)
     if "{holder}" in said:
-        others = [name for name in known if name.casefold() != case.holder.casefold()]
-        yield "other-holder", case.header(seeding.turned(others, path, "holder")[0]) if others else None
+        # Another holder that the repository names is no canary: nothing in it says that this one is wrong.
         strangers = [name for name in STRANGERS if name.casefold() not in {each.casefold() for each in known}]
         yield "wrong-holder", case.header(seeding.turned(strangers, path, "holder")[0]) if strangers else None
     if "{license}" in said:
