@@ -85,7 +85,7 @@ def accept(
             f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
         )
     if dropped:
-        pull = _take_off(repo, pull, dropped, "dropped", "", when, signer)
+        pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
     message = f"Merge PR {pull.id}: {pull.title} ({len(pull.live)} items)"
     landed = repo.user_merge(pull.branch, strategy=strategy, message=message)
     closed = pull.model_copy(update={"state": PullState.ACCEPTED, "landed_on": head, "landed": landed})
@@ -97,20 +97,19 @@ def accept(
 
 def drop(repo: Repo, pull: PullRequest, *, items: Sequence[str], when: datetime, signer: Signer | None) -> PullRequest:
     """Leave items out of a PR; they are offered again when their file changes."""
-    return _take_off(repo, pull, find_items(pull, items), "dropped", "", when, signer)
+    return _take_off(repo, pull, items, "dropped", "", when, signer)
 
 
 def reject(
     repo: Repo, pull: PullRequest, *, items: Sequence[str], reason: str, when: datetime, signer: Signer | None
 ) -> PullRequest:
     """Reject a whole PR, or some of its items with a reason; the PR stays open while items are left."""
-    chosen = find_items(pull, items) if items else pull.live
-    return _take_off(repo, pull, chosen, "rejected", reason, when, signer)
+    return _take_off(repo, pull, items, "rejected", reason, when, signer)
 
 
 def never(repo: Repo, pull: PullRequest, *, items: Sequence[str], when: datetime, signer: Signer | None) -> PullRequest:
     """Reject items for good: they are not offered again, also when their file changes."""
-    return _take_off(repo, pull, find_items(pull, items), "never", "", when, signer)
+    return _take_off(repo, pull, items, "never", "", when, signer)
 
 
 def retry(
@@ -124,20 +123,22 @@ def retry(
         raise InputError(
             "cannot use the note", "-m", f"{why}; the agents read one line of at most {HINT_LENGTH} characters"
         )
-    return _take_off(repo, pull, find_items(pull, items), "retry", hint, when, signer)
+    return _take_off(repo, pull, items, "retry", hint, when, signer)
 
 
 def _take_off(
     repo: Repo,
     pull: PullRequest,
-    chosen: Sequence[PullItem],
+    names: Sequence[str],
     verdict: OffVerdict,
     reason: str,
     when: datetime,
     signer: Signer | None,
 ) -> PullRequest:
-    """The PR without some of its items, each with a word on it; closed when none is left."""
+    """The PR without some of its items (all of them without `names`), each with a word on it; closed when none is
+    left."""
     _must_be_open(repo, pull)
+    chosen = find_items(pull, names) if names else pull.live
     runs = {item.run for item in chosen}
     said = {"verdict": verdict, "reason": reason}
     items = tuple(item.model_copy(update=said) if item.run in runs else item for item in pull.items)

@@ -143,7 +143,7 @@ def refusal(desk_: Desk, request: Request) -> Response | None:
     host = request.headers.get("host", "")
     if host not in hosts:
         return _no(421, "This is not the host that you asked for.")
-    opening = request.method in ("GET", "HEAD") and request.url.path == "/" and "token" in request.query_params
+    opening = request.method == "GET" and request.url.path == "/" and "token" in request.query_params
     if not opening and not desk_.may(request):
         return _no(401, "This page is private. Open it with the link that `git pantheon desk` printed; it works once.")
     if request.method in ("GET", "HEAD"):

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,12 @@ def copy(factory: pytest.TempPathFactory) -> Repo:
 
 
 @contextmanager
-def served(repo: Repo, *options: str) -> Iterator[str]:
+def served(repo: Repo, *options: str, opened: bool = False, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """The desk as a person starts it; the link that it prints. Ctrl-C ends it, and it says so."""
-    argv = [sys.executable, "-m", "pantheon.cli", "desk", "--no-open", *options]
-    with subprocess.Popen(argv, cwd=repo.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    argv = [sys.executable, "-m", "pantheon.cli", "desk", *([] if opened else ["--no-open"]), *options]
+    with subprocess.Popen(
+        argv, cwd=repo.root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdout is not None
         line = running.stdout.readline()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from morning_after import TARGETS, copy, right_title
 from provenance import DAYS, play, write_and_commit
 
-from pantheon import desk, prs, review
+from pantheon import artifacts, desk, prs, review
+from pantheon.cli import main
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import InputError, PantheonError, RepositoryError
 from pantheon.git import Repo
@@ -69,11 +71,37 @@ def test_an_item_to_try_again_comes_back_with_the_note(one: Desk) -> None:
     one.say("accept")
     (again,) = play(one.repo, one.repo.root.parent / "again", DAYS[3], ScriptedEngine(right_title)).prs
     assert [item.target for item in again.live] == ["docs/oven.md"]
+    given = json.loads(artifacts.read_artifact(one.repo, again.live[0].run, "frontmatter", "input.json"))
+    assert given["values"]["failure"] == "the title is in the heading"
     assert (prs.load(one.repo, 1).branch, again.branch) == ("pantheon/tidy/1", "pantheon/tidy/2")  # no name twice
     assert one.plan().items == ()
     assert len(one.say("undo").live) == 3  # of the accepting
     with pytest.raises(RepositoryError, match="came again in PR 2"):  # of the word on the oven: twice is too often
         one.say("undo")
+
+
+def test_the_words_as_they_are_typed(
+    one: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(one.repo.root)
+    for args, said in (
+        (
+            ["retry", "1", "docs/oven.md", "-m", "again"],
+            "1 item is tried again next night, with your note; 3 items",
+        ),
+        (["never", "1", "docs/boats.md", "docs/ropes.md"], "2 items are not offered again"),
+        (["undo", "1"], "PR 1 is open again with 3 items"),
+        (["reject", "1", "docs/boats.md", "-m", "no"], "1 item is rejected"),
+        (["accept", "1", "--drop", "docs/ropes.md"], "PR 1 accepted: 1 item is on main"),
+        (["undo", "1"], "PR 1 is open again with 1 item; main is back at"),
+        (["undo", "1"], "PR 1 is open again with 2 items"),
+        (["reject", "1", "-m", "none"], "2 items are rejected; the same change is not offered again; nothing is left"),
+    ):
+        assert main(args) == 0
+        assert said in capsys.readouterr().out
+    assert main(["never", "1", "docs/oven.md"]) == 1
+    assert "PR 1 is closed" in capsys.readouterr().err
+    assert one.faults() == []
 
 
 @pytest.mark.parametrize("note", ["", " \n ", "x" * 401])
@@ -218,7 +246,7 @@ def test_verify_tells_a_decision_that_was_put_back_by_another_hand(one: Desk) ->
 WORDS = st.tuples(st.sampled_from(["accept", "drop", "reject", "retry", "never", "undo", "undo"]), st.integers(0, 15))
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(WORDS, min_size=3, max_size=7))
 def test_whatever_is_decided_in_whatever_order(
     tmp_path_factory: pytest.TempPathFactory, words: list[tuple[str, int]]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_a_wrong_token_opens_nothing(client: Client, token: str) -> None:
 
 def test_the_token_opens_one_session_and_is_spent(client: Client) -> None:
     token = client.desk.token
+    assert client.ask("HEAD", "/", params={"token": token}).status_code == 401  # a look at the link spends nothing
     opened = client.get("/", params={"token": token})
     cookie = opened.headers["set-cookie"].lower()
     assert all(word in cookie for word in ("httponly", "samesite=strict", "path=/"))
@@ -276,7 +278,7 @@ def test_an_error_of_the_user_s_is_shown_with_its_hint(client: Client) -> None:
     assert "would be overwritten" not in client.get("/").text  # it was said
     assert (client.repo.root / "docs/oven.md").read_text() == "mine\n"
     assert client.post("/pr/7", {"verb": "accept", "csrf": secret}).status_code == 303
-    assert "no such PR" in client.get("/").text
+    assert "No such PR: 7" in client.get("/").text
     assert client.post("/pr/1", {"verb": "reject", "text": "  ", "csrf": secret}).status_code == 303
     assert "Nothing was done: say why." in client.get("/").text
 
@@ -296,6 +298,30 @@ def test_nobody_there_closes_the_desk(tmp_path_factory: pytest.TempPathFactory) 
     done = subprocess.run(argv, cwd=repo.root, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("the desk is closed\n")
+
+
+def test_the_browser_is_opened_through_a_file_that_only_the_user_can_read(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """What a program was started with can be read by everybody."""
+    repo, seen = copy(tmp_path_factory), tmp_path / "seen"
+    (tmp_path / "xdg-open").write_text(
+        f'#!/bin/sh\nstat -c %a "$1" "${{1%/*}}" > {seen}.new\necho "$*" >> {seen}.new\n'
+        f'cat "$1" >> {seen}.new\nmv {seen}.new {seen}\n'
+    )
+    (tmp_path / "xdg-open").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "DISPLAY": ":7"}
+    with served(repo, opened=True, env=env) as url:
+        for _ in range(600):
+            if seen.exists():
+                break
+            time.sleep(0.1)
+        modes, folder, argument, page = seen.read_text().splitlines()
+        token = url.partition("token=")[2]
+        assert (modes, folder) == ("600", "700")
+        assert token not in argument
+        assert f"url={url}" in page
+    assert not Path(argument).exists()
 
 
 def test_a_port_that_is_taken_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:
