@@ -237,6 +237,24 @@ def forecast(
     )
 
 
+GUESS_S = {True: (0.1, 3.0), False: (0.5, 15.0)}  # seconds per item, of a dry run and with a model: seen on two cores
+GUESS_SHARE = 0.2  # of the items are accepted at least
+
+
+def guess(items: int, canaries: int, budget_s: float, dry: bool) -> Forecast:
+    """What a first night may do, before any night was timed here: ranges so wide that they hold on most machines, and
+    marked by `nights` of 0. No measurement of this one."""
+    low_s, high_s = ((items + canaries) * each for each in GUESS_S[dry])
+    middle = math.sqrt(math.prod(GUESS_S[dry]))
+    runs = min(items, int(budget_s / middle * items / max(1, items + canaries)))
+    return Forecast(
+        items=runs,
+        seconds=(round(min(low_s, budget_s), 1), round(min(high_s, budget_s + min(GRACE_S, budget_s)), 1)),
+        accepted=(float(math.floor(GUESS_SHARE * runs)), float(items)),
+        nights=0,
+    )
+
+
 def _passing(found: Measured, counts: Mapping[str, float]) -> tuple[float, float]:
     """Mean and standard deviation of how many of these items are accepted."""
     shares = {one.flow: one.passed for one in found.flows if not one.seeded}

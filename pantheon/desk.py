@@ -156,12 +156,10 @@ def plan(repo: Repo, *, as_json: bool) -> int:
         print(f"{number:4}  {item.flow}  {plans.printable(item.target)}  ({rules})")
     if expected and planned.items:
         low, high = (reports.span(value) for value in expected.seconds)
-        nights_ = "1 night" if expected.nights == 1 else f"{expected.nights} nights"
-        print(f"time: {low} to {high}, from {nights_} measured here")
+        known = f"from {reports.many(expected.nights, 'night')} measured here"
+        print(f"time: {low} to {high}, {known if expected.nights else 'a guess: no night has ended here yet'}")
         if expected.items < len(planned.items):
             print(f"budget: {settings.night.budget}, for about {expected.items} of them: git pantheon capacity")
-    elif planned.items:
-        print("time: not known before the first night here")
     for note in planned.notes:
         print(f"note: {plans.printable(note)}")
     return 0

@@ -393,7 +393,7 @@ def _precision(nights: Sequence[NightReport]) -> list[Chart]:
 
 
 def _forecasts(nights: Sequence[NightReport]) -> list[Chart]:
-    told = [(n, one, one.night.forecast) for n, one in enumerate(nights) if one.night.forecast is not None]
+    told = [(n, one, f) for n, one in enumerate(nights) if (f := one.night.forecast) and f.nights]  # guesses are none
     size, unit = (
         (3600.0, "hours") if max((one.wall_s for _, one, _ in told), default=0) > 2.5 * 3600 else (60.0, "minutes")
     )

@@ -43,7 +43,12 @@ def canaries_for(items_by_flow: Mapping[str, int], share: float) -> int:
 def expected(
     repo: Repo, items: Iterable[Item], share: float, *, budget_s: float, engine: str, model: str, window: int
 ) -> Forecast | None:
-    """The forecast of a night with this queue and this share of canaries; None before the first night of its kind."""
+    """The forecast of a night with this queue and this share of canaries; before the first night of its kind a guess,
+    marked by `nights` of 0. None where there is nothing to do."""
     queue = Counter(item.flow for item in items)
     found = measure(nights.reports(repo, nights.RATED_NIGHTS), engine, model)
-    return capacity.forecast(queue, canaries_for(queue, share), budget_s, found, window)
+    if not queue:
+        return None
+    sown = canaries_for(queue, share)
+    known = capacity.forecast(queue, sown, budget_s, found, window)
+    return known or capacity.guess(queue.total(), sown, budget_s, engine == "scripted")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pantheon import capacity, quality, tally
+from pantheon import capacity, measured, quality, tally
 from pantheon.capacity import Compared
 from pantheon.plan import printable
 from pantheon.records import (
@@ -32,7 +32,6 @@ from pantheon.records import (
 SUBJECT_WIDTH = 72
 HALTED = "halted"  # the node of a run that passed and is held back, since its flow's gate is halted
 MOST_NODES = 40
-COARSE_BATCH = 8.0  # a mean batch below it leaves the engine idle
 
 
 @dataclass(frozen=True)
@@ -315,18 +314,21 @@ def pace(report: NightReport) -> list[Figure]:
     found = []
     if night.forecast:
         wrong = capacity.error(night.forecast, report)
+        guess = "" if night.forecast.nights else " (a guess: the first night here)"
         low, high = (span(value) for value in night.forecast.seconds)
-        found.append(Figure("time", span(report.wall_s), _expected(low, high, wrong.seconds)))
+        found.append(Figure("time", span(report.wall_s), _expected(low, high, wrong.seconds) + guess))
         low, high = (f"{value:.0f}" for value in night.forecast.accepted)
-        found.append(Figure("accepted", f"{wrong.accepted.actual:.0f} items", _expected(low, high, wrong.accepted)))
+        told = _expected(low, high, wrong.accepted) + guess
+        found.append(Figure("accepted", f"{wrong.accepted.actual:.0f} items", told))
     used = report.wall_s / night.budget_s if night.budget_s else 0.0
     found += [
         Figure("time budget", f"{percent(used)} used", f"{span(report.wall_s)} of {span(night.budget_s)}"),
         Figure("tokens/s", f"{report.tokens_per_s:g}", f"{sum(r.completion_tokens for r in report.runs)} generated"),
     ]
-    coarse = 0 < report.mean_batch < COARSE_BATCH
-    hint = f"items are cut too coarse: under {COARSE_BATCH:g} the engine idles" if coarse else "tokens per engine step"
-    found.append(Figure("mean batch", f"{report.mean_batch:g}", hint, coarse))
+    known = measured.measure((report,), night.engine, night.model, measured.slots_of(night.window)).nights
+    advice = next((capacity.batch_advice(one) for one in known), "")
+    hint = advice.partition(": ")[2] or "tokens per engine step"
+    found.append(Figure("mean batch", f"{report.mean_batch:g}", hint, bool(advice)))
     broken, fixed = tally.tests(report.runs)
     if broken or fixed:
         found.append(Figure("tests", f"{fixed} fixed", f"{broken} broken, counted by checks over all items"))
@@ -408,22 +410,25 @@ def _md_failures(report: NightReport) -> list[str]:
             lines.append(f"  - and {len(runs) - 5} more")
         if replay_command(runs[0]) != run_command(runs[0]):
             lines.append(f"  - again: {_code(replay_command(runs[0]))}")
-    return lines if groups else [*lines, "Everything passed."]
+    return lines if groups else ["", "Everything that ran passed."] if report.runs else []
 
 
 def _md_quality(report: NightReport) -> list[str]:
     lines: list[str] = []
     for found in report.quality:
-        lines += ["", f"### The gate of {_md(found.flow)}", "", f"{state_text(found).capitalize()}.", ""]
-        if found.reviewers:
-            lines += ["| reviewer | refused known-bad | passed known-good |", "| --- | --- | --- |"]
+        lines += ["", f"### The gate of {_md(found.flow)}", "", f"{state_text(found).capitalize()}."]
+        if any(one.sensitivity.of or one.specificity.of for one in found.reviewers):
+            lines += ["", "| reviewer | refused known-bad | passed known-good |", "| --- | --- | --- |"]
             lines += [
                 f"| {_cell(r.agent)} | {share_text(r.sensitivity)} | {share_text(r.specificity)} |"
                 for r in found.reviewers
             ]
-            lines.append("")
         if found.canaries:
-            lines += ["| canary | seeded | by checks | by reviewers | passed |", "| --- | ---: | ---: | ---: | ---: |"]
+            lines += [
+                "",
+                "| canary | seeded | by checks | by reviewers | passed |",
+                "| --- | ---: | ---: | ---: | ---: |",
+            ]
             lines += [
                 f"| {_cell(c.kind)}{' (right)' if c.good else ''} | {c.seeded} | {c.by_checks} | {c.by_reviewers} "
                 f"| {c.passed} |"

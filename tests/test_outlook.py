@@ -184,7 +184,7 @@ def test_the_latest_nights_count_in_their_order(root: Path) -> None:
 
 def test_plan_takes_its_time_from_the_nights_that_were(root: Path, capfd: Capfd) -> None:
     assert main(["plan"]) == 0
-    assert "time: not known before the first night here" in capfd.readouterr().out
+    assert ", a guess: no night has ended here yet" in capfd.readouterr().out
     end_all(root, report(1), report(2))
     assert main(["plan"]) == 0
     assert ", from 2 nights measured here" in capfd.readouterr().out
@@ -203,7 +203,9 @@ def test_a_night_about_to_be_frozen_gets_the_same_forecast(root: Path, capfd: Ca
     expected = past.expected(repo, items, 0.1, budget_s=21_600, engine="vllm", model=model, window=0)
     assert expected is not None
     assert list(expected.seconds) == told["forecast_s"]
-    assert past.expected(repo, items, 0.1, budget_s=60, engine="openai", model="", window=0) is None
+    guess = past.expected(repo, items, 0.1, budget_s=60, engine="openai", model="", window=0)
+    assert guess is not None and guess.nights == 0  # no night with that engine was measured here
+    assert past.expected(repo, [], 0.1, budget_s=60, engine="vllm", model=model, window=0) is None
 
 
 def test_figures_need_no_engine_on_this_machine(root: Path, capfd: Capfd, monkeypatch: pytest.MonkeyPatch) -> None:
