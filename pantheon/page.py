@@ -313,17 +313,17 @@ def _evidence_words(run: Run) -> str:
 
 
 def _evidence(run: Run) -> list[tuple[str, str, str, str, str]]:
-    """(criterion, by whom, verdict, how sure, what was said): checks, then each criterion as each reviewer saw it."""
-    rows = [
-        (
-            clip(c.name, 80),
-            "check",
-            "pass" if c.passed else "fail",
-            "",
-            clip(_check_words(c.detail, c.tests_broken, c.tests_fixed), TEXT),
-        )
-        for c in run.checks[:20]
-    ]
+    """(criterion, by whom, verdict, how sure, what was said): checks, those that passed without a word in one row, then
+    each criterion as each reviewer saw it."""
+    rows, silent = [], []
+    for check in run.checks[:20]:
+        words = _check_words(check.detail, check.tests_broken, check.tests_fixed)
+        if check.passed and not words:
+            silent.append(clip(check.name, 80))
+        else:
+            rows.append((clip(check.name, 80), "check", "pass" if check.passed else "fail", "", clip(words, TEXT)))
+    if silent:
+        rows.insert(0, (", ".join(silent), "check" if len(silent) == 1 else "checks", "pass", "", ""))
     said = [
         (criterion.name, verdict.agent, criterion.verdict, criterion.confidence, criterion.reason)
         for verdict in run.verdicts
