@@ -198,6 +198,20 @@ def test_a_reviewer_that_finds_another_title_stops_the_item(make_repo: MakeRepo,
     assert git("notes", f"--ref={artifacts.NOTES}", "show", failed[0].run_commit, cwd=repo.root)
 
 
+def test_a_persons_note_reaches_the_agent_that_tries_again(make_repo: MakeRepo, tmp_path: Path) -> None:
+    repo = build(make_repo)
+    (pull,) = night(repo, tmp_path).prs
+    oven = next(item for item in pull.items if item.target == "docs/oven.md")
+    note = "Say what is baked."
+    review.retry(repo, pull, items=[oven.item], note=note, when=WHEN, signer=desk.signer(repo))
+    again = night(repo, tmp_path / "again")
+    assert [run.item.target for run in again.runs] == ["docs/oven.md"]
+    prompts = artifacts.read_artifact(repo, again.runs[0].id, "frontmatter", "llm_prompt.txt").decode()
+    assert prompts.count(f"Mind this: {note}") == prompts.count("Goal: set_field") > 0
+    first = artifacts.read_artifact(repo, oven.run, "frontmatter", "llm_prompt.txt").decode()
+    assert "Mind this" not in first
+
+
 def test_a_night_that_was_interrupted_is_resumed_and_nothing_runs_twice(make_repo: MakeRepo, tmp_path: Path) -> None:
     repo = build(make_repo)
     frozen = freeze(repo)
