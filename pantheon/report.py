@@ -344,7 +344,7 @@ def _expected(low: str, high: str, found: Compared) -> str:
 
 def error_text(found: Compared) -> str:
     """How far off the middle of a forecast was: `8 % too high`."""
-    if found.error is None:
+    if found.error is None or not abs(found.error) < 1e6:  # a stored report may hold any number, or none
         return "of something that did not come"
     off = round(100 * abs(found.error))
     return f"{off} % too {'high' if found.error > 0 else 'low'}" if off else "exact"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
+from pydantic import ValidationError
 from sample_night import HOSTILE, morning, patch_of, poisoned
 
 from pantheon import page
 from pantheon.morning import templates
 from pantheon.records import NightReport, PullState
-from pantheon.report import ItemView, Morning, PullView
+from pantheon.report import ItemView, Morning, PullView, markdown
 
 TEMPLATES = templates()
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -58,6 +61,11 @@ class Reader(HTMLParser):
 
     def all_of(self, name: str) -> list[str]:
         return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+@cache
+def few() -> Morning:
+    return morning(nights=1, items=6, canaries=4)
 
 
 @cache
@@ -154,6 +162,32 @@ def test_markup_in_every_field_stays_text() -> None:
     assert "49" not in re.findall(r"\{\{.{0,9}|49 }}", text)
     assert "{{ 7*7 }}" in found.text
     text.encode()
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.02, 0.2, 1.0]))
+@settings(max_examples=40)
+def test_no_number_that_a_record_may_hold_breaks_a_form(seed: int, share: float) -> None:
+    dice = random.Random(seed)
+    huge = (float("inf"), float("-inf"), float("nan"), 1e308, 5e-324, 0.0, -1.0)
+
+    def odd(value: Any) -> Any:
+        match value:
+            case dict():
+                return {name: one if name == "schema_version" else odd(one) for name, one in value.items()}
+            case list():
+                return [odd(one) for one in value]
+            case float() if dice.random() < share:
+                return dice.choice(huge)
+            case int() if not isinstance(value, bool) and dice.random() < share:
+                return dice.choice((0, -1, 10**30))
+        return value
+
+    try:
+        report = NightReport.model_validate(odd(few().report.model_dump(mode="json")))
+    except ValidationError:
+        return  # a record refuses it
+    assert Reader(page.html(Morning(report, (report,), few().pulls), TEMPLATES)).tags["h1"] == 1
+    assert markdown(report)
 
 
 def test_paths_that_are_no_text_are_shown_escaped() -> None:
