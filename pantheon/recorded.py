@@ -191,7 +191,16 @@ def _calls(data: bytes) -> tuple[ToolCall, ...]:
 
 
 def find_run(repo: Repo, name: str) -> Run:
-    """The run whose id begins with `name`, or that made the commit `name`. Raises RepositoryError."""
+    """The run whose id begins with `name`, or that made the commit `name`. Raises RepositoryError, also for a canary,
+    whose change no agent made."""
+    found = _named(repo, name)
+    if found.item.canary is not None:
+        why = "it is a canary: its change was put there to measure the reviewers, and no agent made it"
+        raise RepositoryError("cannot replay", found.id[:12], why, f"git pantheon run {found.id[:12]}")
+    return found
+
+
+def _named(repo: Repo, name: str) -> Run:
     ids = [ref.rsplit("/", 1)[1] for ref in repo.refs(artifacts.RUNS)]
     found = [one for one in ids if name and one.startswith(name)]
     if len(found) > 1:
@@ -209,8 +218,8 @@ def find_run(repo: Repo, name: str) -> Run:
 
 
 def runs_of(repo: Repo, night: str) -> list[Run]:
-    """The runs of a night. Raises RepositoryError when there is none."""
-    found = [run for run in artifacts.list_runs(repo) if run.night == night]
+    """The runs of a night's own items. Raises RepositoryError when there is none."""
+    found = [run for run in artifacts.list_runs(repo) if run.night == night and run.item.canary is None]
     if not found:
         raise RepositoryError("no such night", night, "no run is of it", "git pantheon report")
     return found
