@@ -10,9 +10,10 @@ import pytest
 from conftest import MakeRepo, git
 from test_night import NOTES, TASK, WHEN, freeze, night, play
 
-from pantheon import artifacts, canaries, desk, prs
+from pantheon import artifacts, canaries, desk, prs, recorded
 from pantheon import night as nights
 from pantheon.engine import ScriptedEngine
+from pantheon.errors import RepositoryError
 from pantheon.git import Repo
 from pantheon.records import Item, Outcome, Record
 from pantheon.survey import survey
@@ -115,6 +116,9 @@ def test_right_canaries_pass_and_wrong_ones_do_not_and_nobody_is_offered_one(
     assert sum(kind.seeded for kind in docops.canaries) == len(report.canaries)
     found = verify(repo.common_dir, load_trust(repo.common_dir), "all")
     assert not found.faults, found.faults
+    assert {run.id for run in recorded.runs_of(repo, report.night.id)} == {run.id for run in report.runs}
+    with pytest.raises(RepositoryError, match="it is a canary"):
+        recorded.find_run(repo, report.canaries[0].id)
     for run in report.canaries:
         assert run.item.canary is not None
         assert run.passed == run.item.canary.good, (run.item.canary.kind, run.item.target, run.node, run.reason)
