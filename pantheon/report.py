@@ -116,13 +116,17 @@ def failures(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.outcome is not Outcome.ACCEPTED and run.node != HALTED:
-            groups.setdefault((run.node or "gate", _cause(run.reason)), []).append(run)
+            groups.setdefault((run.node or "gate", _cause(run)), []).append(run)
     return [(node, why, found) for (node, why), found in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0]))]
 
 
-def _cause(reason: str) -> str:
-    """A reason without what is particular to one file, so that equal causes meet."""
-    return printable(reason.split("\n", 1)[0][:160])[:160]
+def _cause(run: Run) -> str:
+    """Why a run failed without what is particular to one file, so that equal causes meet; of several reviewers that
+    refuse it, what they refuse."""
+    refused = sorted({one.name for said in run.verdicts for one in said.criteria if one.verdict == "fail"})
+    if refused and all(" says fail: " in part for part in run.reason.split("; ")):
+        return f"refused by a reviewer: {', '.join(map(printable, refused))}"[:160]
+    return printable(run.reason.split("\n")[0])[:160]
 
 
 def replay_command(run: Run) -> str:

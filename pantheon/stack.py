@@ -19,8 +19,6 @@ from pantheon.records import Item, Night, Outcome, PullItem, PullRequest, Run, T
 from pantheon.review import put
 from pantheon.survey import FILE
 
-HALTED = "halted"  # the node that a run of a halted flow failed at, as it were
-
 
 @dataclass
 class Stack:
@@ -97,7 +95,7 @@ class Stacks:
             for stack in stacks:
                 for run in stack.runs:
                     if run.item.flow in halted and run.id not in mine:
-                        self._park(run, HALTED, halted[run.item.flow])
+                        self._park(run, report.HALTED, halted[run.item.flow])
                 stack.runs = [run for run in stack.runs if run.item.flow not in halted or run.id in mine]
 
     def _opened(self) -> list[PullRequest]:
