@@ -15,7 +15,7 @@ from pantheon.measured import TINY, FlowFigures, Measured, NightFigures, weighte
 from pantheon.records import Estimate, Forecast, NightReport, Outcome, Record, Share
 
 GRACE_S = 30.0  # how long running items may finish once the budget is spent, as in night.py
-BUSY = 0.85  # a place whose slots are in use for more of the time is what the night waits for
+BUSY = 0.75  # a place whose slots are in use for more of the time is what the night waits for
 COARSE = 8.0  # a mean batch below this leaves most of the engine's arithmetic unused
 SWING, SWING_NIGHTS = 0.15, 3  # what nights on one machine differ by before we saw several, and what that counts for
 STRETCH = 0.08  # and by how much more for every factor e by which a night is larger or smaller than those

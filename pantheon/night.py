@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pantheon import artifacts, attest, canaries, flow, hooks, keys, plan, prompt, quality, redact, registry, report
 from pantheon.agent import Seat
-from pantheon.checks import CheckRoom
+from pantheon.checks import AT_ONCE, CheckRoom
 from pantheon.config import Config
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine
@@ -197,6 +197,7 @@ def freeze(
             seeded_base=sown.base,
             bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
             forecast=forecast,
+            check_slots=AT_ONCE,
         )
         queue = canaries.mixed(planned.items, sown.items, night_id)
         by_uuid = {task.uuid: task for task in planned.tasks}

@@ -514,6 +514,7 @@ class Night(Record):
     seeded_base: str | None = None  # the commit they start from: the base with their targets put back
     bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
     forecast: Forecast | None = None
+    check_slots: int = 0  # checks that run at once; 0: not told
 
 
 class PullState(StrEnum):

@@ -329,7 +329,8 @@ def pace(report: NightReport) -> list[Figure]:
         Figure("time budget", f"{percent(used)} used", f"{span(report.wall_s)} of {span(night.budget_s)}"),
         Figure("tokens/s", f"{report.tokens_per_s:g}", f"{sum(r.completion_tokens for r in report.runs)} generated"),
     ]
-    known = measured.measure((report,), night.engine, night.model, measured.slots_of(night.window)).nights
+    slots = measured.slots_of(night.window)
+    known = measured.measure((report,), night.engine, night.model, slots, night.check_slots).nights
     advice = next((capacity.batch_advice(one) for one in known), "")
     hint = advice.partition(": ")[2] or "tokens per engine step"
     found.append(Figure("mean batch", f"{report.mean_batch:g}", hint, bool(advice)))
