@@ -111,6 +111,7 @@ def html(
     found, text = morning.current, style(templates)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     bins, pulls = report.failures(found.runs), _pulls(morning.pulls)
+    asking, quiet = report.left_out(found)
     shown = {
         "night": found.night,
         "report": found,
@@ -128,7 +129,7 @@ def html(
         "bins": [_bin(node, why, runs) for node, why, runs in bins[:BINS]],
         "more_bins": max(0, len(bins) - BINS),
         "failed": sum(len(runs) for _, _, runs in bins),
-        "notes": {"shown": [clip(note, TEXT) for note in found.notes[:NOTES]], "count": len(found.notes)},
+        "notes": {"shown": [clip(note, TEXT) for note in asking[:NOTES]], "count": len(asking), "quiet": len(quiet)},
         "worth": [(figure, figures.shape(morning, figure.name)) for figure in report.worth(found)],
         "pace": [(figure, figures.shape(morning, figure.name)) for figure in report.pace(found)],
         "gates": [_gate(one, number) for number, one in enumerate(found.quality)],

@@ -18,6 +18,7 @@ from pantheon.records import Agent, Finding, Flow, Item, PullRequest, PullState,
 Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file breaks
 HINT_LENGTH = 400  # characters of what a person says to the next try
 PERSON, WAITING = "needs a person", "waiting for your review"
+TAKEN, NO, NEVER = "already taken by", "you rejected this", "you never want this"
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,17 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
             f"{shown}:{first.line}: {PERSON}: {first.message}" if first.line else f"{shown}: {PERSON}: {first.message}"
         )
     if item.target in claimed:
-        return f"{shown}: already taken by {claimed[item.target]}"
+        return f"{shown}: {TAKEN} {claimed[item.target]}"
     if item.id in never:
-        return f"{shown}: you never want this; it is not offered again"
+        return f"{shown}: {NEVER}; it is not offered again"
     if rejected.get(item.id) == item.blob:
-        return f"{shown}: you rejected this; it is offered again when the file changes"
+        return f"{shown}: {NO}; it is offered again when the file changes"
     return None
+
+
+def settled(note: str) -> bool:
+    """Whether a note of a plan is about what somebody decided already, so that nobody has to do anything."""
+    return any(f" {word}" in note for word in (TAKEN, NO, NEVER, WAITING))
 
 
 def printable(path: str) -> str:

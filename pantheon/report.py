@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pantheon import capacity, measured, quality, tally
 from pantheon.capacity import Compared
-from pantheon.plan import printable
+from pantheon.plan import printable, settled
 from pantheon.records import (
     CanaryFigures,
     Estimate,
@@ -358,6 +358,12 @@ def error_text(found: Compared) -> str:
 # --- Markdown --------------------------------------------------------------------------------------------------------
 
 
+def left_out(report: NightReport) -> tuple[list[str], list[str]]:
+    """What was not in the queue: notes that ask for something, and those about what was decided already."""
+    quiet = [note for note in report.notes if settled(note)]
+    return [note for note in report.notes if not settled(note)], quiet
+
+
 def markdown(report: NightReport) -> str:
     """The whole report as Markdown."""
     lines = [
@@ -371,13 +377,16 @@ def markdown(report: NightReport) -> str:
         *_md_gates(report),
         *_md_failures(report),
     ]
-    if report.notes:
-        lines += ["", "### Not in the queue", ""] + [f"- {_md(note)}" for note in report.notes]
+    asking, quiet = left_out(report)
+    if asking:
+        lines += ["", "### Not in the queue", ""] + [f"- {_md(note)}" for note in asking]
     lines += ["", "## What it was worth", ""]
     lines += [_md_figure(figure) for figure in worth(report)]
     lines += _md_quality(report)
     lines += ["", "## What happened", "", *(_md_figure(figure) for figure in pace(report))]
     lines += _md_nodes(report)
+    if quiet:
+        lines += ["", "### Left out, as you decided", ""] + [f"- {_md(note)}" for note in quiet]
     lines += ["", "## Figures", "", *(f"- {name}: {_md(value)}" for name, value in figures(report))]
     return "\n".join(lines) + "\n"
 

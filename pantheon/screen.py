@@ -201,12 +201,15 @@ def _needs(out: Console, found: NightReport) -> None:
         _put(out, report.replay_command(runs[0]), 5)
     if len(groups) > FAILURES:
         _put(out, f"and {len(groups) - FAILURES} more causes: git pantheon report --markdown", 2)
-    for note in found.notes[:NOTES]:
+    asking, quiet = report.left_out(found)
+    for note in asking[:NOTES]:
         _put(out, f"not in the queue: {note}", 2, "yellow")
-    if len(found.notes) > NOTES:
-        _put(out, f"and {len(found.notes) - NOTES} more: git pantheon report --markdown", 2)
-    if not (waiting or troubled or groups or found.notes):
+    if len(asking) > NOTES:
+        _put(out, f"and {len(asking) - NOTES} more: git pantheon report --markdown", 2)
+    if not (waiting or troubled or groups or asking):
         _put(out, "nothing needs you", 2)
+    if quiet:
+        _put(out, f"left out, as you decided: {len(quiet)}, see git pantheon plan", 2, "dim")
 
 
 def _rows(out: Console, found: list[report.Figure]) -> None:
