@@ -215,7 +215,7 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
     state = NodeState.PASSED if good else NodeState.TOLERATED if node.tolerated else NodeState.FAILED
     seconds = time.monotonic() - started
     whole = tally.added(spent).model_copy(
-        update={"attempts": attempt, "seconds": round(seconds, 3), "exit": result.metrics.exit or state.value}
+        update={"attempts": attempt, "seconds": round(seconds, 3), "exit": _ended(result, state)}
     )
     return result.model_copy(
         update={
@@ -229,6 +229,12 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
             "metrics": whole,
         }
     )
+
+
+def _ended(result: NodeResult, state: NodeState) -> str:
+    """How a node ended: what stopped its last attempt, else its state, which a condition on it may have turned."""
+    turned = result.state is NodeState.PASSED and state is not NodeState.PASSED
+    return state.value if turned else result.metrics.exit or state.value
 
 
 @dataclass(frozen=True)

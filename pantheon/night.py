@@ -41,8 +41,6 @@ from pantheon.records import (
     Night,
     NightReport,
     Outcome,
-    PullRequest,
-    PullState,
     Record,
     Run,
     Sample,
@@ -622,16 +620,6 @@ def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
             return NightReport.model_validate_json(data)
     why = "no such night, or it did not end yet" if night_id else "no night has ended here yet"
     raise RepositoryError("no report", night_id or "", why, "git pantheon night --now --budget 10m")
-
-
-def rejected_blobs(repo: Repo, pulls: list[PullRequest]) -> dict[str, str]:
-    """item -> the blob for which a person rejected or dropped it."""
-    found: dict[str, str] = {}
-    for pull in pulls:
-        for item in pull.items:
-            if item.run and (item.dropped or pull.state is PullState.REJECTED):
-                found[item.item] = artifacts.load_run(repo, item.run).item.blob
-    return found
 
 
 RATED_NIGHTS = 10

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 from math import ceil, cos, exp, log, pi, sin, sqrt
-from operator import attrgetter
 from statistics import NormalDist
 from typing import Literal
 
@@ -21,7 +20,6 @@ from pantheon.records import (
     CanaryFigures,
     Estimate,
     FlowQuality,
-    HumanDecision,
     NightReport,
     ReviewerFigures,
     Run,
@@ -158,12 +156,6 @@ def _middle(bins: Sequence[float]) -> tuple[float, float]:
     sums = list(accumulate(bins))
     tail = sums[-1] * (1 - LEVEL) / 2
     return bisect_left(sums, tail) / len(bins), (bisect_left(sums, sums[-1] - tail) + 1) / len(bins)
-
-
-def decided(decisions: Iterable[HumanDecision]) -> Share:
-    """The accepted among the items that people decided on; the latest word on an item counts."""
-    latest = {one.item: one.verdict for one in sorted(decisions, key=attrgetter("when"))}
-    return share(sum(verdict == "accepted" for verdict in latest.values()), len(latest))
 
 
 # --- what runs say ---------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from pantheon.records import (
     CanaryFigures,
     Estimate,
     FlowQuality,
-    HumanDecision,
     NightReport,
     Outcome,
     PullItem,
@@ -57,7 +56,6 @@ class Morning:
     report: NightReport
     past: tuple[NightReport, ...] = ()
     pulls: tuple[PullView, ...] = ()
-    decisions: tuple[HumanDecision, ...] = ()
 
     @property
     def current(self) -> NightReport:
@@ -278,14 +276,32 @@ def worth(report: NightReport) -> list[Figure]:
             found.append(Figure(name, f"{q.kappa.value:.2f}", note, doubtful))
         elif sum(q.table):
             found.append(Figure(name, "unknown", f"both always said the same, {sum(q.table)} times", doubtful))
+    said = decided(report.prs)
+    if said.of:
+        note = f"{100 * said.low:.0f} to {percent(said.high)} of what you decide on"
+        found.append(Figure("you accepted", f"{said.hits} of {said.of}", note))
     kinds = [one for q in report.quality for one in q.canaries]
     if not kinds:
         return [*found, Figure("canaries", "none", "so nothing is known of the reviewers")]
     bad, good = canary_totals(kinds, False), canary_totals(kinds, True)
     notes = [f"{bad.passed} got past every check and reviewer"] if bad.passed else []
     notes += [f"{good.passed} of {good.seeded} right ones passed"] if good.seeded else []
+    nights = max(q.nights for q in report.quality)
+    notes += [f"over {nights} nights with these reviewers"] if nights > 1 else []
     caught = f"{bad.by_checks + bad.by_reviewers} of {bad.seeded}"
     return [*found, Figure("wrong canaries caught", caught, "; ".join(notes), bad.passed > 0)]
+
+
+def decided(pulls: Sequence[PullRequest]) -> Share:
+    """Of the items that a person decided on, those that were accepted. One to be tried again is not decided."""
+    words = [
+        item.verdict or {"accepted": "accepted", "rejected": "rejected"}.get(pull.state, "")
+        for pull in pulls
+        for item in pull.items
+        if item.run
+    ]
+    known = [word for word in words if word not in ("", "retry")]
+    return quality.share(known.count("accepted"), len(known))
 
 
 def _precision(found: FlowQuality, name: str) -> Figure:

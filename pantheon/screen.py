@@ -142,7 +142,7 @@ def pull(found: PullRequest) -> None:
     if found.reason:
         out.print(f"reason: {escape(printable(found.reason))}")
     for item in found.items:
-        mark = "dropped " if item.dropped else ""
+        mark = f"{item.verdict or 'dropped'} " if item.dropped else ""
         name = item.run[:12] if item.run else "status"
         out.print(f"  {name:12}  {item.commit[:12]}  {mark}{escape(printable(item.target))}")
     if found.state is PullState.OPEN:

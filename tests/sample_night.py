@@ -16,7 +16,6 @@ from pantheon.records import (
     Criterion,
     Finding,
     Forecast,
-    HumanDecision,
     Item,
     Night,
     NightReport,
@@ -82,7 +81,7 @@ def morning(*, nights: int = 6, items: int = 40, canaries: int = 12, halted: boo
     for number in range(nights):
         past.append(_night(number, 28 + 3 * number, canaries, past, START - timedelta(days=nights - number), False))
     found = _night(nights, items, canaries * (2 if halted else 1), past, START, halted)
-    return Morning(report=found, past=tuple(past), pulls=pulls(found), decisions=_decisions(past))
+    return Morning(report=found, past=tuple(past), pulls=pulls(found))
 
 
 def _night(
@@ -363,18 +362,6 @@ def patch_of(run: Run) -> str:
     )
 
 
-def _decisions(past: list[NightReport]) -> tuple[HumanDecision, ...]:
-    return tuple(
-        HumanDecision(
-            pr=pull.id, item=item.item, run=item.run, verdict="rejected" if number % 9 == 8 else "accepted",
-            who="Ann Author <ann@example.org>", when=report.finished_at + timedelta(hours=6),
-        )
-        for report in past
-        for pull in report.prs
-        for number, item in enumerate(pull.items)
-    )  # fmt: skip
-
-
 KEPT = {"id", "run", "item", "night", "base", "tip", "commit", "blob", "oid", "tree", "result", "run_commit", "engine"}
 
 
@@ -408,7 +395,7 @@ def poisoned(found: Morning) -> Morning:
         PullView(PullRequest.model_validate(worse(v.pull.model_dump(mode="json"))), tuple(map(item, v.items)))
         for v in found.pulls
     )
-    return Morning(report(found.report), tuple(map(report, found.past)), views, found.decisions)
+    return Morning(report(found.report), tuple(map(report, found.past)), views)
 
 
 _CLOSED = {"outcome", "state", "verdict", "ended", "repair", "when"}  # of these only certain words are allowed

@@ -21,7 +21,6 @@ from pantheon.records import (
     CheckResult,
     Criterion,
     FlowQuality,
-    HumanDecision,
     Item,
     Night,
     NightReport,
@@ -292,18 +291,6 @@ def test_the_interval_of_the_precision_covers_the_truth(
 
     looks = [word for word in (covered() for _ in range(100)) if word is not None]
     assert sum(looks) / len(looks) >= 0.93
-
-
-def test_what_people_decided_counts_their_latest_word() -> None:
-    words: list[tuple[str, Literal["accepted", "rejected", "dropped"], int]] = [
-        ("a", "rejected", 1), ("a", "accepted", 2), ("b", "dropped", 0), ("c", "accepted", 3), ("c", "rejected", 1)
-    ]  # fmt: skip
-    said = [
-        HumanDecision(pr=1, item=item, run="r", verdict=word, who="me", when=WHEN + timedelta(hours=hour))
-        for item, word, hour in words
-    ]
-    assert (quality.decided(said).hits, quality.decided(said).of) == (2, 3)
-    assert quality.decided([]).of == 0
 
 
 # --- counting --------------------------------------------------------------------------------------------------------

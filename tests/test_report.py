@@ -11,7 +11,18 @@ from sample_night import HOSTILE, morning, poisoned
 
 from pantheon import report, screen
 from pantheon.capacity import Compared
-from pantheon.records import Finding, Item, Night, NightReport, Outcome, PullItem, PullRequest, Repair, Run
+from pantheon.records import (
+    Finding,
+    Item,
+    Night,
+    NightReport,
+    Outcome,
+    PullItem,
+    PullRequest,
+    PullState,
+    Repair,
+    Run,
+)
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 FOUND = (Finding(rule="missing:title", message="title is missing", field="title", repair=Repair.CHOOSE),)
@@ -156,3 +167,18 @@ def test_the_terminal_form_of_hostile_records_drives_no_terminal(
     text = capsys.readouterr().out
     assert not set("\u202e\u2066\u200b\x1b\x00") & set(text)
     assert HOSTILE[:31] in text
+
+
+def test_what_you_decided_is_told_beside_what_canaries_tell() -> None:
+    found = morning().report
+    assert found.prs
+    pull = found.prs[0]
+    words = ["", "rejected", "retry", "never", *[""] * len(pull.items)]
+    items = tuple(
+        item.model_copy(update={"verdict": word, "dropped": bool(word)})
+        for item, word in zip(pull.items, words, strict=False)
+    )
+    assert report.decided([pull.model_copy(update={"items": items})]).of == 2  # an open PR: only what was taken off it
+    said = report.decided([pull.model_copy(update={"items": items, "state": PullState.ACCEPTED})])
+    assert (said.hits, said.of) == (len(items) - 3, len(items) - 1)
+    assert report.decided([]).of == 0
