@@ -93,11 +93,13 @@ def html(
     *,
     controls: Controls | None = None,
     head: Markup = NOTHING,
+    top: Markup = NOTHING,
     stylesheet: str = "",
 ) -> str:
     """The whole page. `templates`: file name -> text of `templates/report/`. `controls` gives the markup that stands
-    with a PR (its item None) and with each item; `head` goes to the end of the page's head. `stylesheet`: an address to
-    fetch the style from; without one the style and a policy that allows only it stand in the page."""
+    with a PR (its item None) and with each item; `head` goes to the end of the page's head, `top` before what needs
+    a person. `stylesheet`: an address to fetch the style from; without one the style and a policy that allows only it
+    stand in the page."""
     environment = Environment(
         loader=DictLoader(dict(templates)),
         autoescape=True,
@@ -121,6 +123,7 @@ def html(
         "style": Markup(text),  # ours
         "policy": f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         "head": head,
+        "top": top,
         "source": f"git pantheon report {report.word(found.night.id)} --json",
         "controls": controls or (lambda pull, item: NOTHING),
         "many": report.many,

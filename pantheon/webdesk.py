@@ -249,9 +249,7 @@ def render(desk_: Desk, said: Said | None = None) -> str:
         return Markup(parts.item(view.pull, item.item, item.run.id, back, live))  # type: ignore[attr-defined]
 
     top = Markup(parts.top(said, desk_.read_only))  # type: ignore[attr-defined]
-    text = page.html(found, desk_.report, controls=controls, head=HEAD, stylesheet="/static/report.css")
-    before, main, after = text.partition('<main id="main" tabindex="-1">')
-    return f"{before}{main}\n{top}{after}"
+    return page.html(found, desk_.report, controls=controls, head=HEAD, top=top, stylesheet="/static/report.css")
 
 
 async def _static(desk_: Desk, request: Request) -> Response:

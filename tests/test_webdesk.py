@@ -22,7 +22,6 @@ from pantheon.git import Repo
 from pantheon.records import PullState
 
 HOST = "http://127.0.0.1:8123"
-CHROMIUM = Path("/usr/bin/chromium")
 SHOTS = os.environ.get("PANTHEON_SHOTS")  # a directory: keep pictures of the pages there
 
 
