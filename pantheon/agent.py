@@ -331,7 +331,7 @@ def criterion(asked: Sequence[Offer], result: Mapping[str, Any], confidence: flo
         name=_cut(str(result.get("field") or asked[0].tool), SHOWN),
         verdict="pass" if passed else "fail",
         reason=_cut(reason, REASON),
-        confidence=confidence,
+        confidence=None if confidence is None else round(confidence, 4),
     )
 
 

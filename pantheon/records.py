@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
 
 from pantheon.errors import ConfigError
 from pantheon.names import pattern_fault
@@ -457,6 +457,11 @@ class Run(Record):
     verdicts: tuple[Verdict, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     metrics: dict[str, NodeMetrics] = {}  # node -> what it cost
+
+    @field_serializer("metrics")
+    def _spent(self, metrics: dict[str, NodeMetrics]) -> dict[str, dict[str, Any]]:
+        """Without what is nothing: most nodes have a few figures, and a journal has thousands of nodes."""
+        return {node: one.model_dump(mode="json", exclude_defaults=True) for node, one in metrics.items()}
 
     @property
     def passed(self) -> bool:
