@@ -21,7 +21,7 @@ from pantheon.survey import FILE, Survey
 from pantheon.tools.tool import Seed, Tree
 
 SEEDS = 16  # of one file that are looked at
-FILES = 400  # of one flow that are looked at
+FILES = 200  # of one flow that are looked at
 Files = dict[str, bytes | None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,6 +155,9 @@ def plan(repo: Repo, *, as_json: bool) -> int:
     for number, item in enumerate(planned.items, 1):
         rules = ", ".join(dict.fromkeys(finding.rule for finding in item.findings))
         print(f"{number:4}  {item.flow}  {plans.printable(item.target)}  ({rules})")
+    sown = past.canaries_for(Counter(item.flow for item in planned.items), settings.gate.canaries)
+    if sown:
+        print(f"and about {sown} {'canary' if sown == 1 else 'canaries'}, to measure the reviewers")
     if expected and planned.items:
         low, high = (reports.span(value) for value in expected.seconds)
         known = f"from {reports.many(expected.nights, 'night')} measured here"

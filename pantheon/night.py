@@ -162,9 +162,10 @@ def freeze(
     signer: Signer,
     model_sha256: Mapping[str, str] | None = None,
     forecast: Forecast | None = None,
+    sowing: bool = True,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
-    among the items."""
+    among the items unless there is to be no `sowing`."""
     head = repo.head()
     if head.branch is None:
         raise RepositoryError(
@@ -174,7 +175,7 @@ def freeze(
     settings = survey.config.settings.gate
     for _ in range(100):
         night_id = _free_id(repo, now)
-        sown = canaries.sow(survey, planned, settings.canaries, night_id, now, signer)
+        sown = canaries.sow(survey, planned, settings.canaries if sowing else 0.0, night_id, now, signer)
         night = Night(
             id=night_id,
             started_at=now,

@@ -398,7 +398,7 @@ def dry_run(
     with shadow_of(own, where.cache, _refs(own, resumed), head.branch) as repo:
         before = set(repo.refs(nights.NIGHTS))
         code = session.start_night(
-            repo, own, where, environ, budget=budget, engine="scripted", quiet=quiet or as_json, told=False
+            repo, own, where, environ, budget=budget, engine="scripted", quiet=quiet or as_json, rehearsed=True
         )
         if code != 0:
             return code

@@ -80,12 +80,11 @@ def night_bar(quiet: bool) -> Iterator[nights.Progress]:
             job = bar.add_task("night", total=None, tally="")
 
             def draw(state: nights.Progress) -> None:
-                done = state.accepted + state.failed + state.parked
                 bar.update(
                     job,
                     description=f"night: {state.phase}",
                     total=state.total or None,
-                    completed=done,
+                    completed=state.done,
                     tally=_tally(state),
                 )
 
@@ -98,6 +97,8 @@ def _tally(state: nights.Progress) -> str:
     parts = [f"{state.accepted} accepted", f"{state.failed} failed"]
     if state.parked:
         parts.append(f"{state.parked} parked")
+    if state.seeded:
+        parts.append(f"{state.seeded} canaries")
     return ", ".join([*parts, f"{state.running} in flight"])
 
 
@@ -106,10 +107,9 @@ def _plain_bar() -> Callable[[nights.Progress], None]:
 
     def draw(state: nights.Progress) -> None:
         now = time.monotonic()
-        done = state.accepted + state.failed + state.parked
         if state.phase != last_phase[0] or now - last_time[0] > PLAIN_EVERY_S:
             last_time[0], last_phase[0] = now, state.phase
-            print(f"night: {state.phase}: {done} of {state.total}; {_tally(state)}", file=sys.stderr, flush=True)
+            print(f"night: {state.phase}: {state.done} of {state.total}; {_tally(state)}", file=sys.stderr, flush=True)
 
     return draw
 

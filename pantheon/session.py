@@ -75,7 +75,7 @@ class Order(EngineOrder):
     start: str
     budget: str | None
     engine: str | None
-    told: bool = True  # whether it prints its report
+    rehearsed: bool = False  # a dry run: it prints no report, and has no reviewers to be measured
     trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
     limits: UserLimits
     protected: tuple[str, ...]  # where the user's configuration lets hooks run from
@@ -101,11 +101,11 @@ def start_night(
     budget: str | None,
     engine: str | None,
     quiet: bool,
-    told: bool = True,
+    rehearsed: bool = False,
 ) -> int:
     """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it.
 
-    `told`: whether the night prints its report.
+    `rehearsed`: it is a dry run, which prints no report and measures nobody.
     """
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
@@ -133,7 +133,7 @@ def start_night(
                 budget=budget,
                 engine=engine,
                 quiet=quiet,
-                told=told,
+                rehearsed=rehearsed,
                 model=model,
                 server=server,
                 trusted=found.digest,
@@ -214,7 +214,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             work.parent.rmdir()  # unless another night's is there
-    if order.told and not order.quiet:
+    if not order.rehearsed and not order.quiet:
         screen.night_report(found)
     return 0
 
@@ -295,27 +295,23 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
     model = order.server.model if order.server else order.model.name if order.model else kind
     window = settings.night.window or expected_window(kind)
     budget_s = min(seconds(order.budget or settings.night.budget), most_s)
-    return nights.freeze(
-        repo,
-        found,
-        planned,
-        budget_s=budget_s,
-        engine=kind,
-        model=model,
-        window=window,
-        forecast=past.expected(
+    share = 0.0 if order.rehearsed else settings.gate.canaries
+    expected = past.expected(repo, planned.items, share, budget_s=budget_s, engine=kind, model=model, window=window)
+    with screen.waiting("freezing the queue", order.quiet):
+        return nights.freeze(
             repo,
-            planned.items,
-            settings.gate.canaries,
+            found,
+            planned,
             budget_s=budget_s,
             engine=kind,
             model=model,
             window=window,
-        ),
-        now=desk.now(),
-        signer=desk.signer(repo),
-        model_sha256=weights(order.model),
-    )
+            forecast=expected,
+            sowing=not order.rehearsed,
+            now=desk.now(),
+            signer=desk.signer(repo),
+            model_sha256=weights(order.model),
+        )
 
 
 def weights(model: Path | None) -> dict[str, str]:
