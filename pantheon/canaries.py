@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 
 from pantheon import gate, plan, route, tasks
 from pantheon.git import Repo, Signer
@@ -51,9 +52,18 @@ class _Bed:
         self.chosen.append((flow, task, target, seed))
 
 
-def sow(survey: Survey, planned: plan.Plan, share: float, night: str, now: datetime, signer: Signer) -> Sown:
+def sow(
+    survey: Survey,
+    planned: plan.Plan,
+    share: float,
+    night: str,
+    now: datetime,
+    signer: Signer,
+    rates: route.Rates = MappingProxyType({}),
+) -> Sown:
     """Canaries so that they are `share` (0 to 0.5) of the night, of every flow in its own measure: as many known-bad as
-    known-good ones, the bad of every kind that its files give. Writes objects only."""
+    known-good ones, the bad of every kind that its files give. `rates`: as the router has them for other items. Writes
+    objects only."""
     bed = _Bed()
     notes = []
     flows = Counter(item.flow for item in planned.items)
@@ -68,7 +78,7 @@ def sow(survey: Survey, planned: plan.Plan, share: float, night: str, now: datet
     tree = repo.write_tree(repo.tree_of(survey.base), _entries(survey, bed.before))
     base = repo.commit(tree, [survey.base], f"night {night}: what its canaries start from\n", now, signer)
     sown = Tree(frozenset(survey.entries) | set(bed.before), lambda path: _read(survey, bed.before, path))
-    items_ = tuple(_items(survey, bed, sown, tree))
+    items_ = tuple(_items(survey, bed, sown, tree, rates))
     return Sown(base, items_, tuple(notes))
 
 
@@ -115,14 +125,14 @@ def _targets(survey: Survey, planned: plan.Plan, flow: str, night: str) -> Itera
         yield found[target], target
 
 
-def _items(survey: Survey, bed: _Bed, sown: Tree, tree: str) -> Iterator[Item]:
+def _items(survey: Survey, bed: _Bed, sown: Tree, tree: str, rates: route.Rates) -> Iterator[Item]:
     repo, config = survey.repo, survey.config
     for flow, task, target, seed in bed.chosen:
         ruled = survey.rules[config.flows[flow].rules]
         raw = sown.read(target)
         findings = ruled.kind.check(target, raw, ruled.rules, sown) if raw is not None else ()
         agents, _, nobody = route.agents_of(
-            config.flows[flow], config.agents, task, target, {}, config.settings.engine.model
+            config.flows[flow], config.agents, task, target, rates, config.settings.engine.model
         )
         if raw is None or nobody or all(finding.repair is Repair.REPORT for finding in findings):
             continue  # no item of its kind would look like this

@@ -56,7 +56,7 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
         found.config.agents,
         ready=found.config.settings.tasks.ready,
         model=found.config.settings.engine.model,
-        rates=nights.rates(repo) if _choosing(found) else None,
+        rates=nights.rates(repo) if nights.choosing(found) else None,
         prs=pulls,
         rejected=said.rejected,
         never=said.never,
@@ -64,11 +64,6 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
     )
     notes = (*found.problems, *found.config.ignored, *planned.notes)
     return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
-
-
-def _choosing(found: Survey) -> bool:
-    """Whether some flow leaves a choice between agents: only then their rates are worth reading."""
-    return any(len(node.agent) > 1 for graph in found.config.flows.values() for node in graph.nodes)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

@@ -175,7 +175,8 @@ def freeze(
     settings = survey.config.settings.gate
     for _ in range(100):
         night_id = _free_id(repo, now)
-        sown = canaries.sow(survey, planned, settings.canaries if sowing else 0.0, night_id, now, signer)
+        share = settings.canaries if sowing else 0.0
+        sown = canaries.sow(survey, planned, share, night_id, now, signer, rates(repo) if choosing(survey) else {})
         night = Night(
             id=night_id,
             started_at=now,
@@ -645,6 +646,11 @@ def _alike(one: Night, other: Night) -> bool:
 def _halted(found: FlowQuality) -> str:
     """Why a flow's gate is halted, and what would open it, in one line."""
     return f"the gate is halted: {'; '.join(found.why)}. It opens with {'; or '.join(found.opens)}"
+
+
+def choosing(survey: Survey) -> bool:
+    """Whether some flow leaves a choice between agents: only then their rates are worth reading."""
+    return any(len(node.agent) > 1 for graph in survey.config.flows.values() for node in graph.nodes)
 
 
 def rates(repo: Repo) -> dict[str, tuple[int, int]]:
