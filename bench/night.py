@@ -116,6 +116,7 @@ def table(found: NightReport) -> list[tuple[str, str]]:
         ("parked, not started", f"{tally[Outcome.PARKED]}, {found.left}"),
         ("items per hour", f"{3600 * len(found.runs) / max(1.0, found.wall_s):.0f}"),
     ]
+    rows += [(figure.name, f"{figure.value} ({figure.note})") for figure in report.worth(found)]
     return rows + report.figures(found)
 
 
