@@ -184,7 +184,7 @@ def test_a_mended_test_may_compare_with_anything(run: Run) -> None:
 
 def test_a_mended_test_counts(run: Run) -> None:
     mended = "def total(values):\n    return sum(values) if values else values\n"
-    assert run(RED, {"calc.py": mended}) == (0, "2 tests pass, 1 did on the base\n")
+    assert run(RED, {"calc.py": mended}) == (0, "2 tests pass, 1 did on the base\ntests: 0 broken, 1 fixed\n")
 
 
 def test_new_tests_must_pass(run: Run) -> None:
@@ -209,7 +209,7 @@ def test_settings_of_the_base_hold_but_not_its_addopts(run: Run) -> None:
     }
     assert run(base, {"pyproject.toml": base["pyproject.toml"].replace("-x", "-k no")}) == (
         0,
-        "1 tests pass, 1 did on the base\n",
+        "1 tests pass, 1 did on the base\ntests: 0 broken, 0 fixed\n",
     )
 
 
@@ -284,7 +284,7 @@ class Plain(unittest.TestCase):
 ''',
     }
     code, text = run(base, {"calc.py": base["calc.py"] + "\n"})
-    assert (code, text) == (0, "7 tests pass, 7 did on the base\n")
+    assert (code, text) == (0, "7 tests pass, 7 did on the base\ntests: 0 broken, 0 fixed\n")
 
 
 def test_wrong_words_are_a_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +343,7 @@ def test_a_change_of_data_that_the_code_reads_is_tested(run: Run) -> None:
         "factor.json": "2",
         "tests/test_calc.py": BASE["tests/test_calc.py"],
     }
-    assert run(base, {"factor.json": "1"}) == (0, "1 tests pass, 0 did on the base\n")
+    assert run(base, {"factor.json": "1"}) == (0, "1 tests pass, 0 did on the base\ntests: 0 broken, 1 fixed\n")
 
 
 def test_tests_that_look_at_themselves_are_judged_as_they_are(run: Run) -> None:
@@ -351,7 +351,7 @@ def test_tests_that_look_at_themselves_are_judged_as_they_are(run: Run) -> None:
     look += "    assert 'assert total([]) == 0' in inspect.getsource(test_look)\n"
     assert run({**BASE, "tests/test_look.py": look}, {"calc.py": BASE["calc.py"] + "\n"}) == (
         0,
-        "2 tests pass, 2 did on the base\n",
+        "2 tests pass, 2 did on the base\ntests: 0 broken, 0 fixed\n",
     )
 
 
