@@ -29,6 +29,7 @@ from pantheon.records import (
 LEVEL = 0.95  # of every interval here
 Table = tuple[int, int, int, int]  # both passed, only the first, only the second, neither
 Seat = tuple[str, str]  # a reviewer: its node, and its agent as name@version
+BEHIND = ("stack", "halted")  # nodes at which a run can be parked that the gate had passed
 _SLACK = 1e-9  # 3 of 15 are 20 %, also in floating point
 _Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
@@ -256,6 +257,22 @@ def _past_both(runs: Iterable[Run]) -> Share:
     return share(sum(judged), len(judged))
 
 
+def _through(runs: Iterable[Run]) -> Share:
+    """Of the runs that came to a decision, those that the whole gate let through, wherever they went from there."""
+    judged = [run for run in runs if run.passed or run.node in BEHIND or fate(run) != "broken"]
+    return share(sum(run.passed or run.node in BEHIND for run in judged), len(judged))
+
+
+def _precision(own: Sequence[Run], known: Sequence[Run], true_pass: Share, false_pass: Share) -> Estimate:
+    """At the reviewers, where what the checks find is out of the way already. Where no known-bad change came so far, of
+    the gate as a whole."""
+    if false_pass.of:
+        return precision(_past_both(own), true_pass, false_pass)
+    good = [run for run in known if run.item.canary and run.item.canary.good]
+    bad = [run for run in known if run.item.canary and not run.item.canary.good]
+    return precision(_through(own), _through(good), _through(bad))
+
+
 # --- a flow's gate ---------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +316,7 @@ def measure(
         adjusted=adjusted(table),
         false_pass=false_pass,
         true_pass=true_pass,
-        precision=precision(_past_both(mine), true_pass, false_pass),
+        precision=_precision(mine, known, true_pass, false_pass),
         nights=counted,
     )
     word = judge(figures, bounds)

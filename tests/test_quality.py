@@ -377,6 +377,19 @@ def test_a_flow_is_measured_on_what_reached_its_reviewers() -> None:
     assert found.state == "open"
 
 
+def test_where_checks_find_every_wrong_change_the_whole_gate_is_measured() -> None:
+    own = [run(f"o{n}", True, True) for n in range(18)] + [run(f"x{n}", checks=(False,)) for n in range(2)]
+    bad = [run(f"b{n}", good=False, kind="wrong-holder", checks=(False,)) for n in range(12)]
+    good = [run(f"g{n}", True, True, good=True, kind="restored") for n in range(12)]
+    found = quality.measure("docops", own, bad + good, [], BOUNDS)
+    assert found.false_pass.of == 0
+    assert found.precision.value == 1.0
+    assert found.precision.low is not None and 0.5 < found.precision.low < 1.0
+    parked = own[0].model_copy(update={"outcome": Outcome.PARKED, "node": "halted"})
+    assert quality.measure("docops", [parked, *own[1:]], bad + good, [], BOUNDS).precision == found.precision
+    assert quality.measure("docops", own, good, [], BOUNDS).precision.value is None
+
+
 def test_earlier_nights_count_with_the_same_reviewers_and_no_change_twice() -> None:
     newer = (("review-a", "review.peer-a@2"), SEATS[1])
     nights = [
