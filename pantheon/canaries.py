@@ -19,6 +19,7 @@ from pantheon import gate, plan, route, tasks
 from pantheon.git import Repo, Signer
 from pantheon.records import Canary, Item, Repair, Task
 from pantheon.survey import FILE, Survey
+from pantheon.tools import seeding
 from pantheon.tools.tool import Seed, Tree
 
 SEEDS = 16  # of one file that are looked at
@@ -65,21 +66,25 @@ def sow(
     known-good ones, the bad of every kind that its files give. `rates`: as the router has them for other items. Writes
     objects only."""
     bed = _Bed()
-    notes = []
-    flows = Counter(item.flow for item in planned.items)
-    for flow, items in sorted(flows.items()):
-        wanted = int(items * share / (1 - share) + 0.5)
-        found = _choose(survey, planned, flow, wanted, night, bed)
-        if found < wanted:
-            notes.append(f"{flow}: {found} of {wanted} canaries: its files give no more whose right change is known")
-    if not bed.chosen:
-        return Sown(notes=tuple(notes))
+    asked = {flow: wanted(items, share) for flow, items in sorted(Counter(i.flow for i in planned.items).items())}
+    for flow, count in asked.items():
+        _choose(survey, planned, flow, count, night, bed)
     repo = survey.repo
     tree = repo.write_tree(repo.tree_of(survey.base), _entries(survey, bed.before))
     base = repo.commit(tree, [survey.base], f"night {night}: what its canaries start from\n", now, signer)
-    sown = Tree(frozenset(survey.entries) | set(bed.before), lambda path: _read(survey, bed.before, path))
-    items_ = tuple(_items(survey, bed, sown, tree, rates))
-    return Sown(base, items_, tuple(notes))
+    items = tuple(_items(survey, bed, seeding.laid(survey.tree, bed.before), tree, rates))
+    given = Counter(item.flow for item in items)
+    notes = tuple(
+        f"{flow}: {given[flow]} of {count} canaries: its files give no more whose right change is known"
+        for flow, count in asked.items()
+        if given[flow] < count
+    )
+    return Sown(base if items else None, items, notes)
+
+
+def wanted(items: int, share: float) -> int:
+    """How many canaries a flow's items get, so that they are `share` of both together."""
+    return int(items * share / (1 - share) + 0.5)
 
 
 def mixed(items: Sequence[Item], sown: Sequence[Item], night: str) -> tuple[Item, ...]:
@@ -90,12 +95,12 @@ def mixed(items: Sequence[Item], sown: Sequence[Item], night: str) -> tuple[Item
     return tuple(queue)
 
 
-def _choose(survey: Survey, planned: plan.Plan, flow: str, wanted: int, night: str, bed: _Bed) -> int:
-    """Put canaries of a flow into the bed; how many. A bad one first, then a good one in turn."""
+def _choose(survey: Survey, planned: plan.Plan, flow: str, count: int, night: str, bed: _Bed) -> None:
+    """Put canaries of a flow into the bed: a bad one first, then a good one in turn."""
     ruled = survey.rules[survey.config.flows[flow].rules]
     bad = good = 0
     for task, target in islice(_targets(survey, planned, flow, night), FILES):
-        if bad + good >= wanted:
+        if bad + good >= count:
             break
         raw = survey.read(target)
         if raw is None or not ruled.kind.about(target, ruled.rules):
@@ -109,17 +114,17 @@ def _choose(survey: Survey, planned: plan.Plan, flow: str, wanted: int, night: s
             best = min(fitting, key=lambda seed: (bed.used[seed.kind] + 1) * ranks.get(seed.kind, 1))
             bed.add(flow, task, target, best)
             bad, good = bad + (not best.good), good + best.good
-    return bad + good
 
 
 def _targets(survey: Survey, planned: plan.Plan, flow: str, night: str) -> Iterator[tuple[Task, str]]:
     """The files of the flow's tasks of tonight, those too that are right, in an order of this night's own."""
     found: dict[str, Task] = {}
+    paths, own = sorted(survey.entries), plan.task_files(survey.tasks)
     for task in planned.tasks:
         if survey.flow_of(task) == flow:
             assert task.spec is not None
-            inside = tasks.select(sorted(survey.entries), task.spec.scope, task.spec.exclude)
-            for target in plan.targets(survey.config.flows[flow], inside, survey.tasks):
+            inside = tasks.select(paths, task.spec.scope, task.spec.exclude)
+            for target in plan.targets(survey.config.flows[flow], inside, own):
                 found.setdefault(target, task)
     for target in sorted(found, key=lambda path: _digest(night, flow, path)):
         yield found[target], target
@@ -166,10 +171,6 @@ def _entries(survey: Survey, files: Mapping[str, bytes | None]) -> dict[str, tup
 def _entry(survey: Survey, path: str, data: bytes) -> tuple[int, str]:
     mode = survey.entries[path].mode if path in survey.entries else FILE
     return mode, survey.repo.write_blob(data)
-
-
-def _read(survey: Survey, before: Files, path: str) -> bytes | None:
-    return before[path] if path in before else survey.read(path)
 
 
 def _digest(*parts: str) -> bytes:

@@ -155,7 +155,7 @@ def plan(repo: Repo, *, as_json: bool) -> int:
         print(f"and about {sown} {'canary' if sown == 1 else 'canaries'}, to measure the reviewers")
     if expected and planned.items:
         low, high = (reports.span(value) for value in expected.seconds)
-        known = f"from {reports.many(expected.nights, 'night')} measured here"
+        known = f"from {plans.many(expected.nights, 'night')} measured here"
         print(f"time: {low} to {high}, {known if expected.nights else 'a guess: no night has ended here yet'}")
         if expected.items < len(planned.items):
             print(f"budget: {settings.night.budget}, for about {expected.items} of them: git pantheon capacity")
@@ -269,13 +269,11 @@ def decide(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: 
             head = repo.head().commit
             strategy = read_config(repo, head, repo.entries(head)).settings.accept.strategy
             after = review.accept(repo, pull, drop=items, strategy=strategy, when=when, signer=key)
-            return (
-                f"PR {number} accepted: {reports.many(len(after.live), 'item')} {_are(len(after.live))} on {pull.onto}"
-            )
+            return f"PR {number} accepted: {plans.many(len(after.live), 'item')} {_are(len(after.live))} on {pull.onto}"
         case "undo":
             after = review.undo(repo, pull, when=when, signer=key)
             back = f"; {pull.onto} is back at {pull.landed_on[:12]}" if pull.state is PullState.ACCEPTED else ""
-            return f"PR {number} is open again with {reports.many(len(after.live), 'item')}{back}"
+            return f"PR {number} is open again with {plans.many(len(after.live), 'item')}{back}"
         case "reject":
             after = review.reject(repo, pull, items=items, reason=text, when=when, signer=key)
             what = "rejected; the same change is not offered again"
@@ -292,8 +290,8 @@ def decide(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: 
             raise InputError("no such decision", verb, "accept, drop, reject, retry, never or undo")
     left = len(after.live) if after.state is PullState.OPEN else 0
     gone = len(pull.live) - left
-    rest = f"{reports.many(left, 'item')} {_are(left)} left to review" if left else "nothing is left in it"
-    return f"PR {number}: {reports.many(gone, 'item')} {_are(gone)} {what}; {rest}"
+    rest = f"{plans.many(left, 'item')} {_are(left)} left to review" if left else "nothing is left in it"
+    return f"PR {number}: {plans.many(gone, 'item')} {_are(gone)} {what}; {rest}"
 
 
 def _are(count: int) -> str:

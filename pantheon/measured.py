@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from pantheon import quality, queueing
+from pantheon.plan import many
 from pantheon.records import NightReport, NodeMetrics, Outcome, Record, Run, Share
 
 KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 tokens/s alone, 100 at 32); until measured
@@ -154,11 +155,11 @@ def measure(
     rise = _rise(every, batch) if batch else None
     notes = []
     if len(told) < len(mine):
-        notes.append(f"{_many(len(mine) - len(told), 'night')} measured no engine time: wall time per item is used")
+        notes.append(f"{many(len(mine) - len(told), 'night')} measured no engine time: wall time per item is used")
     nights = tuple(_night(report, costs, check_slots) for report, costs in zip(mine, spent, strict=True))
     timed = {night.night for night in nights if night.timed}
     if any(not night.timed for night in nights):
-        notes.append(f"{_many(sum(not n.timed for n in nights), 'night')} resumed after an interruption: not timed")
+        notes.append(f"{many(sum(not n.timed for n in nights), 'night')} resumed after an interruption: not timed")
     found = Measured(
         engine=engine,
         model=model,
@@ -292,10 +293,6 @@ def weighted(pairs: Iterable[tuple[float, float]]) -> float | None:
     found = list(pairs)
     whole = sum(weight for _, weight in found)
     return sum(value * weight for value, weight in found) / whole if whole > 0 else None
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _tally(runs: Iterable[Run]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from pantheon import figures, report
-from pantheon.plan import printable
+from pantheon.plan import many, printable
 from pantheon.records import FlowQuality, NightReport, Outcome, PullRequest, PullState, Run
 from pantheon.report import ItemView, Morning, PullView, percent, span
 
@@ -126,7 +126,7 @@ def html(
         "top": top,
         "source": f"git pantheon report {report.word(found.night.id)} --json",
         "controls": controls or (lambda pull, item: NOTHING),
-        "many": report.many,
+        "many": many,
         "run_command": report.run_command,
         "cards": [*(_pull_card(one, found.night.id) for one in pulls if one.is_open), *_gate_cards(found)],
         "bins": [_bin(node, why, runs) for node, why, runs in bins[:BINS]],
@@ -182,9 +182,7 @@ def _pull_card(shown: Pull, night: str) -> Card:
     return Card(
         title=f"PR {pull.id}: {clip(pull.title, 200)}",
         kind="offer",
-        lines=(
-            f"{report.many(len(pull.live), 'item')} for {pull.onto}: +{shown.added} -{shown.deleted} lines.{older}",
-        ),
+        lines=(f"{many(len(pull.live), 'item')} for {pull.onto}: +{shown.added} -{shown.deleted} lines.{older}",),
         commands=(f"git pantheon accept {pull.id}", f"git pantheon reject {pull.id} -m WHY"),
         anchor=shown.anchor,
     )
@@ -228,7 +226,7 @@ def _bin(node: str, why: str, runs: Sequence[Run]) -> dict[str, object]:
 
 def _gate(gate: FlowQuality, number: int) -> dict[str, object]:
     tones = {"open": "good", "alert": "warn", "halted": "bad", "unmeasured": "plain"}
-    nights = f" Measured over {report.many(gate.nights, 'night')}." if gate.nights > 1 else ""
+    nights = f" Measured over {many(gate.nights, 'night')}." if gate.nights > 1 else ""
     why = "" if gate.state in ("halted", "alert") or not gate.why else f" {_sentence(gate.why[0])}"
     return {
         "flow": clip(gate.flow, 60),
@@ -266,13 +264,13 @@ def _pull(view: PullView, room: int, each: int, few: bool) -> Pull:
         anchor=anchor(view),
         is_open=is_open,
         tone={"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
-        words=f"{report.many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
+        words=f"{many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
         added=sum(diff.added for diff in kept),
         deleted=sum(diff.deleted for diff in kept),
         commands=_pull_commands(view) if is_open else (),
         entries=tuple(_item(view, item, diff, is_open) for item, diff in zip(view.items[:room], diffs, strict=False)),
         unfolded=few,
-        rest=f"And {report.many(hidden, 'more item')}:" if hidden else "",
+        rest=f"And {many(hidden, 'more item')}:" if hidden else "",
     )
 
 
@@ -307,12 +305,12 @@ def _evidence_words(run: Run) -> str:
     """One line: how many checks and reviewers passed, and how sure the least sure was."""
     parts = []
     if run.checks:
-        parts.append(f"{sum(check.passed for check in run.checks)} of {report.many(len(run.checks), 'check')} passed")
+        parts.append(f"{sum(check.passed for check in run.checks)} of {many(len(run.checks), 'check')} passed")
     if run.verdicts:
         said = sum(verdict.verdict == "pass" for verdict in run.verdicts)
         sure = [verdict.confidence for verdict in run.verdicts if verdict.confidence is not None]
         least = f", the least sure {percent(min(sure))}" if sure else ""
-        parts.append(f"{said} of {report.many(len(run.verdicts), 'reviewer')} said pass{least}")
+        parts.append(f"{said} of {many(len(run.verdicts), 'reviewer')} said pass{least}")
     return " · ".join(parts) if parts else "no evidence was recorded"
 
 
@@ -350,8 +348,8 @@ def _evidence(run: Run) -> list[tuple[str, str, str, str, str]]:
 
 def _check_words(detail: str, broken: int, fixed: int) -> str:
     parts = [detail] if detail else []
-    parts += [f"{report.many(broken, 'test')} broken"] if broken else []
-    parts += [f"{report.many(fixed, 'test')} fixed"] if fixed else []
+    parts += [f"{many(broken, 'test')} broken"] if broken else []
+    parts += [f"{many(fixed, 'test')} fixed"] if fixed else []
     return ", ".join(parts)
 
 
@@ -382,7 +380,7 @@ def cut_patch(patch: str, most: int, commit: str) -> Diff:
     if not patch:
         cut = "No diff to show; the whole:"
     else:
-        cut = f"{report.many(left_out, 'line')} left out here; the whole:" if left_out else ""
+        cut = f"{many(left_out, 'line')} left out here; the whole:" if left_out else ""
     return Diff(tuple(lines), counted["add"], counted["del"], cut, f"git show {report.word(commit[:12])}")
 
 

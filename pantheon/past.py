@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pantheon import capacity, measured
+from pantheon import canaries, capacity, measured
 from pantheon import night as nights
 from pantheon.checks import AT_ONCE
 from pantheon.config import EngineSettings
@@ -37,7 +37,7 @@ def model_of(settings: EngineSettings) -> str:
 
 def canaries_for(items_by_flow: Mapping[str, int], share: float) -> int:
     """How many canaries a queue will get so that they are `share` of the night, where its files give as many."""
-    return sum(int(count * share / (1 - share) + 0.5) for count in items_by_flow.values())
+    return sum(canaries.wanted(count, share) for count in items_by_flow.values())
 
 
 def expected(
@@ -46,9 +46,9 @@ def expected(
     """The forecast of a night with this queue and this share of canaries; before the first night of its kind a guess,
     marked by `nights` of 0. None where there is nothing to do."""
     queue = Counter(item.flow for item in items)
-    found = measure(nights.reports(repo, nights.RATED_NIGHTS), engine, model)
     if not queue:
         return None
+    found = measure(nights.reports(repo, nights.RATED_NIGHTS), engine, model)
     sown = canaries_for(queue, share)
     known = capacity.forecast(queue, sown, budget_s, found, window)
     return known or capacity.guess(queue.total(), sown, budget_s, engine == "scripted")

@@ -57,6 +57,7 @@ def freeze(
     notes: list[str] = []
     claimed: dict[str, str] = {}
     held: Counter[int] = Counter()
+    own = task_files(found)
     doubled = tasks.duplicates(found)
     waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
     done = {task.uuid for task in found if task.status == "done"} | {t.slug for t in found if t.status == "done"}
@@ -73,7 +74,7 @@ def freeze(
             notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
             continue
         taken.append(task)
-        for target in targets(flow, inside, found):
+        for target in targets(flow, inside, own):
             item = _item(task, flow, target, blobs[target], judge(flow.name, target))
             if item.findings and item.id in waiting:
                 held[waiting[item.id]] += 1
@@ -93,9 +94,13 @@ def freeze(
     return Plan(tuple(items), tuple(taken), tuple(notes))
 
 
-def targets(flow: Flow, inside: Sequence[str], found: Sequence[Task]) -> list[str]:
-    """Those of a task's files that its flow is about. Task files follow rules of their own."""
-    own = {task.path for task in found if task.spec is not None}
+def task_files(found: Sequence[Task]) -> frozenset[str]:
+    """The files of tasks that Pantheon takes: they follow rules of their own."""
+    return frozenset(task.path for task in found if task.spec is not None)
+
+
+def targets(flow: Flow, inside: Sequence[str], own: Collection[str]) -> list[str]:
+    """Those of a task's files that its flow is about, `own` being the task files."""
     return [path for path in tasks.select(inside, flow.match.paths or ("**",)) if path not in own]
 
 
@@ -156,6 +161,11 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
 def settled(note: str) -> bool:
     """Whether a note of a plan is about what somebody decided already, so that nobody has to do anything."""
     return any(f" {word}" in note for word in (TAKEN, NO, NEVER, WAITING))
+
+
+def many(count: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def printable(path: str) -> str:

@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from pantheon.gate import REVIEWERS
+from pantheon.plan import many
 from pantheon.records import (
     Bounds,
     CanaryFigures,
@@ -29,7 +30,8 @@ from pantheon.records import (
 LEVEL = 0.95  # of every interval here
 Table = tuple[int, int, int, int]  # both passed, only the first, only the second, neither
 Seat = tuple[str, str]  # a reviewer: its node, and its agent as name@version
-BEHIND = ("stack", "halted")  # nodes at which a run can be parked that the gate had passed
+# The nodes that a run is parked at which the gate had passed: it met another on its stack, or its flow is halted.
+STACK, HALTED = "stack", "halted"
 _SLACK = 1e-9  # 3 of 15 are 20 %, also in floating point
 _Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
@@ -259,8 +261,8 @@ def _past_both(runs: Iterable[Run]) -> Share:
 
 def _through(runs: Iterable[Run]) -> Share:
     """Of the runs that came to a decision, those that the whole gate let through, wherever they went from there."""
-    judged = [run for run in runs if run.passed or run.node in BEHIND or fate(run) != "broken"]
-    return share(sum(run.passed or run.node in BEHIND for run in judged), len(judged))
+    judged = [run for run in runs if run.passed or run.node in (STACK, HALTED) or fate(run) != "broken"]
+    return share(sum(run.passed or run.node in (STACK, HALTED) for run in judged), len(judged))
 
 
 def _precision(own: Sequence[Run], known: Sequence[Run], true_pass: Share, false_pass: Share) -> Estimate:
@@ -447,7 +449,7 @@ def _refusals(false: Share, bound: float) -> str:
     more = max(1, ceil(false.hits / bound - false.of - 1e-6))
     of = false.of + more
     rate = _percent(false.hits / of)
-    return f"{_many(more, 'more known-bad change')} refused in a row: {false.hits} of {of} ({rate}) would be within it"
+    return f"{many(more, 'more known-bad change')} refused in a row: {false.hits} of {of} ({rate}) would be within it"
 
 
 def _agreements(table: Table, bound: float) -> str:
@@ -467,7 +469,7 @@ def _agreements(table: Table, bound: float) -> str:
     more = max(1, ceil((bound * below - above) / gain - 1e-6))
     found = kappa((both, first, second, neither + more) if both >= neither else (both + more, first, second, neither))
     word = "refuse, as of known-bad changes," if both >= neither else "pass, as of known-good changes,"
-    return f"{_many(more, 'more judgement')} in a row where both {word} would bring kappa to {found.value or 0.0:.2f}"
+    return f"{many(more, 'more judgement')} in a row where both {word} would bring kappa to {found.value or 0.0:.2f}"
 
 
 def _agreement(figures: FlowQuality) -> str:
@@ -483,7 +485,7 @@ def _agreement(figures: FlowQuality) -> str:
 
 def _passed(false: Share) -> str:
     return (
-        f"both reviewers passed {false.hits} of {_many(false.of, 'known-bad change')} "
+        f"both reviewers passed {false.hits} of {many(false.of, 'known-bad change')} "
         f"({_percent(false.value or 0.0)}, {_percent(false.low)} to {_percent(false.high)})"
     )
 
@@ -498,7 +500,3 @@ def _names(pair: Sequence[str]) -> str:
 
 def _percent(rate: float) -> str:
     return f"{100 * rate:.0f} %"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pantheon import capacity, measured, quality, tally
 from pantheon.capacity import Compared
-from pantheon.plan import printable, settled
+from pantheon.plan import many, printable, settled
 from pantheon.records import (
     CanaryFigures,
     Estimate,
@@ -29,7 +29,6 @@ from pantheon.records import (
 )
 
 SUBJECT_WIDTH = 72
-HALTED = "halted"  # the node of a run that passed and is held back, since its flow's gate is halted
 MOST_NODES = 40
 
 
@@ -113,7 +112,7 @@ def failures(runs: Sequence[Run]) -> list[tuple[str, str, list[Run]]]:
     back did not fail."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.outcome is not Outcome.ACCEPTED and run.node != HALTED:
+        if run.outcome is not Outcome.ACCEPTED and run.node != quality.HALTED:
             groups.setdefault((run.node or "gate", _cause(run)), []).append(run)
     return [(node, why, found) for (node, why), found in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0]))]
 
@@ -183,10 +182,6 @@ def estimate_text(found: Estimate, *, per_cent: bool = False) -> str:
     return f"{text} ({factor * found.low:{form}} to {factor * found.high:{form}}{unit})"
 
 
-def many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def needs_you(
     pulls: Sequence[PullRequest], broken: int, problems: int, trusted: bool = True, halted: Sequence[FlowQuality] = ()
 ) -> str:
@@ -233,7 +228,7 @@ def troubled(report: NightReport) -> list[FlowQuality]:
 
 def gate_lines(report: NightReport, found: FlowQuality) -> tuple[str, ...]:
     """Why a gate is halted or alerts, and what it holds back."""
-    held = sum(run.node == HALTED and run.item.flow == found.flow for run in report.runs)
+    held = sum(run.node == quality.HALTED and run.item.flow == found.flow for run in report.runs)
     return (*found.why, *([f"{many(held, 'item')} passed it and must wait for another night"] if held else []))
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pantheon import figures, report
 from pantheon import night as nights
-from pantheon.plan import printable
+from pantheon.plan import many, printable
 from pantheon.records import NightReport, PullRequest, PullState
 
 PLAIN_EVERY_S = 15.0
@@ -185,7 +185,7 @@ def _needs(out: Console, found: NightReport) -> None:
     waiting = [pull for pull in found.prs if pull.state is PullState.OPEN]
     troubled, groups = report.troubled(found), report.failures(found.runs)
     for pull_ in waiting:
-        _put(out, f"PR {pull_.id}  {pull_.title}  ({report.many(len(pull_.live), 'item')})", 2, "cyan")
+        _put(out, f"PR {pull_.id}  {pull_.title}  ({many(len(pull_.live), 'item')})", 2, "cyan")
         _put(out, f"git pantheon pr diff {pull_.id}", 5)
         _put(out, f"git pantheon accept {pull_.id}", 5)
         _put(out, f"git pantheon reject {pull_.id} -m WHY", 5)

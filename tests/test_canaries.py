@@ -151,3 +151,26 @@ def test_a_night_that_was_interrupted_keeps_its_canaries(make_repo: MakeRepo, tm
     assert again.items == frozen.items
     report = play(repo, again, ScriptedEngine(), tmp_path / "work")
     assert len(report.canaries) == frozen.night.canaries > 3
+
+
+def test_a_flow_that_makes_files_is_measured_too(make_repo: MakeRepo, tmp_path: Path) -> None:
+    """Its seeded base lacks the files that a person wrote: to the rules they are not there."""
+    module = 'def {0}(hour: int) -> int:\n    """The {0} of the tide."""\n    return hour * 2\n'
+    test = "from {0} import {0}\n\n\ndef test_{0}() -> None:\n    assert {0}(3) == 6\n"
+    named = ("height", "depth", "current", "range")
+    files = {f"{name}.py": module.format(name) for name in (*named, "swell", "ebb", "flood")}
+    files |= {f"tests/test_{name}.py": test.format(name) for name in named}
+    task = TASK.replace('labels: ["docops"]', 'labels: ["test-stub"]').replace("docs/*.md", "*.py")
+    task = task.replace('  acceptance:\n    - run: "frontmatter"\n    - run: "links"\n', "")
+    repo = Repo.discover(make_repo({**files, "docs/tasks/tidy.md": task, ".pantheon/pantheon.toml": HALF}))
+    found = survey(repo, repo.head().commit)
+    planned = desk.make_plan(repo, found)
+    assert {item.target for item in planned.items} == {"swell.py", "ebb.py", "flood.py"}
+    sown_ = canaries.sow(found, planned, 0.5, "n-1", WHEN, desk.signer(repo))
+    assert len(sown_.items) == 3 and sown_.notes == ()
+    assert {item.flow for item in sown_.items} == {"test-stub"}
+    assert {item.canary.good for item in sown_.items if item.canary} == {True, False}
+    assert sown_.base is not None
+    for item in sown_.items:
+        assert item.target.removesuffix(".py") in named
+        assert f"tests/test_{item.target}" not in repo.entries(sown_.base)
