@@ -105,6 +105,16 @@ class Frozen:
     runs: list[Run] = field(default_factory=list)  # of an earlier, interrupted part
     ref_at: str | None = None
 
+    @property
+    def own(self) -> tuple[Run, ...]:
+        """The runs of the night's own items."""
+        return tuple(run for run in self.runs if run.item.canary is None)
+
+    @property
+    def sown(self) -> tuple[Run, ...]:
+        """The runs of its canaries."""
+        return tuple(run for run in self.runs if run.item.canary is not None)
+
     def __post_init__(self) -> None:
         self.items = tuple(redact.clean_item(item) for item in self.items)
         self.tasks = {uuid: redact.clean_task(task) for uuid, task in self.tasks.items()}
@@ -549,10 +559,8 @@ async def run(
     after = await engine.metrics()
     working = time.monotonic() - started
     progress.say("opening PRs")
-    own = [run for run in frozen.runs if run.item.canary is None]
-    sown = [run for run in frozen.runs if run.item.canary is not None]
     past = [one for one in reports(repo, RATED_NIGHTS) if _alike(one.night, frozen.night)]
-    measured = quality.measure_all(own, sown, past, frozen.night.bounds or Bounds())
+    measured = quality.measure_all(frozen.own, frozen.sown, past, frozen.night.bounds or Bounds())
     runner.stacks.halt({one.flow: _halted(one) for one in measured if one.state == "halted"})
     pulls = await runner.stacks.open_pulls()
     noted = {run.noted_on: report.summary_note(run) for run in frozen.runs}
@@ -561,13 +569,13 @@ async def run(
         night=frozen.night,
         finished_at=now(),
         ended=runner.ended,
-        runs=tuple(run for run in frozen.runs if run.item.canary is None),
-        left=frozen.night.items - len(own),
+        runs=frozen.own,
+        left=frozen.night.items - len(frozen.own),
         prs=tuple(pulls),
         notes=frozen.notes,
         host_cpu_s=round(_host_cpu() - cpu + runner.checks_cpu_s, 3),
         wall_s=round(working, 3),
-        canaries=tuple(run for run in frozen.runs if run.item.canary is not None),
+        canaries=frozen.sown,
         quality=measured,
         timeline=tuple(runner.timeline.samples),
         **_rates(before, after, working),

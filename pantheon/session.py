@@ -360,9 +360,7 @@ async def _run(
             with screen.night_bar(order.quiet) as progress:
 
                 def told() -> bytes:
-                    own = [run for run in frozen.runs if run.item.canary is None]
-                    sown = [run for run in frozen.runs if run.item.canary is not None]
-                    return telemetry.live(frozen.night, own, sown, progress.sample)
+                    return telemetry.live(frozen.night, frozen.own, frozen.sown, progress.sample)
 
                 await held.enter_async_context(beacon.serving(scratch(repo, where) / METRICS, told))
                 return await nights.run(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pantheon import artifacts, plan, prs, redact, report, tasks
+from pantheon import artifacts, plan, prs, quality, redact, report, tasks
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.item import Shop, Trip, confirmed, gating_checks, kept_paths
@@ -57,7 +57,7 @@ class Stacks:
         try:
             commit = put(self.repo, self.night.base, tip, trip.tree, message, self.now(), self.signer)
         except RepositoryError as error:
-            return run.model_copy(update={"outcome": Outcome.PARKED, "node": "stack", "reason": str(error)})
+            return run.model_copy(update={"outcome": Outcome.PARKED, "node": quality.STACK, "reason": str(error)})
         run = run.model_copy(update={"result": commit})
         self._stacked(run)
         return run
@@ -95,7 +95,7 @@ class Stacks:
             for stack in stacks:
                 for run in stack.runs:
                     if run.item.flow in halted and run.id not in mine:
-                        self._park(run, report.HALTED, halted[run.item.flow])
+                        self._park(run, quality.HALTED, halted[run.item.flow])
                 stack.runs = [run for run in stack.runs if run.item.flow not in halted or run.id in mine]
 
     def _opened(self) -> list[PullRequest]:
@@ -156,7 +156,7 @@ class Stacks:
         return all(result.passed for result in results)
 
     def _drop(self, stack: Stack, index: int) -> None:
-        self._park(stack.runs[index], "stack", "sound alone, but the checks fail on the whole stack with it")
+        self._park(stack.runs[index], quality.STACK, "sound alone, but the checks fail on the whole stack with it")
         tip = stack.runs[index - 1].result if index else self.night.base
         kept = stack.runs[:index]
         for run in stack.runs[index + 1 :]:
@@ -164,7 +164,7 @@ class Stacks:
             try:
                 tip = put(self.repo, info.parents[0], tip or "", info.tree, info.message, self.now(), self.signer)
             except RepositoryError as error:
-                self._park(run, "stack", f"builds on a dropped item: {error}")
+                self._park(run, quality.STACK, f"builds on a dropped item: {error}")
                 continue
             artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
             moved = run.model_copy(update={"result": tip})

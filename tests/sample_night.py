@@ -29,7 +29,7 @@ from pantheon.records import (
     Sample,
     Verdict,
 )
-from pantheon.report import HALTED, ItemView, Morning, PullView
+from pantheon.report import ItemView, Morning, PullView
 
 START = datetime(2026, 11, 26, 1, 0, tzinfo=UTC)
 BASE = "3f1c" * 10
@@ -107,7 +107,7 @@ def _night(
     shut = {one.flow: "; ".join(one.why) for one in measured if one.state == "halted"}
     runs = [
         run.model_copy(
-            update={"outcome": Outcome.PARKED, "node": HALTED, "reason": shut[run.item.flow], "result": None}
+            update={"outcome": Outcome.PARKED, "node": quality.HALTED, "reason": shut[run.item.flow], "result": None}
         )
         if run.outcome is Outcome.ACCEPTED and run.item.flow in shut
         else run

@@ -22,7 +22,6 @@ from pantheon.tools.examples import held_out
 from pantheon.tools.match import Matched
 from pantheon.tools.specs import Function, Spec, SpecRules
 from pantheon.tools.tool import Nothing, Tool, Tree
-from pantheon.tools.words import stem, tag_of
 from pantheon.tools.workspace import Workspace
 
 CHECK = "examples"
@@ -269,7 +268,7 @@ def _strangest(true: str, others: Iterable[str], salt: str) -> list[str]:
 
 
 def _stems(text: str) -> set[str]:
-    return {stem(tag_of(word)) for word in prose.words(text.replace("_", " "))}
+    return prose.stems(text.replace("_", " "))
 
 
 def match_name(ws: Workspace, args: NameArgs) -> Matched:

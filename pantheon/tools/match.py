@@ -106,9 +106,9 @@ def _topics(ws: Workspace, tool: str, start: int) -> tuple[Offer, ...]:
 
 def _own_titles(ws: Workspace, doc: Document, title: str) -> list[str]:
     """What the note calls itself, where the proposed title has little in common with it."""
-    mine = _stems(title)
+    mine = prose.stems(title)
     own = [text for text in titles(ws.origin, doc, ("heading", "filename")) if len(text) <= MOST_TITLE]
-    if any(2 * len(_stems(text) & mine) >= min(len(_stems(text)), len(mine)) for text in own):
+    if any(2 * len(prose.stems(text) & mine) >= min(len(prose.stems(text)), len(mine)) for text in own):
         return []
     return own[:1]
 
@@ -125,7 +125,7 @@ def led(ws: Workspace, title: str) -> str:
 def _own_topics(ws: Workspace, doc: Document, have: Iterable[str]) -> list[str]:
     """What the note's text is about, where none of the proposed tags stands in it."""
     text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
-    if any(_stems(tag.replace("-", " ")) & text for tag in have):
+    if any(prose.stems(tag.replace("-", " ")) & text for tag in have):
         return []
     return gist(doc)[: OTHER_TAGS // 2]
 
@@ -145,10 +145,6 @@ def gist(doc: Document) -> list[str]:
 def read_gist(ws: Workspace, args: Nothing) -> Gist:
     """The words that weigh most in the target's text."""
     return Gist(words=tuple(gist(document(ws))))
-
-
-def _stems(text: str) -> set[str]:
-    return {stem(tag_of(word)) for word in prose.words(text)}
 
 
 def known_topics(ws: Workspace) -> list[str]:

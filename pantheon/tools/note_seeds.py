@@ -144,14 +144,12 @@ def topics(path: str, doc: Document) -> list[str]:
 # --- what is wrong ---------------------------------------------------------------------------------------------------
 
 
-def _stems(text: str) -> set[str]:
-    return {stem(tag_of(word)) for word in prose.words(text)}
-
-
 def _stranger(case: _Case) -> Document | None:
     """Another note of the tree that has next to nothing in common with this one."""
-    mine = _stems(" ".join(block.text for block in prose.blocks(parse(case.before, case.path).body)))
-    mine |= _stems(" ".join(value if isinstance(value, str) else " ".join(value) for value in case.values.values()))
+    mine = prose.stems(" ".join(block.text for block in prose.blocks(parse(case.before, case.path).body)))
+    mine |= prose.stems(
+        " ".join(value if isinstance(value, str) else " ".join(value) for value in case.values.values())
+    )
 
     def order(path: str) -> bytes:
         return hashlib.sha256(f"{case.path}\0{path}".encode("utf-8", "surrogateescape")).digest()
@@ -159,7 +157,7 @@ def _stranger(case: _Case) -> Document | None:
     others = sorted((path for path in case.facts.titles if path != case.path), key=order)[:OTHERS]
     best: tuple[float, Document] | None = None
     for path in others:
-        own = _stems(case.facts.titles[path])
+        own = prose.stems(case.facts.titles[path])
         alike = len(own & mine) / max(1, len(own))
         raw = case.tree.read(path)
         if raw is None or len(raw) > MOST or (best is not None and alike >= best[0]):

@@ -13,6 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pantheon.tools.words import stem, tag_of
+
 MAX_TEXT = 65_536  # characters that are read
 MAX_LINE = 4_000  # characters of one line
 
@@ -154,6 +156,11 @@ def sentences(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """Lower-case words."""
     return [w.replace("\u2019", "'").casefold() for w in _WORD.findall(text)]
+
+
+def stems(text: str) -> set[str]:
+    """The words of a text, each in the form that it shares with its relatives."""
+    return {stem(tag_of(word)) for word in words(text)}
 
 
 def folded(text: str) -> str:
