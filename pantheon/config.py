@@ -56,6 +56,20 @@ class AcceptSettings(Record):
     strategy: Literal["merge", "ff", "rebase"] = "merge"
 
 
+class TrainingSettings(Record):
+    """How agents learn. `held_out`: the share of targets, by a hash of their oldest name, that nothing is ever mined
+    from: they measure. `dev`: the share of the others that tells when to stop. A level of the curriculum opens when the
+    one below passes with `level_pass`; an agent is told as ready when its held-out items pass with `aim`."""
+
+    held_out: float = Field(default=0.25, ge=0.05, le=0.8)
+    dev: float = Field(default=0.1, ge=0.02, le=0.5)
+    p_value: float = Field(default=0.05, gt=0, le=0.5)
+    unjudged: float = Field(default=0.5, ge=0, le=1)  # the weight of green work that nobody accepted yet
+    levels: int = Field(default=3, ge=1, le=10)
+    level_pass: float = Field(default=0.5, ge=0, le=1)
+    aim: float = Field(default=0.8, gt=0, le=1)
+
+
 class PushSettings(Record):
     """Branches (gitignore patterns) that are not pushed with work of the bot that nobody accepted."""
 
@@ -108,6 +122,7 @@ class Settings(Record):
     gate: GateSettings = GateSettings()
     engine: EngineSettings = EngineSettings()
     accept: AcceptSettings = AcceptSettings()
+    training: TrainingSettings = TrainingSettings()
     push: PushSettings = PushSettings()
 
 

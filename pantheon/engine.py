@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -17,8 +18,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import httpx
@@ -27,7 +29,7 @@ from pantheon import process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
 from pantheon.logprobs import TOP, Step, probability
 from pantheon.models import INSTALL, ChatTemplate, read_json
-from pantheon.records import Completion, EngineMetrics
+from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.sandbox import Sandbox
 from pantheon.server import WINDOW as SERVER_WINDOW
 from pantheon.slots import Slots, Ticket
@@ -37,6 +39,8 @@ CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where dec
 CPU_KV_GIB = 2  # 46 kB a token in float32 for the embedded model: 46,000 tokens
 SOCKET, SOCKET_MAX = "engine.sock", 100  # a Unix socket's path has 108 bytes
 MODEL_INSIDE, RUN_INSIDE, CACHE_INSIDE = Path("/model"), Path("/run/engine"), Path("/cache")
+ADAPTERS_INSIDE = Path("/adapters")
+_RANKS = (8, 16, 32, 64)  # of adapters, that the server has kernels for
 STREAM_INTERVAL = 1 << 16  # tokens: an answer comes in two parts, its first token and the rest
 REPLY_MOST = 8 << 20  # bytes
 HANG = "\0hang"  # a scripted answer that never comes
@@ -48,12 +52,22 @@ class Engine(Protocol):
     """What the night needs of a model server. `window` is how many requests it likes in flight."""
 
     name: str
-    model: str
-    max_model_len: int
     window: int
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def max_model_len(self) -> int: ...
 
     def alive(self) -> bool:
         """False when no later request can succeed."""
+
+    def of(self, runtime: Runtime) -> Engine:
+        """This engine as it speaks for an agent: with its model and its adapter. Raises EngineError when it cannot."""
+
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Held by a node while it asks. Where voices take turns (voices.py) it waits for its own."""
 
     def render(self, system: str, user: str) -> str:
         """The whole prompt, in the model's own chat form."""
@@ -123,6 +137,23 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
     return argv
 
 
+def _short(digest: str) -> str:
+    """An adapter's name in the server, and of its directory there."""
+    return digest.removeprefix("sha256:")[:16]
+
+
+def _adapter_argv(adapters: Mapping[str, Path]) -> list[str]:
+    """Adapters at start, all of them at once in a batch: `max_loras` is 1 by default, and they would queue silently."""
+    if not adapters:
+        return []
+    ranks = [read_json(place / "adapter_config.json").get("r") for place in adapters.values()]
+    most = max((rank for rank in ranks if isinstance(rank, int)), default=8)
+    fitting = next((size for size in _RANKS if size >= most), _RANKS[-1])
+    modules = [f"{_short(digest)}={ADAPTERS_INSIDE / _short(digest)}" for digest in adapters]
+    sizes = ["--max-loras", str(len(adapters)), "--max-lora-rank", str(fitting)]
+    return ["--enable-lora", *sizes, "--lora-modules", *modules]
+
+
 def _server_env(cpu: bool) -> dict[str, str]:
     env = {
         "HOME": str(CACHE_INSIDE),
@@ -168,8 +199,11 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, child: process.Child, socket: Path, model_dir: Path, window: int) -> None:
-        self._child, self._socket = child, socket
+    def __init__(
+        self, child: process.Child, socket: Path, model_dir: Path, window: int, adapters: Collection[str] = ()
+    ) -> None:
+        self._child, self._socket, self._adapters = child, socket, frozenset(adapters)
+        self._served = "default"
         self._template = ChatTemplate(model_dir)
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
         self._slots = Slots(window)
@@ -191,14 +225,17 @@ class VllmEngine:
         cache_dir: Path,
         log_path: Path,
         on_progress: Callable[[str], None],
+        adapters: Mapping[str, Path] = MappingProxyType({}),
+        name: str = "",
         eager: bool | None = None,
         deadline_s: float = 900,
     ) -> VllmEngine:
         """Start the server and wait until it answers.
 
         `runtime_dir` holds the socket: mode 0700, a short path. `cache_dir` keeps what was compiled; it can execute
-        code in the server, so it belongs to the user and to this use only. `eager=None` chooses. Raises EngineError
-        with the server's last useful line, DeadlineExceeded, SandboxError.
+        code in the server, so it belongs to the user and to this use only. `adapters`: digest -> directory, verified
+        by whoever names them; none can be added later. `name`: the model's, where the directory has another.
+        `eager=None` chooses. Raises EngineError with the server's last useful line, DeadlineExceeded, SandboxError.
         """
         socket = runtime_dir / SOCKET
         if len(str(socket).encode()) > SOCKET_MAX:
@@ -216,16 +253,21 @@ class VllmEngine:
         except OSError as error:
             raise EngineError("cannot start the engine", str(error.filename), str(error.strerror)) from error
         sandbox = Sandbox(
-            readable=((model_dir, MODEL_INSIDE), (Path("/sys"), Path("/sys"))),
+            readable=(
+                (model_dir, MODEL_INSIDE),
+                (Path("/sys"), Path("/sys")),
+                *((place, ADAPTERS_INSIDE / _short(digest)) for digest, place in adapters.items()),
+            ),
             writable=((runtime_dir, RUN_INSIDE), (cache_dir, CACHE_INSIDE)),
             devices=() if cpu else tuple(sorted(Path("/dev").glob("nvidia*"))),
             env=_server_env(cpu),
             hostname="engine",
             tmp_bytes=2 << 30,
         )
-        argv = [*_server_argv(cpu, eager), "--max-model-len", str(_context(model_dir))]
+        argv = [*_server_argv(cpu, eager), "--max-model-len", str(_context(model_dir)), *_adapter_argv(adapters)]
         child = await asyncio.to_thread(process.start, argv, sandbox=sandbox, stdout_path=log_path)
-        engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW)
+        engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW, adapters)
+        engine.model = name or engine.model
         ready = False
         try:
             await engine._wait(on_progress, deadline_s)
@@ -260,6 +302,19 @@ class VllmEngine:
     def alive(self) -> bool:
         return self._child.alive()
 
+    def of(self, runtime: Runtime) -> VllmEngine:
+        if runtime.adapter is None:
+            return self
+        if runtime.adapter not in self._adapters:
+            raise EngineError("cannot use the adapter", runtime.adapter[:19], "the engine was started without it")
+        spoken = copy.copy(self)  # the same server, slots and connections
+        spoken._served = _short(runtime.adapter)
+        return spoken
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
+
     def render(self, system: str, user: str) -> str:
         return self._template.render(system, user)
 
@@ -267,7 +322,7 @@ class VllmEngine:
         self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
     ) -> Completion:
         request = {  # no seed: together with sampling it can end the whole server when a prefill is cut in pieces
-            "model": "default",
+            "model": self._served,
             "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0,
@@ -434,6 +489,13 @@ class ScriptedEngine:
 
     def alive(self) -> bool:
         return not self._closed
+
+    def of(self, runtime: Runtime) -> ScriptedEngine:
+        return self
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
 
     def render(self, system: str, user: str) -> str:
         return f"<system>\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n"

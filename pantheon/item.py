@@ -8,6 +8,7 @@ of stacks or PRs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -201,8 +202,9 @@ async def _attempts(shop: Shop, trip: Trip, ws: Workspace, node: FlowNode, name:
     started = time.monotonic()
     failure = ""
     for attempt in range(1, node.retries + 2):
-        left = node.timeout_s - (time.monotonic() - started)
-        result = await run_once(shop, trip, ws, node, Attempt(name, attempt, failure), left)
+        left = node.timeout_s - sum(one.seconds for one in spent)  # a wait for a turn of its model is not its own time
+        async with _turn(shop, trip, node):
+            result = await run_once(shop, trip, ws, node, Attempt(name, attempt, failure), left)
         spent.append(result.metrics)
         good = flow.succeeded(node, result, trip.done)
         if good or attempt > node.retries or left <= 0:
@@ -235,6 +237,12 @@ def _ended(result: NodeResult, state: NodeState) -> str:
     """How a node ended: what stopped its last attempt, else its state, which a condition on it may have turned."""
     turned = result.state is NodeState.PASSED and state is not NodeState.PASSED
     return state.value if turned else result.metrics.exit or state.value
+
+
+def _turn(shop: Shop, trip: Trip, node: FlowNode) -> contextlib.AbstractAsyncContextManager[None]:
+    """The turn of the model that a node asks, if it asks one."""
+    seat = _seat(shop, trip, node) if node.agent else None
+    return contextlib.nullcontext() if seat is None or seat.agent.runtime.engine == "none" else seat.engine.turn()
 
 
 @dataclass(frozen=True)

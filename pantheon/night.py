@@ -519,8 +519,9 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
     for agent in config.agents.values():
         cards = [prompt.card(name, tools[name].summary, tools[name].example) for name in agent.tools]
         shared = {"agent": agent.name, "cards": cards, "rules": rules}
+        voice = engine.of(agent.runtime) if agent.runtime.engine != "none" else engine
         found[agent.name] = Seat(
-            agent=agent, template=templates.get(agent.name), engine=engine, tools=tools, shared=shared
+            agent=agent, template=templates.get(agent.name), engine=voice, tools=tools, shared=shared
         )
     return found
 

@@ -145,13 +145,29 @@ class Item(Record):
 # --- configuration as data -------------------------------------------------------------------------------------------
 
 
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
 class Runtime(Record):
-    """Where an agent thinks. `engine = "none"`: its tools decide everything and no model is asked."""
+    """Where an agent thinks. `engine = "none"`: its tools decide everything and no model is asked. `adapter`: the
+    digest of a LoRA adapter on the model, which is verified before it is loaded."""
 
     engine: Literal["vllm", "scripted", "none"] = "vllm"
     model: str = "default"
     origin: str
-    adapter: str | None = None
+    adapter: Digest | None = None
+
+
+class Tuning(Record):
+    """How an agent's adapter is trained. `rate`: the highest learning rate, with a cosine after a short warm-up.
+    `epochs`: at most; it stops early when the loss on rows that it does not train on no longer falls. Rank and alpha:
+    Hu et al., LoRA (2021); the quantised base: Dettmers et al., QLoRA (2023)."""
+
+    rank: int = Field(default=8, ge=1, le=64)
+    alpha: int = Field(default=16, ge=1, le=256)
+    rate: float = Field(default=2e-4, gt=0, le=0.1)
+    epochs: int = Field(default=4, ge=1, le=100)
+    seed: int = Field(default=1, ge=0, le=2**31)
 
 
 class AgentLimits(Record):
@@ -184,6 +200,7 @@ class Agent(Record):
     match: FlowMatch = FlowMatch()
     prompt: str | None = None
     limits: AgentLimits = AgentLimits()
+    training: Tuning = Tuning()
 
     @property
     def label(self) -> str:
@@ -496,6 +513,23 @@ class Forecast(Record):
     nights: int
 
 
+class Phase(Record):
+    """A server that had its turn: how long it took to start, how long it served, what it generated."""
+
+    server: str
+    start_s: float
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class Serving(Record):
+    """How a night's agents get their answers: from one server without adapters, from one with several, or from servers
+    that take turns, with merged adapters or other models; and why, with the figures."""
+
+    mode: Literal["one", "adapters", "phases"] = "one"
+    why: str = ""
+
+
 class Night(Record):
     """The frozen night: everything that decides what will run, before anything runs. Digests are sha256 in hex."""
 
@@ -515,6 +549,9 @@ class Night(Record):
     model_sha256: dict[str, str] = {}  # weight file -> digest; none for an engine without a model
     templates: dict[str, str] = {}  # agent@version -> digest of its prompt template
     adapters: dict[str, str] = {}  # agent@version -> its adapter
+    serving: Serving = Serving()
+    teacher: str = ""  # the larger model that the agents which edit were run with, to learn from
+    teacher_sha256: dict[str, str] = {}
     canaries: int = 0  # seeded items, beside `items`
     seeded_base: str | None = None  # the commit they start from: the base with their targets put back
     bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
@@ -683,3 +720,4 @@ class NightReport(Record):
     canaries: tuple[Run, ...] = ()
     quality: tuple[FlowQuality, ...] = ()
     timeline: tuple[Sample, ...] = ()
+    phases: tuple[Phase, ...] = ()

@@ -7,11 +7,11 @@ repository that the stage was opened on, which is a shadow; it decides nothing a
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -40,6 +40,7 @@ from pantheon.records import (
     NodeResult,
     NodeState,
     Record,
+    Runtime,
     Task,
     ToolCall,
     pretty,
@@ -187,7 +188,7 @@ def open_stage(
     return Stage(shop, {task.uuid: task for task in found.tasks}, engine, allowed, found)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _worktree(stage: Stage, stored: Stored, label: str) -> Iterator[tuple[Trip, Workspace]]:
     """A worktree at the base commit for one replay, and the item that is under way in it."""
     run, repo = stored.run, stage.shop.repo
@@ -273,6 +274,13 @@ class _Tape:
 
     def alive(self) -> bool:
         return True
+
+    def of(self, runtime: Runtime) -> _Tape:
+        return self
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
 
     def render(self, system: str, user: str) -> str:
         return self.engine.render(system, user)

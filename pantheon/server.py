@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import httpx
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
 from pantheon.logprobs import Step, probability
 from pantheon.models import disarmed
-from pantheon.records import Completion, EngineMetrics
+from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.relay import CONFIG_HINT, CONNECTIONS, Message, Question, messages_json, question_json
 from pantheon.slots import Slots
 
@@ -92,6 +93,17 @@ class OpenAIEngine:
 
     def alive(self) -> bool:
         return self._alive
+
+    def of(self, runtime: Runtime) -> OpenAIEngine:
+        """A server of the user's has no adapters of ours."""
+        if runtime.adapter is not None:
+            why = "your own server cannot load an adapter of this repository"
+            raise self._error(f"cannot use the adapter {runtime.adapter[:19]}", why)
+        return self
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
 
     def render(self, system: str, user: str) -> str:
         """The messages as JSON. The server's control tokens are not known here: the usual forms are broken up."""

@@ -12,10 +12,11 @@ PACKAGE = ROOT / "pantheon"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 RINGS = {
-    0: {"errors", "records", "frontmatter", "places", "names", "testpaths", "tomlfile"},
+    0: {"errors", "records", "lessons", "frontmatter", "places", "names", "testpaths", "tomlfile"},
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("quality", "tally", "telemetry"),
+        *("serving", "promotion", "curriculum", "growth"),  # of learning
         *("charts", "figures", "page"),  # of the morning report
         *("clusters", "drafts"),  # of the day
         "drawing",
@@ -25,7 +26,8 @@ RINGS = {
     2: {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
-        *("models", "relay", "server", "slots", "logprobs"),  # parts of engine.py
+        *("models", "relay", "server", "slots", "logprobs", "voices"),  # parts of engine.py
+        "adapters",
         "beacon",
         *("signing", "signers", "keys", "attest", "reader", "worktrees", "trees", "children"),  # parts of git.py
     },
@@ -57,6 +59,7 @@ RINGS = {
         "webdesk",
         "outlook",
         "shelf",
+        "school",
     },
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}

@@ -1,0 +1,134 @@
+"""Packs rows that begin alike into trees of tokens, so that what they share is computed once. Pure: no torch in here.
+
+All rows of an agent begin with the same system message, and those of one item with the same text. In a pack such a
+beginning stands once: a token sees its ancestors only, its position is its depth, and a completion is predicted from
+exactly the tokens that the model would have got alone. The sums are those of unpacked training, at a fraction of the
+tokens. (A prefix tree, as prefix caches use it; the mask by the intervals of a depth-first walk.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """A row as token ids: `tokens[prompt:]` is the completion, which alone has a loss. Rows of one `group` (an item)
+    stay together."""
+
+    tokens: tuple[int, ...]
+    prompt: int
+    weight: float = 1.0
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A tree in depth-first order. Token j sees token i when i <= j < ends[i]; its position is depths[j]. An edge
+    (i, j, weight) is a token of a completion: j is predicted at i. `rows`: how many rows are in it."""
+
+    tokens: tuple[int, ...]
+    depths: tuple[int, ...]
+    ends: tuple[int, ...]
+    edges: tuple[tuple[int, int, float], ...]
+    rows: int
+
+    @property
+    def weight(self) -> float:
+        """What the losses of its edges add up to in weight."""
+        return sum(weight for _, _, weight in self.edges)
+
+
+@dataclass
+class _Tree:
+    """A prefix tree that grows row by row; node 0 is above the first token."""
+
+    tokens: list[int] = field(default_factory=lambda: [-1])
+    children: list[dict[int, int]] = field(default_factory=lambda: [{}])
+    losses: dict[int, float] = field(default_factory=dict)  # node -> weight of being predicted
+    rows: int = 0
+
+    def missing(self, other: _Tree) -> int:
+        """How many of the other's tokens are not in this one."""
+        found = 0
+        waiting: list[tuple[int | None, int]] = [(0, 0)]
+        while waiting:
+            mine, theirs = waiting.pop()
+            for token, child in other.children[theirs].items():
+                same = self.children[mine].get(token) if mine is not None else None
+                found += same is None
+                waiting.append((same, child))
+        return found
+
+    def add(self, row: Sequenced) -> None:
+        node = 0
+        for place, token in enumerate(row.tokens):
+            found = self.children[node].get(token)
+            if found is None:
+                found = len(self.tokens)
+                self.tokens.append(token)
+                self.children.append({})
+                self.children[node][token] = found
+            node = found
+            if place >= row.prompt and place > 0:  # a first token is predicted from nothing
+                self.losses[node] = self.losses.get(node, 0.0) + row.weight
+        self.rows += 1
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens) - 1
+
+    def pack(self) -> Pack:
+        """The tree as arrays."""
+        tokens: list[int] = []
+        depths: list[int] = []
+        ends: list[int] = []
+        edges: list[tuple[int, int, float]] = []
+        waiting = [(node, 0, -1) for node in reversed(self.children[0].values())]
+        open_: list[int] = []  # the path from the root, as places in `tokens`
+        while waiting:
+            node, depth, parent = waiting.pop()
+            while len(open_) > depth:
+                ends[open_.pop()] = len(tokens)
+            here = len(tokens)
+            tokens.append(self.tokens[node])
+            depths.append(depth)
+            ends.append(0)
+            open_.append(here)
+            if node in self.losses:
+                edges.append((parent, here, self.losses[node]))
+            waiting += [(child, depth + 1, here) for child in reversed(self.children[node].values())]
+        for place in open_:
+            ends[place] = len(tokens)
+        return Pack(tuple(tokens), tuple(depths), tuple(ends), tuple(edges), self.rows)
+
+
+def packed(rows: Sequence[Sequenced], limit: int, seed: int | None = None) -> Iterator[Pack]:
+    """The rows in packs of at most `limit` tokens where a group fits; groups in an order that `seed` decides, None: as
+    they come. A group that is longer gets more packs, a row that is longer one of its own."""
+    groups: dict[str, list[Sequenced]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    order = list(groups.values())
+    if seed is not None:
+        random.Random(seed).shuffle(order)
+    tree = _Tree()
+    for group in order:
+        whole = _tree(group)
+        for part, alone in [(group, whole)] if whole.size <= limit else [([row], _tree([row])) for row in group]:
+            if tree.rows and tree.size + tree.missing(alone) > limit:
+                yield tree.pack()
+                tree = _Tree()
+            for row in part:
+                tree.add(row)
+    if tree.rows:
+        yield tree.pack()
+
+
+def _tree(rows: Sequence[Sequenced]) -> _Tree:
+    tree = _Tree()
+    for row in rows:
+        tree.add(row)
+    return tree
