@@ -7,100 +7,85 @@ decides nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from pantheon import attest, children, lora
 from pantheon.errors import EngineError, RepositoryError
 from pantheon.git import Repo, Signer
-from pantheon.lessons import Card
-from pantheon.records import pretty
+from pantheon.lessons import Card, Known
+from pantheon.lora import CONFIG, FILES, WEIGHTS
+from pantheon.reader import parse_commit
+from pantheon.records import Agent, pretty
+from pantheon.signers import NAMESPACE, SignatureFault, Trust, check_ssh
 
 CARDS = "refs/pantheon/adapters/"
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-FILES = (CONFIG, WEIGHTS)
-MAX_CONFIG = 1 << 20
+MOST = 1000  # trainings of one agent
+PLACE = "adapters"  # below `pantheon/` in the common git dir
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-def digest_of(directory: Path) -> str:
-    """The digest of an adapter: sha256 over the names and bytes of its two files. Raises EngineError when one is
-    missing or is no regular file."""
-    whole = hashlib.sha256()
-    for name in FILES:
-        path = directory / name
-        try:
-            if path.is_symlink() or not path.is_file():
-                raise EngineError(
-                    "cannot use the adapter", str(path), "there is no such regular file", _hint(directory)
-                )
-            with path.open("rb") as stream:
-                own = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise EngineError("cannot use the adapter", str(path), str(error.strerror), _hint(directory)) from error
-        whole.update(f"{name}\0{own}\0".encode())
-    return f"sha256:{whole.hexdigest()}"
-
-
-def _hint(directory: Path) -> str:
-    return f"git pantheon agents rollback {directory.parent.name}"
 
 
 def place(repo: Repo, agent: str, digest: str) -> Path:
     """Where an adapter of an agent lies. Raises RepositoryError for a name or a digest that is none."""
     if not _NAME.fullmatch(agent) or not _DIGEST.fullmatch(digest):
         raise RepositoryError("no such adapter", f"{agent[:80]} {digest[:80]}", "it is not a name and a sha256 digest")
-    return repo.common_dir / "pantheon" / "adapters" / agent / digest.removeprefix("sha256:")
+    return repo.common_dir / "pantheon" / PLACE / agent / digest.removeprefix("sha256:")
 
 
 def verified(repo: Repo, agent: str, digest: str) -> Path:
-    """The directory of an adapter whose files have the digest that it is named by. Raises EngineError."""
+    """The directory of an adapter that may be loaded: the one gate. It holds a LoRA's two files, nothing else, and they
+    have the digest that the adapter is named by. Raises EngineError."""
     directory = place(repo, agent, digest)
-    if not directory.is_dir():
+    if not os.path.lexists(directory):
         why = f"it is not in {directory.parent}: it was trained in another clone, or deleted"
-        raise EngineError("cannot use the adapter", f"{agent} {digest[:19]}", why, _hint(directory))
-    found = digest_of(directory)
-    if found != digest:
-        why = f"its files have the digest {found[:19]}: somebody changed them"
-        raise EngineError("cannot use the adapter", f"{agent} {digest[:19]}", why, _hint(directory))
-    try:
-        shape = json.loads((directory / CONFIG).read_bytes()[:MAX_CONFIG])
-        fits = isinstance(shape, dict) and shape.get("peft_type") == "LORA" and not shape.get("auto_mapping")
-    except (OSError, ValueError):
-        fits = False
-    if not fits:
-        raise EngineError("cannot use the adapter", str(directory / CONFIG), "it is not a LoRA's", _hint(directory))
+        hint = f"git pantheon agents rollback {agent}"
+        raise EngineError("cannot use the adapter", f"{agent} {digest[:19]}", why, hint)
+    lora.examine(directory, digest)
     return directory
 
 
 def keep(repo: Repo, agent: str, made: Path) -> tuple[str, Path]:
-    """Copy the two files of a new adapter to its place: (digest, directory). Complete or not there at all."""
-    digest = digest_of(made)
-    target = place(repo, agent, digest)
-    if target.is_dir() and digest_of(target) == digest:
-        return digest, target
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    """Copy the two files of a new adapter to its place: (digest, directory). Complete or not there at all. What names
+    the machine that trained it is left out of its configuration. Raises EngineError for what could not be loaded."""
+    parent = place(repo, agent, f"sha256:{'0' * 64}").parent
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
     try:
+        try:
+            with lora.opened(made, CONFIG) as config, lora.opened(made, WEIGHTS) as weights:
+                (partial / CONFIG).write_bytes(lora.plain(config.read()))
+                with (partial / WEIGHTS).open("wb") as copy:
+                    shutil.copyfileobj(weights, copy)
+        except (OSError, ValueError) as error:
+            hint = f"git pantheon train {agent}"
+            raise EngineError("cannot keep the adapter", str(made), str(error), hint) from error
         for name in FILES:
-            shutil.copyfile(made / name, partial / name)
             with (partial / name).open("rb") as stream:
                 os.fsync(stream.fileno())
-        if target.exists():
-            shutil.rmtree(target)  # of our own, and damaged
-        partial.rename(target)
+        digest = lora.examine(partial).digest
+        target = place(repo, agent, digest)
+        if not _sound(target, digest):
+            shutil.rmtree(target, ignore_errors=True)  # of our own, and damaged
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return digest, target
+
+
+def _sound(directory: Path, digest: str) -> bool:
+    try:
+        lora.examine(directory, digest)
+    except EngineError:
+        return False
+    return True
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------
@@ -111,16 +96,58 @@ def _file(digest: str) -> str:
 
 
 def cards(repo: Repo, agent: str) -> list[Card]:
-    """The cards of an agent, oldest first; what a later version wrote is left out."""
+    """The cards of an agent, oldest first; what a later version wrote is left out. Who signed them is not asked."""
     at = repo.ref(CARDS + agent)
-    found: list[Card] = []
-    for path, entry in repo.entries(at).items() if at else ():
-        if path.endswith(".json"):
+    found = _read(repo, agent, at) if at else {}
+    return sorted(found.values(), key=lambda card: (card.created_at, card.adapter))
+
+
+def _read(repo: Repo, agent: str, commit: str) -> dict[str, Card]:
+    """adapter -> card, as one commit of an agent's ref has them."""
+    found: dict[str, Card] = {}
+    for path, entry in repo.entries(commit).items():
+        if "/" not in path and path.endswith(".json"):
             try:
-                found.append(Card.model_validate_json(repo.read_blob(entry.oid)))
+                card = Card.model_validate_json(repo.read_blob(entry.oid))
             except ValidationError:
                 continue
-    return sorted(found, key=lambda card: (card.created_at, card.adapter))
+            if card.agent == agent and path == _file(card.adapter):
+                found[card.adapter] = card
+    return found
+
+
+def trusted_cards(repo: Repo, agent: str, trust: Trust) -> dict[str, Card]:
+    """adapter -> card, as the latest commit has it whose signature holds now: what a key signed that was revoked since
+    counts no more, nor what nobody signed."""
+    found: dict[str, Card] = {}
+    for oid, _, _ in repo.history(CARDS + agent, MOST):
+        data = children.quiet(repo.root, "cat-file", "commit", oid).stdout
+        try:
+            signed = parse_commit(oid, data)
+            check_ssh(signed.signature, signed.payload, NAMESPACE, signed.when, trust)
+        except (ValueError, SignatureFault):
+            continue
+        found = _read(repo, agent, oid) | found
+    return found
+
+
+def known(repo: Repo, agents: Iterable[Agent]) -> dict[str, Known]:
+    """What is known here of each adapter that one of these agents names: its card, and whether its files may be loaded.
+    Raises RepositoryError where the trust root cannot be read."""
+    found: dict[str, Known] = {}
+    trust: Trust | None = None
+    for agent in agents:
+        digest = agent.runtime.adapter
+        if digest is None:
+            continue
+        trust = trust or attest.trust_root(repo.common_dir)
+        why = ""
+        try:
+            verified(repo, agent.name, digest)
+        except EngineError as error:
+            why = f"{error.thing}: {error.why}"
+        found[agent.label] = Known(card=trusted_cards(repo, agent.name, trust).get(digest), files=why)
+    return found
 
 
 def card(repo: Repo, agent: str, digest: str) -> Card:

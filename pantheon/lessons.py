@@ -39,13 +39,14 @@ class Source(Record):
 
 class Row(Record):
     """One example to learn from: what the model saw and what it said, byte for byte. `kind`: the call of a tool, or a
-    text of its own. `tools`: what it could call. `weight`: of its loss; 0 of a negative. `level`: of the curriculum,
-    from 0, the easiest."""
+    text of its own. `tools`: what it could call, a JSON list of functions: as text, because a table of rows has one
+    form for all of them, and schemas differ. `weight`: of its loss; 0 of a negative. `level`: of the curriculum, from
+    0, the easiest."""
 
     kind: Literal["call", "text"]
     messages: tuple[Message, ...]  # system, user, assistant
-    tools: tuple[dict[str, Any], ...] = ()
-    prompt_sha256: str  # of the prompt as the model got it, in its own chat form
+    tools: str = "[]"
+    prompt_sha256: str  # of the prompt in the chat form of the model that learns; of its own work, as it got it
     weight: float = 1.0
     level: int = 0
     source: Source
@@ -53,7 +54,7 @@ class Row(Record):
 
 class Dataset(Record):
     """What was mined for one agent: counts, and all that decides which rows are in it. `digest` is the sha256 of the
-    three files of rows; `families` are the targets that the rows to train on come from."""
+    three files of rows; `families` are the targets that the rows to train on, and to stop by, come from."""
 
     schema_version: int = SCHEMA_VERSION
     agent: str
@@ -97,7 +98,9 @@ class Tuned(Record):
 
 
 class Trial(Record):
-    """One held-out item under one version of an agent: whether the gate would accept it, and what it took."""
+    """One held-out item under one version of an agent: whether the gate would accept it, and what it took. `reviewed`:
+    what the reviewers said of it together, "" where it did not reach them. `seconds`: of the engine and of tools, for
+    the agent's nodes; what the engine worked on at the same time shares them."""
 
     item: str
     family: str
@@ -106,13 +109,14 @@ class Trial(Record):
     reason: str = ""
     calls: int = 0  # of the agent's tools
     tool_errors: int = 0  # calls that failed or were refused
+    reviewed: Literal["", "pass", "fail"] = ""
     seconds: float = 0.0
 
 
 class Comparison(Record):
     """Two versions of an agent on the same held-out items. `only_before`, `only_after`: items that only one of them
-    passed; `p_value`: of a difference so large or larger by chance (exact McNemar test, two-sided). Seconds are wall
-    time of the agents' nodes."""
+    passed; `p_value`: of a difference so large or larger by chance (exact McNemar test, two-sided). `why`: the figures
+    in sentences, also of a version that is kept."""
 
     agent: str
     before: str  # name@version, with its adapter
@@ -149,3 +153,11 @@ class Card(Record):
     tuned: Tuned
     created_at: datetime
     comparison: Comparison | None = None
+
+
+class Known(Record):
+    """What one clone knows of an adapter that an agent names: its card, where one counts, and what is wrong with its
+    files; "" when they may be loaded."""
+
+    card: Card | None = None
+    files: str = ""
