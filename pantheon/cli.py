@@ -80,16 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--budget", metavar="T", help="for a night of this length: 90s, 10m, 6h")
     _add_day(add)
     _add_catalog(add)
-    sub = add("night", night, "run a night")
-    sub.add_argument("--now", action="store_true", help="start it now")
-    sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
-    sub.add_argument(
-        "--engine", choices=("vllm", "openai", "scripted"), help="openai: your own server; scripted: a dry run"
-    )
-    sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
-    sub.add_argument("--dry-run", action="store_true", help="a whole night without a model, and nothing is written")
-    sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")
-    sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
+    _add_night(add)
     _add_report(add)
     add("metrics", metrics, "the running night, or the last one, as Prometheus text")
     _add_pr(add)
@@ -107,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rev", default="HEAD", help="the commit to check")
     sub.add_argument("--flow", help="the flow whose rules the check `rules` goes by")
     sub.add_argument("--base", metavar="REV", help="the commit to compare with (default: its first parent)")
+    _add_learning(add)
     _add_provenance(add)
     sub = add("trust", trust, "read what .pantheon/ can run, and trust it", json=True)
     sub.add_argument("--yes", action="store_true", help="trust it without being asked (read it first)")
@@ -123,10 +115,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_night(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("night", night, "run a night")
+    sub.add_argument("--now", action="store_true", help="start it now")
+    sub.add_argument("--budget", metavar="T", help="how long it may take: 90s, 10m, 6h")
+    sub.add_argument(
+        "--engine", choices=("vllm", "openai", "scripted"), help="openai: your own server; scripted: a dry run"
+    )
+    sub.add_argument(
+        "--teacher", metavar="MODEL", help="a larger local model does the work that edits; what passes can be learned"
+    )
+    sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
+    sub.add_argument("--dry-run", action="store_true", help="a whole night without a model, and nothing is written")
+    sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")
+    sub.add_argument("--enclosed", type=int, metavar="FD", help=argparse.SUPPRESS)  # we start ourselves so
+
+
 def _add_catalog(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub = add("lint", lint, "check tasks, agents, flows, rules, prompts and tools as you wrote them", json=True)
     sub.add_argument("paths", nargs="*", metavar="PATH", help="only what lies here")
-    add("agents", agents, "which specialists are in force, and why", json=True)
+    sub = add("agents", agents, "which specialists are in force, and why: list, show, rollback", json=True)
+    verbs = sub.add_subparsers(metavar="VERB")
+    verb = verbs.add_parser("list", help="which specialists are in force, and why")
+    verb.set_defaults(command=agents)
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    verb = verbs.add_parser("show", help="one agent: its adapters, what they learned from, how they did")
+    verb.set_defaults(command=agents_show)
+    verb.add_argument("agent")
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    verb = verbs.add_parser("rollback", help="go back to the adapter before, as a local PR")
+    verb.set_defaults(command=agents_rollback)
+    verb.add_argument("agent")
+    verb.add_argument("--to", metavar="ADAPTER", help="this one (sha256:... or its beginning); none: the base model")
+    verb.add_argument("--now", action="store_true", help="accept the PR at once")
     sub = add("flow", flow_list, "the flows: list, show", json=True)
     verbs = sub.add_subparsers(metavar="VERB")
     verb = verbs.add_parser("show", help="draw one")
@@ -145,6 +166,25 @@ def _add_catalog(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--agent", help="of a flow: the agent that does the work")
     sub.add_argument("--flow", help="of a task: the flow it takes")
     sub.add_argument("--scope", nargs="+", default=[], metavar="GLOB", help="of a task: the files it is about")
+
+
+def _add_learning(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("mine", mine, "gather what an agent can learn from your accepted work", json=True)
+    sub.add_argument("agent")
+    sub.add_argument("--teacher", action="store_true", help="also from what a teacher did that was accepted")
+    sub = add("train", train, "mine, train an adapter, bench it on held-out files, offer a better one", json=True)
+    sub.add_argument("agent")
+    sub.add_argument("--teacher", action="store_true", help="also from what a teacher did that was accepted")
+    sub.add_argument("--budget", metavar="T", help="of the training: 90s, 30m, 2h (default: until it stops by itself)")
+    sub.add_argument("--memory", metavar="SIZE", help="of the training: 4g (default: two thirds of what is free)")
+    sub.add_argument("--items", type=_count, metavar="N", help="bench on at most N held-out items")
+    sub.add_argument("--no-bench", action="store_true", help="train only; git pantheon bench comes later")
+    sub.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    sub = add("bench", bench, "an adapter against the version in force, on held-out files", json=True)
+    sub.add_argument("agent")
+    sub.add_argument("adapter", nargs="?", help="sha256:... or its beginning; the newest when absent")
+    sub.add_argument("--items", type=_count, metavar="N", help="at most N held-out items")
+    sub.add_argument("--quiet", "-q", action="store_true", help="no progress")
 
 
 def _add_day(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -354,6 +394,55 @@ def agents(options: argparse.Namespace, where: Places) -> int:
     return catalog.agents(desk.here(), as_json=options.json)
 
 
+def agents_show(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, school
+
+    return school.show(desk.here(), options.agent, as_json=options.json)
+
+
+def agents_rollback(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, school
+
+    return school.rollback(desk.here(), where, options.agent, to=options.to, at_once=options.now)
+
+
+def mine(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, school
+
+    return school.mine(desk.here(), where, options.agent, teacher=options.teacher, as_json=options.json)
+
+
+def train(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, school
+
+    return school.train(
+        desk.here(),
+        where,
+        options.agent,
+        teacher=options.teacher,
+        budget=options.budget,
+        memory=options.memory,
+        items=options.items,
+        no_bench=options.no_bench,
+        quiet=options.quiet,
+        as_json=options.json,
+    )
+
+
+def bench(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, school
+
+    return school.bench(
+        desk.here(),
+        where,
+        options.agent,
+        options.adapter,
+        items=options.items,
+        quiet=options.quiet,
+        as_json=options.json,
+    )
+
+
 def flow_list(options: argparse.Namespace, where: Places) -> int:
     from pantheon import catalog, desk
 
@@ -400,7 +489,7 @@ def new(options: argparse.Namespace, where: Places) -> int:
 def accept(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.say(desk.here(), options.pr, "accept", options.drop)
+    return desk.say(desk.here(), options.pr, "accept", options.drop, state=where.state)
 
 
 def reject(options: argparse.Namespace, where: Places) -> int:
@@ -424,7 +513,7 @@ def never(options: argparse.Namespace, where: Places) -> int:
 def undo(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.say(desk.here(), options.pr, "undo")
+    return desk.say(desk.here(), options.pr, "undo", state=where.state)
 
 
 def review_desk(options: argparse.Namespace, where: Places) -> int:
@@ -476,7 +565,15 @@ def night(options: argparse.Namespace, where: Places) -> int:
     if options.enclosed is not None:
         return session.enclosed_night(where, options.enclosed)
     environ = dict(os.environ)
-    return session.night(Path.cwd(), where, environ, budget=options.budget, engine=options.engine, quiet=options.quiet)
+    return session.night(
+        Path.cwd(),
+        where,
+        environ,
+        budget=options.budget,
+        engine=options.engine,
+        quiet=options.quiet,
+        teacher=options.teacher,
+    )
 
 
 def replay(options: argparse.Namespace, where: Places) -> int:

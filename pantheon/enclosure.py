@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,11 +36,12 @@ def night_sandbox(
     environ: Mapping[str, str],
     way: Path | None = None,
     needs: Mapping[str, Path] = MappingProxyType({}),
+    shown: Sequence[Path] = (),
 ) -> Sandbox:
     """The sandbox of one night. Makes the directories that it needs where they are missing. Raises RepositoryError.
 
     `way`: the directory of a relay's socket, for a night whose model server is outside. `needs`: directories of a
-    working tree that checks need, by their place in it.
+    working tree that checks need, by their place in it. `shown`: further directories, read-only.
     """
     common = repo.common_dir.resolve()
     _must_be_ours(common)
@@ -55,6 +56,7 @@ def night_sandbox(
         seen.append(pointer)
     readable = [(path, path) for path in seen]
     readable += [(path, repo.root.resolve() / name) for name, path in needs.items()]
+    readable += [(path, path) for path in shown]
     readable.append((config.packaged().parent, Path(PACKAGE_INSIDE, "templates")))
     if model is not None:
         readable.append((model, model))

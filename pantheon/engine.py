@@ -92,7 +92,7 @@ class Engine(Protocol):
 # --- vLLM ------------------------------------------------------------------------------------------------------------
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
     """Which of the two distributions is installed decides, not whether there is a GPU. Raises EngineError for none."""
     if importlib.util.find_spec("vllm") is None:
         raise EngineError("cannot start the engine", "vllm", "it is not installed", INSTALL)
@@ -106,7 +106,7 @@ def expected_window(kind: str) -> int:
     runs use tools or wait for checks there are always requests ready."""
     if kind == "openai":
         return SERVER_WINDOW * 5 // 4
-    return CPU_WINDOW * 5 // 4 if kind == "scripted" or _on_cpu() else GPU_WINDOW * 5 // 4
+    return CPU_WINDOW * 5 // 4 if kind == "scripted" or on_cpu() else GPU_WINDOW * 5 // 4
 
 
 def _dtype(cpu: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -240,7 +240,7 @@ class VllmEngine:
         socket = runtime_dir / SOCKET
         if len(str(socket).encode()) > SOCKET_MAX:
             raise EngineError("cannot start the engine", str(socket), f"a socket's path has at most {SOCKET_MAX} bytes")
-        cpu = _on_cpu()
+        cpu = on_cpu()
         if eager is None:
             # Compiling costs 45 s at a start on a CPU, also from its cache, and gives 1.2 times the tokens: it pays
             # from about a thousand calls on. It also needs a C++ compiler and Python's headers.

@@ -44,11 +44,13 @@ from pantheon.records import (
     Record,
     Run,
     Sample,
+    Serving,
     Task,
     pretty,
 )
 from pantheon.stack import Stacks
 from pantheon.survey import FILE, Survey
+from pantheon.voices import Voices
 
 NIGHTS = "refs/pantheon/nights/"
 EGRESS = "egress.json"
@@ -173,6 +175,9 @@ def freeze(
     model_sha256: Mapping[str, str] | None = None,
     forecast: Forecast | None = None,
     sowing: bool = True,
+    serving: Serving | None = None,
+    teacher: str = "",
+    teacher_sha256: Mapping[str, str] | None = None,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
     among the items unless there is to be no `sowing`."""
@@ -208,6 +213,9 @@ def freeze(
             bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
             forecast=forecast,
             check_slots=AT_ONCE,
+            serving=serving or Serving(),
+            teacher=teacher,
+            teacher_sha256=dict(teacher_sha256 or {}),
         )
         queue = canaries.mixed(planned.items, sown.items, night_id)
         by_uuid = {task.uuid: task for task in planned.tasks}
@@ -314,15 +322,20 @@ class _Runner:
         for run in frozen.runs:
             progress.count(run.outcome)
 
+    @property
+    def in_flight(self) -> int:
+        """How many items run at once."""
+        return max(self.frozen.night.window, self.frozen.night.serving.in_flight)
+
     async def run_window(self, until: float) -> None:
-        """Keep `window` items in flight until the queue is empty or the monotonic clock says `until`."""
+        """Keep `in_flight` items going until the queue is empty or the monotonic clock says `until`."""
         done = {run.item.id for run in self.frozen.runs}
         queue = iter([item for item in self.frozen.items if item.id not in done])
         running: set[asyncio.Task[None]] = set()
         last = time.monotonic()
         try:
             while True:
-                while len(running) < self.frozen.night.window and time.monotonic() < until:
+                while len(running) < self.in_flight and time.monotonic() < until:
                     item = next(queue, None)
                     if item is None:
                         break
@@ -579,6 +592,7 @@ async def run(
         canaries=frozen.sown,
         quality=measured,
         timeline=tuple(runner.timeline.samples),
+        phases=engine.phases() if isinstance(engine, Voices) else (),
         **_rates(before, after, working),
     )
     files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
@@ -636,12 +650,17 @@ def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
 RATED_NIGHTS = 10
 
 
+def latest(repo: Repo) -> list[str]:
+    """The commits of all nights, newest first."""
+    names = repo.refs(NIGHTS)
+    return [names[one] for one in sorted(names, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)]
+
+
 def reports(repo: Repo, most: int) -> list[NightReport]:
     """The reports of the last nights that have one, oldest first."""
     found: list[NightReport] = []
-    names = repo.refs(NIGHTS)
-    for name in sorted(names, key=lambda name: _night_order(name.removeprefix(NIGHTS)), reverse=True):
-        data = repo.read_path(names[name], "report.json") if len(found) < most else None
+    for commit in latest(repo):
+        data = repo.read_path(commit, "report.json") if len(found) < most else None
         with contextlib.suppress(ValidationError):  # of a later version: it says nothing that could be read here
             found += [NightReport.model_validate_json(data)] if data else []
     return found[::-1]
@@ -666,7 +685,7 @@ def rates(repo: Repo) -> dict[str, tuple[int, int]]:
     """agent@version -> (accepted runs, runs) that it worked in, over the last nights with a model."""
     found: dict[str, tuple[int, int]] = {}
     for finished in reports(repo, RATED_NIGHTS):
-        for run in finished.runs if finished.night.engine != "scripted" else ():
+        for run in finished.runs if finished.night.engine != "scripted" and not finished.night.teacher else ():
             for label in set(run.agents):
                 accepted, runs = found.get(label, (0, 0))
                 found[label] = (accepted + (run.outcome is Outcome.ACCEPTED), runs + 1)

@@ -7,57 +7,19 @@ Every stored record carries `schema_version`, so that old ones still load.
 
 from __future__ import annotations
 
-import json
-import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_serializer
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, field_serializer
 
-from pantheon.errors import ConfigError
-from pantheon.names import pattern_fault
+from pantheon.forms import Digest as Digest
+from pantheon.forms import Glob as Glob
+from pantheon.forms import Record as Record
+from pantheon.forms import pretty as pretty
+from pantheon.forms import seconds as seconds
 
 SCHEMA_VERSION = 1
-
-
-def _glob(pattern: str) -> str:
-    fault = pattern_fault(pattern.removeprefix("!"))
-    if fault:
-        raise ValueError(f"{pattern[:80]!r} {fault}")
-    return pattern
-
-
-Glob = Annotated[str, AfterValidator(_glob)]  # a gitignore pattern that chooses paths
-
-
-class Record(BaseModel):
-    """A frozen value. `to_json()` is its canonical form: one line of JSON, sorted keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def seconds(text: str) -> float:
-    """`90s`, `10m`, `6h`, `1d` in seconds. Raises ConfigError."""
-    match = _DURATION.match(text)
-    if not match or float(match[1]) <= 0:
-        raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def pretty(value: object) -> bytes:
-    """A value as the JSON of a stored file: sorted keys, one line per entry, readable in a pager. What is no text (a
-    lone surrogate) stays as the escape that JSON has for it."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
 
 # --- tasks and items -------------------------------------------------------------------------------------------------
 
@@ -136,16 +98,13 @@ class Item(Record):
     target: str
     blob: str
     findings: tuple[Finding, ...]
-    agents: dict[str, str] = {}
+    agents: dict[str, str] = Field(default_factory=dict)
     why: tuple[str, ...] = ()
     canary: Canary | None = None
     hint: str = ""  # what a person who wants it tried again said of the last try: one line
 
 
 # --- configuration as data -------------------------------------------------------------------------------------------
-
-
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class Runtime(Record):
@@ -371,8 +330,8 @@ class NodeMetrics(Record):
     completion_tokens: int = 0
     model_calls: int = 0
     schema_errors: int = 0  # answers that the schema does not allow
-    tool_calls: dict[str, int] = {}  # tool -> calls
-    tool_errors: dict[str, dict[str, int]] = {}  # tool -> cause -> calls
+    tool_calls: dict[str, int] = Field(default_factory=dict)  # tool -> calls
+    tool_errors: dict[str, dict[str, int]] = Field(default_factory=dict)  # tool -> cause -> calls
     attempts: int = 1
     exit: str = ""  # how it ended: a NodeState, or what stopped it (deadline, timeout, memory, ...)
 
@@ -391,8 +350,8 @@ class NodeResult(Record):
     state: NodeState
     agent: str = ""
     reason: str = ""
-    output: dict[str, Any] = {}
-    files: dict[str, bytes] = {}
+    output: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, bytes] = Field(default_factory=dict)
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -464,16 +423,16 @@ class Run(Record):
     reason: str = ""
     result: str | None = None  # the accepted commit
     run_commit: str | None = None
-    nodes: dict[str, str] = {}  # node -> state
+    nodes: dict[str, str] = Field(default_factory=dict)  # node -> state
     agents: tuple[str, ...] = ()
-    node_agents: dict[str, str] = {}  # node -> name@version
+    node_agents: dict[str, str] = Field(default_factory=dict)  # node -> name@version
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     started_s: float = 0.0  # since the night's start
     verdicts: tuple[Verdict, ...] = ()
     checks: tuple[CheckResult, ...] = ()
-    metrics: dict[str, NodeMetrics] = {}  # node -> what it cost
+    metrics: dict[str, NodeMetrics] = Field(default_factory=dict)  # node -> what it cost
 
     @field_serializer("metrics")
     def _spent(self, metrics: dict[str, NodeMetrics]) -> dict[str, dict[str, Any]]:
@@ -528,6 +487,7 @@ class Serving(Record):
 
     mode: Literal["one", "adapters", "phases"] = "one"
     why: str = ""
+    in_flight: int = 0  # items, where that is more than the window
 
 
 class Night(Record):
@@ -546,12 +506,14 @@ class Night(Record):
     tasks: tuple[str, ...] = ()
     items: int = 0
     config_sha256: str = ""  # of everything under .pantheon/, with the packaged defaults
-    model_sha256: dict[str, str] = {}  # weight file -> digest; none for an engine without a model
-    templates: dict[str, str] = {}  # agent@version -> digest of its prompt template
-    adapters: dict[str, str] = {}  # agent@version -> its adapter
+    model_sha256: dict[str, str] = Field(
+        default_factory=dict
+    )  # weight file -> digest; none for an engine without a model
+    templates: dict[str, str] = Field(default_factory=dict)  # agent@version -> digest of its prompt template
+    adapters: dict[str, str] = Field(default_factory=dict)  # agent@version -> its adapter
     serving: Serving = Serving()
     teacher: str = ""  # the larger model that the agents which edit were run with, to learn from
-    teacher_sha256: dict[str, str] = {}
+    teacher_sha256: dict[str, str] = Field(default_factory=dict)
     canaries: int = 0  # seeded items, beside `items`
     seeded_base: str | None = None  # the commit they start from: the base with their targets put back
     bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
@@ -595,6 +557,7 @@ class PullRequest(Record):
     revision: int = 1
     created_at: datetime
     items: tuple[PullItem, ...]
+    text: str = ""  # what a person should read first, where no item says it
     reason: str = ""
     landed_on: str = ""  # of an accepted one: where the user's branch was before, and the commit that it was moved to
     landed: str = ""
@@ -603,6 +566,11 @@ class PullRequest(Record):
     def live(self) -> tuple[PullItem, ...]:
         """The items still on the branch; the commit that sets the task's status is no item."""
         return tuple(item for item in self.items if item.run and not item.dropped)
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it puts another version of an agent in force: it has no items, and is taken or refused as a whole."""
+        return bool(self.items) and not any(item.run for item in self.items)
 
 
 class HumanDecision(Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pantheon import (
     attest,
@@ -33,9 +35,11 @@ from pantheon import (
     telemetry,
     trust,
 )
+from pantheon import cast as casting
 from pantheon import night as nights
+from pantheon.cast import Cast
 from pantheon.checks import CheckRoom, needed
-from pantheon.config import UserEngine, UserLimits
+from pantheon.config import Config, UserEngine, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
 from pantheon.errors import ConfigError, EngineError, PantheonError, RepositoryError, SandboxError, TrustError
@@ -43,7 +47,7 @@ from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.models import find_model
 from pantheon.places import Places
-from pantheon.records import NightReport, Record, seconds
+from pantheon.records import NightReport, Record, Serving, seconds
 from pantheon.server import OpenAIEngine
 from pantheon.survey import Survey, open_count, read_config, survey
 
@@ -67,6 +71,7 @@ class EngineOrder(Record):
     quiet: bool
     model: Path | None
     server: Server | None = None
+    cast: Cast | None = None  # with a model: who else speaks
 
 
 class Order(EngineOrder):
@@ -85,11 +90,19 @@ class Order(EngineOrder):
 
 
 def night(
-    start: Path, where: Places, environ: Mapping[str, str], *, budget: str | None, engine: str | None, quiet: bool
+    start: Path,
+    where: Places,
+    environ: Mapping[str, str],
+    *,
+    budget: str | None,
+    engine: str | None,
+    quiet: bool,
+    teacher: str | None = None,
 ) -> int:
-    """Run a night, or resume the one that was interrupted, in an enclosure that has no network."""
+    """Run a night, or resume the one that was interrupted, in an enclosure that has no network. `teacher`: a larger
+    local model, which answers for the agents that edit."""
     repo = Repo.discover(start)
-    return start_night(repo, repo, where, environ, budget=budget, engine=engine, quiet=quiet)
+    return start_night(repo, repo, where, environ, budget=budget, engine=engine, quiet=quiet, teacher=teacher)
 
 
 def start_night(
@@ -102,6 +115,7 @@ def start_night(
     engine: str | None,
     quiet: bool,
     rehearsed: bool = False,
+    teacher: str | None = None,
 ) -> int:
     """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it.
 
@@ -122,10 +136,13 @@ def start_night(
         user = config.load_user(where.config)
         kind = frozen.engine if frozen else engine or settings.engine.kind
         model = find_model(settings.engine.model, where.models) if kind == "vllm" else None
+        teaching = _teacher(frozen.teacher if frozen else teacher or "", kind, where)
+        cast = _cast(repo, loaded, model, where, teaching, quiet)
         desk.signer(repo)  # made here: the night cannot write it
         with contextlib.ExitStack() as reached, contextlib.ExitStack() as listening:
             server, way = _reached(reached, user.engine, where) if kind == "openai" else (None, None)
-            sandbox = enclosure.night_sandbox(repo, where, model, environ, way, needs)
+            shown = cast.shown if cast else ()
+            sandbox = enclosure.night_sandbox(repo, where, model, environ, way, needs, shown)
             others = [str(way / relay.SOCKET)] if way else []
             targets = listening.enter_context(egress.listening(environ, others))
             order = Order(
@@ -136,6 +153,7 @@ def start_night(
                 rehearsed=rehearsed,
                 model=model,
                 server=server,
+                cast=cast,
                 trusted=found.digest,
                 limits=user.limits,
                 protected=hooks.inside(own),
@@ -153,6 +171,24 @@ def start_night(
                 )
             finally:
                 enclosure.tidy(repo)
+
+
+def _teacher(name: str, kind: str, where: Places) -> Path | None:
+    """The directory of the model that teaches. Raises EngineError."""
+    if not name:
+        return None
+    if kind != "vllm":
+        raise EngineError("no teacher", name, f"this night's engine is {kind}; a teacher is a local model of vLLM's")
+    return find_model(name, where.models)
+
+
+def _cast(
+    repo: Repo, found: Config, model: Path | None, where: Places, teacher: Path | None, quiet: bool
+) -> Cast | None:
+    """Who speaks in a night with a model."""
+    if model is None:
+        return None
+    return casting.prepare(repo, found.agents.values(), model, _made(where.cache), teacher=teacher, quiet=quiet)
 
 
 def _reached(held: contextlib.ExitStack, user: UserEngine, where: Places) -> tuple[Server, Path]:
@@ -260,7 +296,8 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         if trust.look(repo, entries, where.state).digest != order.trusted:
             why = "the branch moved while the night started, to another .pantheon/"
             raise TrustError("no night", base[:12], why, "git pantheon night --now")
-        return survey(repo, base, order.limits, order.protected)
+        found = survey(repo, base, order.limits, order.protected)
+        return dataclasses.replace(found, config=casting.taught(found.config, order.cast)) if order.cast else found
 
     most_s = seconds(order.limits.budget)
     interrupted = nights.unfinished(repo)
@@ -311,7 +348,17 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             now=desk.now(),
             signer=desk.signer(repo),
             model_sha256=weights(order.model),
+            **_spoken(repo, order.cast, found, planned),
         )
+
+
+def _spoken(repo: Repo, cast: Cast | None, found: Survey, planned: plan.Plan) -> dict[str, Any]:
+    """What a night with a model is frozen with beside it: how it is served, and who teaches."""
+    if cast is None:
+        return {}
+    chosen = casting.choose(cast, found.config, planned.items, nights.reports(repo, nights.RATED_NIGHTS))
+    teacher = cast.teacher.name if cast.teacher else ""
+    return {"serving": chosen, "teacher": teacher, "teacher_sha256": weights(cast.teacher)}
 
 
 def weights(model: Path | None) -> dict[str, str]:
@@ -355,7 +402,7 @@ async def _run(
     loop.add_reader(line, asked_to_stop)
     held = contextlib.AsyncExitStack()
     try:
-        server = await open_engine(order, where, frozen.night.id, relay.INSIDE)
+        server = await open_engine(order, where, frozen.night.id, relay.INSIDE, chosen=frozen.night.serving)
         try:
             with screen.night_bar(order.quiet) as progress:
 
@@ -383,21 +430,34 @@ async def _run(
         loop.remove_reader(line)
 
 
-async def open_engine(order: EngineOrder, where: Places, name: str, way: Path, log: str = "engine.log") -> Engine:
+async def open_engine(
+    order: EngineOrder,
+    where: Places,
+    name: str,
+    way: Path,
+    log: str = "engine.log",
+    chosen: Serving = Serving(),  # noqa: B008 - frozen
+) -> Engine:
     """The engine that was ordered; `name` tells it from others of this user, `way` holds the relay to a server. Raises
     EngineError."""
     if order.server is not None:
         return await _ask(order.server, way)
     if order.model is None:
         return ScriptedEngine(latency_s=0.01)
-    with screen.waiting("starting the engine", order.quiet) as say:
-        return await VllmEngine.start(
-            order.model,
-            runtime_dir=_socket_directory(where, name),
-            cache_dir=_made(where.cache / "engine"),
-            log_path=_made(where.logs) / log,
-            on_progress=say,
-        )
+
+    async def start(model: Path, adapters: Mapping[str, Path], called: str) -> Engine:
+        with screen.waiting("starting the engine", order.quiet or chosen.mode == "phases") as say:
+            return await VllmEngine.start(
+                model,
+                runtime_dir=_socket_directory(where, name),
+                cache_dir=_made(where.cache / "engine"),
+                log_path=_made(where.logs) / log,
+                on_progress=say,
+                adapters=adapters,
+                name=called,
+            )
+
+    return await casting.open_engine(order.cast or Cast(model=order.model), chosen, start)
 
 
 def _socket_directory(where: Places, name: str) -> Path:
@@ -405,7 +465,14 @@ def _socket_directory(where: Places, name: str) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def engine_by_day(kind: str, model: Path | None, where: Places, quiet: bool) -> AsyncIterator[Engine]:
+async def engine_by_day(
+    kind: str,
+    model: Path | None,
+    where: Places,
+    quiet: bool,
+    cast: Cast | None = None,
+    chosen: Serving = Serving(),  # noqa: B008 - frozen
+) -> AsyncIterator[Engine]:
     """An engine for a command of the day: no enclosure around it, the same sandbox of its own as at night. Raises
     EngineError, SandboxError."""
     process.require_sandbox()
@@ -413,9 +480,9 @@ async def engine_by_day(kind: str, model: Path | None, where: Places, quiet: boo
     with contextlib.ExitStack() as held:
         user = config.load_user(where.config)
         server, way = _reached(held, user.engine, where) if kind == "openai" else (None, relay.INSIDE)
-        order = EngineOrder(quiet=quiet, model=model, server=server)
-        try:
-            engine = await open_engine(order, where, name, way, "engine-day.log")  # a night may be writing the other
+        order = EngineOrder(quiet=quiet, model=model, server=server, cast=cast)
+        try:  # a night may be writing the other log
+            engine = await open_engine(order, where, name, way, "engine-day.log", chosen)
             try:
                 yield engine
             finally:

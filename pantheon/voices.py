@@ -12,37 +12,36 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pantheon.engine import Engine
 from pantheon.errors import EngineError
 from pantheon.records import Completion, EngineMetrics, Phase, Runtime
 
-if TYPE_CHECKING:
-    from pantheon.engine import Engine
-
 SETTLE_S = 2.0  # a voice whose last node has ended may have more to say: items come out of their checks meanwhile
 Key = tuple[str, str | None]  # model, adapter
-Start = Callable[[str], Awaitable["Engine"]]
+Start = Callable[[str], Awaitable[Engine]]
 
 
 class Voices:
     """An engine that is one server after the other. `servers`: what each pair of model and adapter is served by, as a
-    name that `start` knows; `window`, `model` as of any engine."""
+    name that `start` knows; `names`: the model that each has; `window`, `context` (tokens) as of any engine."""
 
     name = "vllm"
-    max_model_len = 0
 
     def __init__(
         self,
         servers: Mapping[Key, str],
         start: Start,
         *,
-        model: str,
+        names: Mapping[str, str],
         window: int,
+        context: int,
         settle_s: float = SETTLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.model, self.window = model, window
+        self.model, self.window, self.max_model_len = names[servers["default", None]], window, context
+        self.names = dict(names)
         self._servers, self._start, self._settle_s, self._clock = dict(servers), start, settle_s, clock
         self._now: Engine | None = None
         self._active = ""
@@ -53,8 +52,8 @@ class Voices:
         self._error: EngineError | None = None
         self._closed = False
         self._ended = EngineMetrics()  # the counters of servers that are gone
-        self._opened_at = clock()
-        self.phases: list[Phase] = []
+        self._opened_at, self._tokens = clock(), 0  # when the server that runs was ready, what it generated so far
+        self._phases: list[Phase] = []
 
     # --- what an engine does ---
 
@@ -62,11 +61,12 @@ class Voices:
         return not self._closed and self._error is None
 
     def of(self, runtime: Runtime) -> Engine:
-        """The voice of a model and an adapter. Raises EngineError for one that was not prepared."""
-        key = (runtime.model, runtime.adapter)
-        if key not in self._servers:
+        """The voice of a model and an adapter. A model that is no voice of its own is the night's. Raises EngineError
+        for an adapter that was not prepared."""
+        found = self._servers.get((runtime.model, runtime.adapter), self._servers.get(("default", runtime.adapter)))
+        if found is None:
             raise EngineError("no such voice", f"{runtime.model} {runtime.adapter or ''}", "it was not prepared")
-        return _Voice(self, self._servers[key])
+        return _Voice(self, found)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -88,7 +88,9 @@ class Voices:
         if self._now is None:
             return self._ended
         with contextlib.suppress(EngineError):
-            return _sum(self._ended, await self._now.metrics())
+            now = await self._now.metrics()
+            self._tokens = int(now.generation_tokens)
+            return _sum(self._ended, now)
         return self._ended
 
     async def close(self) -> None:
@@ -97,6 +99,14 @@ class Voices:
             self._switch.cancel()
             await asyncio.gather(self._switch, return_exceptions=True)
         await self._end()
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The turns so far; of the one that runs what is known of it."""
+        if self._now is None or not self._phases:
+            return tuple(self._phases)
+        known = {"seconds": round(self._clock() - self._opened_at, 3), "tokens": self._tokens}
+        last = self._phases[-1].model_copy(update=known)
+        return (*self._phases[:-1], last)
 
     # --- turns ---
 
@@ -160,8 +170,8 @@ class Voices:
             except EngineError as error:
                 self._error = error
             self._active = wanted
-            self._opened_at = self._clock()
-            self.phases.append(Phase(server=wanted, start_s=round(self._opened_at - started, 3)))
+            self._opened_at, self._tokens = self._clock(), 0
+            self._phases.append(Phase(server=wanted, start_s=round(self._opened_at - started, 3)))
             async with self._changed:
                 self._changed.notify_all()
 
@@ -173,10 +183,10 @@ class Voices:
         before = self._ended
         with contextlib.suppress(EngineError):
             self._ended = _sum(before, await now.metrics())
-        if self.phases:
+        if self._phases:
             tokens = int(self._ended.generation_tokens - before.generation_tokens)
             seconds = round(self._clock() - self._opened_at, 3)
-            self.phases[-1] = self.phases[-1].model_copy(update={"seconds": seconds, "tokens": tokens})
+            self._phases[-1] = self._phases[-1].model_copy(update={"seconds": seconds, "tokens": tokens})
         await now.close()
 
 
@@ -185,15 +195,11 @@ class _Voice:
 
     def __init__(self, voices: Voices, server: str) -> None:
         self._voices, self._server = voices, server
-        self.name, self.window = voices.name, voices.window
-
-    @property
-    def model(self) -> str:
-        return self._voices.speaking().model
+        self.name, self.window, self.model = voices.name, voices.window, voices.names[server]
 
     @property
     def max_model_len(self) -> int:
-        return self._voices.speaking().max_model_len
+        return self._voices.max_model_len
 
     def alive(self) -> bool:
         return self._voices.alive()

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "pantheon"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 RINGS = {
-    0: {"errors", "records", "lessons", "frontmatter", "places", "names", "testpaths", "tomlfile"},
+    0: {"errors", "records", "forms", "lessons", "frontmatter", "places", "names", "testpaths", "tomlfile"},
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("quality", "tally", "telemetry"),

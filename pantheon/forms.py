@@ -1,0 +1,53 @@
+"""What all records have in common: they are frozen, refuse unknown keys and have one JSON form; and words in them that
+have a form of their own. Ring 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pantheon.errors import ConfigError
+from pantheon.names import pattern_fault
+
+
+def _glob(pattern: str) -> str:
+    fault = pattern_fault(pattern.removeprefix("!"))
+    if fault:
+        raise ValueError(f"{pattern[:80]!r} {fault}")
+    return pattern
+
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Glob = Annotated[str, AfterValidator(_glob)]  # a gitignore pattern that chooses paths
+
+
+class Record(BaseModel):
+    """A frozen value. `to_json()` is its canonical form: one line of JSON, sorted keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """`90s`, `10m`, `6h`, `1d` in seconds. Raises ConfigError."""
+    match = _DURATION.match(text)
+    if not match or float(match[1]) <= 0:
+        raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def pretty(value: object) -> bytes:
+    """A value as the JSON of a stored file: sorted keys, one line per entry, readable in a pager. What is no text (a
+    lone surrogate) stays as the escape that JSON has for it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
+    return (text + "\n").encode("utf-8", "backslashreplace")
