@@ -11,6 +11,7 @@ PantheonError                 what could not be done, to which thing, why, and t
 ├── SandboxError              no sandbox, or it could not start: no sandbox, no night
 ├── EngineError               the model server is missing, did not start, or answered badly
 │   └── ContextOverflow       the prompt and its answer do not fit the model's context
+├── TrainingError             an agent could not be trained, or its adapter not be merged
 ├── DeadlineExceeded          a wait reached its deadline
 ├── ToolError                 one tool call was refused (the agent's loop counts it, it never ends a night)
 └── Interrupted               the user stopped us
@@ -90,6 +91,10 @@ class EngineError(PantheonError):
 
 class ContextOverflow(EngineError):
     """Prompt and answer do not fit the model's context."""
+
+
+class TrainingError(PantheonError):
+    """An agent could not be trained, or its adapter not be merged."""
 
 
 class DeadlineExceeded(PantheonError):

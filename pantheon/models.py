@@ -89,8 +89,20 @@ class ChatTemplate:
             {"role": role, "content": disarmed(text, self._control)}
             for role, text in (("system", system), ("user", user))
         ]
+        return self._rendered(messages, True)
+
+    def after_answer(self) -> str:
+        """What follows an answer in the model's own form: the end of its turn."""
+        talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "@answer@"}]
+        return self._rendered(talk, False).rpartition("@answer@")[2]
+
+    @property
+    def end_of_text(self) -> str:
+        return self._names.get("eos_token") or ""
+
+    def _rendered(self, messages: list[dict[str, str]], asks: bool) -> str:
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._names)
+            return self._template.render(messages=messages, add_generation_prompt=asks, **self._names)
         except jinja2.TemplateError as error:
             raise EngineError("cannot render the chat template", "", str(error)) from error
 

@@ -124,7 +124,7 @@ def _limit_argv(limits: Limits | None, sandboxed: bool, grouped: bool) -> list[s
     argv = [prlimit, *([] if sandboxed else ["--core=0:0"])]
     if limits.cpu_s is not None:
         argv.append(f"--cpu={limits.cpu_s}:{limits.cpu_s + 1}")
-    if limits.memory_bytes is not None:
+    if limits.memory_bytes is not None and limits.address_space:
         argv.append(f"--as={limits.memory_bytes}:{limits.memory_bytes}")
     if limits.file_bytes is not None:
         argv.append(f"--fsize={limits.file_bytes}:{limits.file_bytes}")

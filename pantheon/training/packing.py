@@ -16,29 +16,38 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Sequenced:
     """A row as token ids: `tokens[prompt:]` is the completion, which alone has a loss. Rows of one `group` (an item)
-    stay together."""
+    stay together. `level`: of the curriculum, from 0, the easiest."""
 
     tokens: tuple[int, ...]
     prompt: int
     weight: float = 1.0
     group: str = ""
+    level: int = 0
 
 
 @dataclass(frozen=True)
 class Pack:
     """A tree in depth-first order. Token j sees token i when i <= j < ends[i]; its position is depths[j]. An edge
-    (i, j, weight) is a token of a completion: j is predicted at i. `rows`: how many rows are in it."""
+    (i, j, weight) is a token of a completion: j is predicted at i. A path (n, places) is a row: its number among the
+    rows that were packed, and where in `edges` its completion is. `row_tokens`: how many tokens the rows have one by
+    one."""
 
     tokens: tuple[int, ...]
     depths: tuple[int, ...]
     ends: tuple[int, ...]
     edges: tuple[tuple[int, int, float], ...]
-    rows: int
+    paths: tuple[tuple[int, tuple[int, ...]], ...]
+    row_tokens: int
 
     @property
     def weight(self) -> float:
         """What the losses of its edges add up to in weight."""
         return sum(weight for _, _, weight in self.edges)
+
+    @property
+    def predictors(self) -> int:
+        """How many tokens something is predicted at: so many rows of logits are needed."""
+        return len({parent for parent, _, _ in self.edges})
 
 
 @dataclass
@@ -48,7 +57,8 @@ class _Tree:
     tokens: list[int] = field(default_factory=lambda: [-1])
     children: list[dict[int, int]] = field(default_factory=lambda: [{}])
     losses: dict[int, float] = field(default_factory=dict)  # node -> weight of being predicted
-    rows: int = 0
+    paths: list[tuple[int, list[int]]] = field(default_factory=list)  # row -> the nodes of its completion
+    row_tokens: int = 0
 
     def missing(self, other: _Tree) -> int:
         """How many of the other's tokens are not in this one."""
@@ -62,8 +72,8 @@ class _Tree:
                 waiting.append((same, child))
         return found
 
-    def add(self, row: Sequenced) -> None:
-        node = 0
+    def add(self, number: int, row: Sequenced) -> None:
+        node, path = 0, []
         for place, token in enumerate(row.tokens):
             found = self.children[node].get(token)
             if found is None:
@@ -74,7 +84,9 @@ class _Tree:
             node = found
             if place >= row.prompt and place > 0:  # a first token is predicted from nothing
                 self.losses[node] = self.losses.get(node, 0.0) + row.weight
-        self.rows += 1
+                path.append(node)
+        self.paths.append((number, path))
+        self.row_tokens += len(row.tokens)
 
     @property
     def size(self) -> int:
@@ -86,6 +98,7 @@ class _Tree:
         depths: list[int] = []
         ends: list[int] = []
         edges: list[tuple[int, int, float]] = []
+        edge_of: dict[int, int] = {}  # node -> its place in `edges`
         waiting = [(node, 0, -1) for node in reversed(self.children[0].values())]
         open_: list[int] = []  # the path from the root, as places in `tokens`
         while waiting:
@@ -98,37 +111,81 @@ class _Tree:
             ends.append(0)
             open_.append(here)
             if node in self.losses:
+                edge_of[node] = len(edges)
                 edges.append((parent, here, self.losses[node]))
             waiting += [(child, depth + 1, here) for child in reversed(self.children[node].values())]
         for place in open_:
             ends[place] = len(tokens)
-        return Pack(tuple(tokens), tuple(depths), tuple(ends), tuple(edges), self.rows)
+        paths = tuple((number, tuple(edge_of[node] for node in path)) for number, path in self.paths)
+        return Pack(tuple(tokens), tuple(depths), tuple(ends), tuple(edges), paths, self.row_tokens)
 
 
-def packed(rows: Sequence[Sequenced], limit: int, seed: int | None = None) -> Iterator[Pack]:
+def packed(rows: Sequence[Sequenced], limit: int, seed: int | str | None = None) -> Iterator[Pack]:
     """The rows in packs of at most `limit` tokens where a group fits; groups in an order that `seed` decides, None: as
     they come. A group that is longer gets more packs, a row that is longer one of its own."""
-    groups: dict[str, list[Sequenced]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
+    return _packed(list(enumerate(rows)), limit, seed)
+
+
+def epoch_packs(rows: Sequence[Sequenced], limit: int, seed: int, epoch: int) -> list[Pack]:
+    """All rows in the packs of one epoch, in an order that seed and epoch decide; in the first one the easier levels
+    come before the harder ones (a curriculum: Bengio et al., 2009)."""
+    numbered = list(enumerate(rows))
+    stages = sorted({row.level for row in rows}) if epoch == 0 else [None]
+    return [
+        pack
+        for stage in stages
+        for pack in _packed(
+            [one for one in numbered if stage in (None, one[1].level)], limit, f"{seed}:{epoch}:{stage}"
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Course:
+    """All steps of a training in their order: its packs, how many are in each epoch, and their tokens in all."""
+
+    packs: tuple[Pack, ...]
+    epochs: tuple[int, ...]
+    tokens: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequenced], limit: int, seed: int, epochs: int) -> Course:
+        every = [epoch_packs(rows, limit, seed, epoch) for epoch in range(epochs)]
+        packs = tuple(pack for epoch in every for pack in epoch)
+        return cls(packs, tuple(map(len, every)), sum(len(pack.tokens) for pack in packs))
+
+    def epoch(self, step: int) -> float:
+        """How many epochs so many steps are."""
+        begin = 0
+        for number, steps in enumerate(self.epochs):
+            if step <= begin + steps:
+                return round(number + (step - begin) / steps, 3)
+            begin += steps
+        return float(len(self.epochs))
+
+
+def _packed(numbered: Sequence[tuple[int, Sequenced]], limit: int, seed: int | str | None) -> Iterator[Pack]:
+    groups: dict[str, list[tuple[int, Sequenced]]] = {}
+    for number, row in numbered:
+        groups.setdefault(row.group, []).append((number, row))
     order = list(groups.values())
     if seed is not None:
         random.Random(seed).shuffle(order)
     tree = _Tree()
     for group in order:
         whole = _tree(group)
-        for part, alone in [(group, whole)] if whole.size <= limit else [([row], _tree([row])) for row in group]:
-            if tree.rows and tree.size + tree.missing(alone) > limit:
+        for part, alone in [(group, whole)] if whole.size <= limit else [([one], _tree([one])) for one in group]:
+            if tree.paths and tree.size + tree.missing(alone) > limit:
                 yield tree.pack()
                 tree = _Tree()
-            for row in part:
-                tree.add(row)
-    if tree.rows:
+            for number, row in part:
+                tree.add(number, row)
+    if tree.paths:
         yield tree.pack()
 
 
-def _tree(rows: Sequence[Sequenced]) -> _Tree:
+def _tree(numbered: Sequence[tuple[int, Sequenced]]) -> _Tree:
     tree = _Tree()
-    for row in rows:
-        tree.add(row)
+    for number, row in numbered:
+        tree.add(number, row)
     return tree
