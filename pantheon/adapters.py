@@ -117,17 +117,20 @@ def _read(repo: Repo, agent: str, commit: str) -> dict[str, Card]:
 
 
 def trusted_cards(repo: Repo, agent: str, trust: Trust) -> dict[str, Card]:
-    """adapter -> card, as the latest commit has it whose signature holds now: what a key signed that was revoked since
-    counts no more, nor what nobody signed."""
+    """adapter -> card, as the latest commit left it whose signature holds now: what a key signed that was revoked since
+    counts no more, nor what nobody signed, whoever signed what came after."""
     found: dict[str, Card] = {}
-    for oid, _, _ in repo.history(CARDS + agent, MOST):
+    line = [oid for oid, _, _ in repo.history(CARDS + agent, MOST)]
+    for oid, before in zip(line, (*line[1:], None), strict=False):
         data = children.quiet(repo.root, "cat-file", "commit", oid).stdout
         try:
             signed = parse_commit(oid, data)
             check_ssh(signed.signature, signed.payload, NAMESPACE, signed.when, trust)
         except (ValueError, SignatureFault):
             continue
-        found = _read(repo, agent, oid) | found
+        old = _read(repo, agent, before) if before else {}
+        own = {adapter: card for adapter, card in _read(repo, agent, oid).items() if old.get(adapter) != card}
+        found = own | found
     return found
 
 

@@ -31,6 +31,7 @@ BUILD_TYPE = "urn:git-pantheon:item:v1"
 BUILDER = "urn:git-pantheon:night"
 SEAL = "application/vnd.git-pantheon.seal+json"
 SEAL_FILE, SEAL_ENVELOPE = "seal.json", "seal.dsse.json"
+_INPUT, _PROMPT = "input.json", "llm_prompt.txt"  # of a node, or of an attempt before its last
 SEALED = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 
 
@@ -56,6 +57,7 @@ def digest_files(paths: Sequence[Path]) -> dict[str, str]:
 def state(repo: Repo, run: Run, night: Night, egress: Egress, when: datetime) -> bytes:
     """The Statement over a stored run, as JSON: its commits, every artifact, and what made them. `when` it ended."""
     assert run.run_commit is not None, "a run is attested once it is stored"
+    answered = _answered(repo, run.run_commit) if night.teacher else None
     return _json(
         {
             "_type": STATEMENT,
@@ -74,9 +76,9 @@ def state(repo: Repo, run: Run, night: Night, egress: Egress, when: datetime) ->
                         "night": night.id,
                         "engine": night.engine,
                         "window": night.window,
-                        "agents": [{"name": name, "template": night.templates.get(name)} for name in run.agents],
+                        "agents": [_agent(name, night, answered) for name in run.agents],
                     },
-                    "resolvedDependencies": _dependencies(run, night),
+                    "resolvedDependencies": _dependencies(run, night, answered),
                 },
                 "runDetails": {
                     "builder": {"id": BUILDER, "version": {"git-pantheon": __version__}},
@@ -107,17 +109,38 @@ def _subjects(repo: Repo, result: str | None, run_commit: str) -> list[dict[str,
     return found
 
 
-def _dependencies(run: Run, night: Night) -> list[dict[str, Any]]:
-    """What the result was made from; what has no digest (the scripted engine) is only named."""
+def _answered(repo: Repo, run_commit: str) -> dict[str, set[str]]:
+    """agent -> the models that answered it, as the artifacts of a stored run have them."""
+    found: dict[str, set[str]] = {}
+    entries = repo.entries(run_commit)
+    for path, entry in entries.items():
+        if path.endswith(_INPUT) and path.removesuffix(_INPUT) + _PROMPT in entries:
+            with suppress(ValueError, KeyError, TypeError):  # of a very long one the middle was not kept
+                said = json.loads(repo.read_blob(entry.oid))
+                found.setdefault(said["agent"], set()).add(said["model"])
+    return found
+
+
+def _agent(name: str, night: Night, answered: Mapping[str, set[str]] | None) -> dict[str, Any]:
+    """An agent as a statement names it. Where two models speak, with those that answered it."""
+    said: dict[str, Any] = {"name": name, "template": night.templates.get(name)}
+    return said if answered is None else {**said, "models": sorted(answered.get(name, ()))}
+
+
+def _dependencies(run: Run, night: Night, answered: Mapping[str, set[str]] | None) -> list[dict[str, Any]]:
+    """What the result was made from; what has no digest (the scripted engine) is only named. Of two models that speak
+    in a night those count that answered here."""
     found: list[dict[str, Any]] = [
         {"name": "base", "digest": {"gitCommit": run.base}},
         {"name": ".pantheon", "digest": {"sha256": night.config_sha256}},
     ]
-    weights = [
-        {"name": f"model/{night.model}/{name}", "digest": {"sha256": digest}}
-        for name, digest in sorted(night.model_sha256.items())
-    ]
-    found += weights or [{"name": f"model/{night.model}", "uri": f"urn:git-pantheon:engine:{night.engine}"}]
+    models = {night.model: night.model_sha256}
+    if answered is not None:
+        models |= {night.teacher: night.teacher_sha256}
+        models = {name: files for name, files in models.items() if any(name in some for some in answered.values())}
+    for model, files in models.items():
+        weights = [{"name": f"model/{model}/{name}", "digest": {"sha256": sha}} for name, sha in sorted(files.items())]
+        found += weights or [{"name": f"model/{model}", "uri": f"urn:git-pantheon:engine:{night.engine}"}]
     for agent in run.agents:
         if agent in night.adapters:
             digest = night.adapters[agent].removeprefix("sha256:")

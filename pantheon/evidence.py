@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -131,6 +131,7 @@ def check_run(ledger: Ledger, proof: Proof, facts: NightFacts | None) -> None:
         ledger.fault("run", where, f"its night {run.night} cannot be read")
     else:
         _check_against_night(ledger, now, facts)
+        _check_answers(ledger, proof, facts.night)
     for home in proof.homes:
         check_home(ledger, proof, home, facts)
     proof.contents.clear()
@@ -159,6 +160,44 @@ def _check_against_night(ledger: Ledger, version: Version, facts: NightFacts) ->
             ledger.fault("night", f"night {night.id}, journal.jsonl", f"run {run.id} is missing")
         else:
             ledger.differs(stored, line, "night", f"night {night.id}, journal.jsonl, {where}")
+
+
+# --- who answered -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """That a model answered an agent in a node, by what the node was given. `judge`: it was asked for a verdict."""
+
+    path: str
+    agent: str
+    model: str
+    judge: bool
+
+
+def answers(version: Version, contents: Mapping[str, bytes]) -> list[Answer]:
+    """Who answered in a run: the nodes that a prompt was written in. A node that says of itself what is no record of
+    ours answers for nobody, which its statement then does not fit."""
+    found = []
+    for path, blob in sorted(version.files.items()):
+        folder, _, name = path.rpartition("/")
+        stem = name.removesuffix("input.json")
+        if stem == name or f"{folder}/{stem}llm_prompt.txt" not in version.files:
+            continue
+        with suppress(ValueError, KeyError, TypeError):
+            said = parse_json(contents[blob])
+            judge = f"{folder}/review.json" in version.files
+            found.append(Answer(path, str(said["agent"]), str(said["model"]), judge))
+    return found
+
+
+def _check_answers(ledger: Ledger, proof: Proof, night: Night) -> None:
+    """The night's model answered, and where there was a teacher, that one answered everybody but those who judge."""
+    for one in answers(proof.versions[0], proof.contents):
+        expected = night.teacher if night.teacher and not one.judge else night.model
+        if one.model != expected:
+            why = f"{one.agent} was answered by {one.model!r}; in night {night.id} {expected!r} answers it"
+            ledger.fault("run", f"run {proof.run.id}, {one.path}", why)
 
 
 # --- a commit that carries a run's notes ------------------------------------------------------------------------------
@@ -342,15 +381,23 @@ def expect(proof: Proof, version: Version, home: str, facts: NightFacts) -> dict
         {"name": "base", "digest": {"gitCommit": run.base}},
         {"name": ".pantheon", "digest": {"sha256": night.config_sha256}},
     ]
-    for name, digest in sorted(night.model_sha256.items()):
-        needs.append({"name": f"model/{night.model}/{name}", "digest": {"sha256": digest}})
-    if not night.model_sha256:
-        needs.append({"name": f"model/{night.model}", "uri": f"urn:git-pantheon:engine:{night.engine}"})
+    agents: list[dict[str, Any]] = [{"name": name, "template": night.templates.get(name)} for name in run.agents]
+    speakers = [(night.model, night.model_sha256)]
+    if night.teacher:
+        spoke = {(one.agent, one.model) for one in answers(version, proof.contents)}
+        speakers = [*speakers, (night.teacher, night.teacher_sha256)]
+        speakers = [one for one in speakers if any(model == one[0] for _, model in spoke)]
+        for one in agents:
+            one["models"] = sorted(model for agent, model in spoke if agent == one["name"])
+    for model, weights in speakers:
+        for name, digest in sorted(weights.items()):
+            needs.append({"name": f"model/{model}/{name}", "digest": {"sha256": digest}})
+        if not weights:
+            needs.append({"name": f"model/{model}", "uri": f"urn:git-pantheon:engine:{night.engine}"})
     for agent in run.agents:
         if agent in night.adapters:
             digest = night.adapters[agent].removeprefix("sha256:")
             needs.append({"name": f"adapter/{agent}", "digest": {"sha256": digest}})
-    agents = [{"name": name, "template": night.templates.get(name)} for name in run.agents]
     item = run.item
     return {
         "_type": "https://in-toto.io/Statement/v1",

@@ -80,6 +80,10 @@ class Ledger:
             return False
         return True
 
+    def holds(self, oid: str) -> bool:
+        """Whether a commit that `signed` looked at bears a signature that counts."""
+        return self._signed.get(oid, False)
+
     def envelope(self, text: str, payload_type: str, where: str) -> tuple[bytes, bytes] | None:
         """(payload, key) of a DSSE envelope by a trusted key; None, told, when it does not hold."""
         try:

@@ -36,7 +36,21 @@ from dulwich.refs import DiskRefsContainer, Ref
 
 from pantheon.records import Record
 
-Kind = Literal["object", "ref", "signature", "key", "note", "artifact", "statement", "run", "night", "seal", "pr"]
+Kind = Literal[
+    "object",
+    "ref",
+    "signature",
+    "key",
+    "note",
+    "artifact",
+    "statement",
+    "run",
+    "night",
+    "seal",
+    "pr",
+    "card",
+    "adapter",
+]
 OURS = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 TREE_MODE = 0o040000
 LEVELS = (1, 6, 9, 0, 2, 3, 4, 5, 7, 8)  # of zlib, the usual ones first

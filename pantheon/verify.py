@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pantheon.cards import CARDS, NAME, Cards
 from pantheon.errors import RepositoryError
 from pantheon.evidence import (
     RUNS,
@@ -45,7 +46,7 @@ SEAL_FILES = ("seal.json", "seal.dsse.json")
 GROWING = ("artifacts", "attestations", "decisions", "summary")
 _KNOWN = re.compile(
     r"refs/pantheon/(nights/\d{4}-\d\d-\d\d-[1-9]\d*|runs/([0-9a-f]{2})/\2[0-9a-f]{6,62}|prs/[1-9]\d*/(meta|r[1-9]\d*)|keys)"
-    rf"|{NOTES}({'|'.join(GROWING)})|{BRANCHES}.+"
+    rf"|{CARDS}{NAME}|{NOTES}({'|'.join(GROWING)})|{BRANCHES}.+"
 )
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[1-9]\d*", re.ASCII)
 
@@ -58,6 +59,7 @@ class Verdict(Record):
     nights: int
     runs: int
     prs: int
+    cards: int = 0  # of adapters
     commits: int  # with a signature that holds
     notes: int
     objects: int  # read and hashed
@@ -66,6 +68,7 @@ class Verdict(Record):
     @property
     def summary(self) -> str:
         counts = f"{self.nights} nights, {self.runs} runs, {self.prs} PRs, {self.commits} commits, {self.notes} notes"
+        counts += f", {self.cards} adapter cards" if self.cards else ""
         signed = f"signed by {', '.join(self.signers)}" if self.signers else "nothing signed"
         head = f"{len(self.faults)} faults in" if self.faults else "verified"
         return f"{head} {counts}, {self.objects} objects; {signed}"
@@ -96,7 +99,8 @@ def verify(
 
     Raises RepositoryError when there is no such thing; whatever is wrong with it is a fault of the verdict.
     """
-    hall = _Hall(Ledger(common_dir, trust, step))
+    ledger = Ledger(common_dir, trust, step)
+    hall = _Hall(ledger, Cards(ledger, common_dir))
     try:
         hall.hear(what)
         return hall.verdict()
@@ -121,6 +125,7 @@ class _Hall:
     """One verification: what was read so far, by name."""
 
     ledger: Ledger
+    cards: Cards
     nights: dict[str, NightFacts | None] = field(default_factory=dict)
     pulls: dict[int, list[_Operation]] = field(default_factory=dict)
     runs: dict[str, Proof] = field(default_factory=dict)
@@ -182,8 +187,12 @@ class _Hall:
             self._check_pull(number, operations)
             if operations:
                 self._check_decided(operations[0].pull, decided)
-        for night in list(self.nights):
+        for night, facts in list(self.nights.items()):
             self._check_seal(night)
+            if facts is not None:
+                self.cards.check_night(facts.night)
+        if everything:
+            self.cards.all()
         if everything or chosen:
             self._check_keys()
             for name in GROWING:
@@ -206,6 +215,7 @@ class _Hall:
             nights=sum(1 for facts in self.nights.values() if facts),
             runs=len(self.runs),
             prs=len(self.pulls),
+            cards=sum(map(len, self.cards.read.values())),
             commits=ledger.commits,
             notes=len([1 for name, commit in ledger.noted if commit in ledger.notes(name)]),
             objects=ledger.store.objects,
