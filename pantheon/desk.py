@@ -44,8 +44,8 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def make_plan(repo: Repo, found: Survey) -> plans.Plan:
-    """Tonight's queue from a survey and the PRs that wait."""
+def make_plan(repo: Repo, found: Survey, teacher: str = "") -> plans.Plan:
+    """Tonight's queue from a survey and the PRs that wait. `teacher`: the model that would do the work that edits."""
     pulls = prs.load_all(repo)
     said = review.standing(repo, pulls)
     planned = plans.freeze(
@@ -62,6 +62,7 @@ def make_plan(repo: Repo, found: Survey) -> plans.Plan:
         never=said.never,
         hints=said.hints,
     )
+    planned = past.staged(repo, found.config, planned, teacher).plan
     notes = (*found.problems, *found.config.ignored, *planned.notes)
     return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
 

@@ -1,21 +1,31 @@
 """The reports of nights that ended here, and what they say of the next one. Ring 3: reads through night.py, and asks
-measured.py and capacity.py."""
+measured.py, capacity.py and curriculum.py.
+
+Owns `pantheon/tries/` below the common git dir, a cache: what a night says of its items is a hundredth of its report.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pantheon import canaries, capacity, measured
+from pydantic import ValidationError
+
+from pantheon import canaries, capacity, curriculum, measured
 from pantheon import night as nights
 from pantheon.checks import AT_ONCE
-from pantheon.config import EngineSettings
+from pantheon.config import Config, EngineSettings
+from pantheon.curriculum import Staged, Tried
 from pantheon.engine import expected_window
 from pantheon.errors import EngineError
 from pantheon.git import Repo
 from pantheon.measured import Measured
 from pantheon.models import DEFAULT_MODEL
+from pantheon.plan import Plan
 from pantheon.records import Forecast, Item, NightReport
 
 
@@ -52,3 +62,69 @@ def expected(
     sown = canaries_for(queue, share)
     known = capacity.forecast(queue, sown, budget_s, found, window)
     return known or capacity.guess(queue.total(), sown, budget_s, engine == "scripted")
+
+
+# --- what was tried --------------------------------------------------------------------------------------------------
+
+TRIED_NIGHTS = 30
+
+
+def tried(repo: Repo, engine: str) -> list[Tried]:
+    """What the last nights with this kind of engine say of their items, oldest first: of a dry run nothing is learned
+    about a model, nor the other way round."""
+    cache = repo.common_dir / "pantheon" / "tries"
+    found: list[Tried] = []
+    commits = nights.latest(repo)[: 2 * TRIED_NIGHTS]
+    for commit in commits:
+        if len(found) < TRIED_NIGHTS and (one := _tried(repo, cache, commit)) is not None and one.engine == engine:
+            found.append(one)
+    _forget(cache, commits)
+    return found[::-1]
+
+
+def _tried(repo: Repo, cache: Path, commit: str) -> Tried | None:
+    """Of one night, from the cache, else from its report; None where it has none that can be read."""
+    place = cache / f"{commit}.json"
+    with contextlib.suppress(OSError, ValidationError):
+        return Tried.model_validate_json(place.read_bytes())
+    data = repo.read_path(commit, "report.json")
+    try:
+        found = curriculum.tried(NightReport.model_validate_json(data)) if data else None
+    except ValidationError:  # of a later version
+        return None
+    if found is not None:
+        with contextlib.suppress(OSError):  # read only, or full: it is read again next time
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=cache, delete=False) as stream:
+                stream.write(found.to_json().encode("utf-8", "surrogateescape"))
+            os.replace(stream.name, place)
+    return found
+
+
+def _forget(cache: Path, commits: Iterable[str]) -> None:
+    """Take what is no longer asked for out of the cache."""
+    kept = {f"{commit}.json" for commit in commits}
+    with contextlib.suppress(OSError):
+        for path in cache.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+
+def levels(repo: Repo, engine: str, count: int) -> dict[str, int]:
+    """Item -> its level of `count`, from 0, the easiest; of all items that the last nights tried."""
+    return curriculum.levels([one for night in tried(repo, engine) for one in night.tries], count)
+
+
+def staged(repo: Repo, found: Config, planned: Plan, teacher: str = "") -> Staged:
+    """The plan from easy to hard, without what waits for its level. `teacher`: the model that would do the work that
+    edits, "" for the agents' own."""
+    if not planned.items:
+        return Staged(planned)
+    settings = found.settings
+    known = tried(repo, settings.engine.kind)
+    model = model_of(settings.engine) or (known[-1].model if known else "")
+    adapters = {agent.label: agent.runtime.adapter for agent in found.agents.values() if agent.runtime.adapter}
+    templates = nights.template_digests(found)
+    now = {item.id: curriculum.team(item.agents, model, adapters, templates, teacher) for item in planned.items}
+    tries = [one for night in known for one in night.tries]
+    return curriculum.stage(planned, tries, now, settings.training.levels, settings.training.level_pass)

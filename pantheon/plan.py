@@ -61,7 +61,7 @@ def freeze(
     doubled = tasks.duplicates(found)
     waiting = {item.item: pr.id for pr in prs if pr.state is PullState.OPEN for item in pr.items if not item.dropped}
     done = {task.uuid for task in found if task.status == "done"} | {t.slug for t in found if t.status == "done"}
-    for task in sorted(found, key=_urgency):
+    for task in sorted(found, key=urgency):
         obstacle = _obstacle(task, flows, ready, doubled, done)
         if obstacle is not None:
             if obstacle:
@@ -104,7 +104,8 @@ def targets(flow: Flow, inside: Sequence[str], own: Collection[str]) -> list[str
     return [path for path in tasks.select(inside, flow.match.paths or ("**",)) if path not in own]
 
 
-def _urgency(task: Task) -> tuple[str, str]:
+def urgency(task: Task) -> tuple[str, str]:
+    """What orders tasks: their priority, then their path."""
     return (task.priority if task.priority in tasks.PRIORITIES else "P9", task.path)
 
 

@@ -210,8 +210,8 @@ class Learning:
         return self.p0 + (self.pmax - self.p0) * -math.expm1(-self.alpha * examples)
 
 
-def fit_learning(points: Sequence[tuple[float, float, int]]) -> Learning | None:
-    """The learning curve through points (examples N, pass rate p, trials n) by weighted least squares.
+def fit_learning(points: Sequence[tuple[float, float, float]]) -> Learning | None:
+    """The learning curve through points (examples N, pass rate p, weight: its trials) by weighted least squares.
 
     For a given alpha the curve is linear in p0 and pmax, which are solved exactly within 0 <= p0 <= pmax <= 1; the one
     parameter left is searched on a logarithmic grid and then by golden section: variable projection (Golub and Pereyra,
@@ -224,7 +224,7 @@ def fit_learning(points: Sequence[tuple[float, float, int]]) -> Learning | None:
         return None
 
     def loss(exponent: float) -> float:
-        return _levels(used, math.exp(exponent) / scale)[0]
+        return levels(used, math.exp(exponent) / scale)[0]
 
     steps = [math.log(0.01) + k * math.log(1e5) / 60 for k in range(61)]  # alpha N from 0.01 to 1,000 at the largest N
     best = min(range(len(steps)), key=lambda k: loss(steps[k]))
@@ -234,11 +234,11 @@ def fit_learning(points: Sequence[tuple[float, float, int]]) -> Learning | None:
         left, right = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, right) if loss(left) <= loss(right) else (left, high)
     alpha = math.exp((low + high) / 2) / scale
-    squares, p0, gain = _levels(used, alpha)
+    squares, p0, gain = levels(used, alpha)
     return Learning(p0, p0 + gain, alpha, math.sqrt(squares / sum(w for _, _, w in used)))
 
 
-def _levels(points: Sequence[tuple[float, float, int]], alpha: float) -> tuple[float, float, float]:
+def levels(points: Sequence[tuple[float, float, float]], alpha: float) -> tuple[float, float, float]:
     """(squared error, p0, pmax - p0) of the best curve with this alpha: the free optimum where it is allowed, else the
     best one on an edge of what is."""
     rows = [(-math.expm1(-alpha * n), p, w) for n, p, w in points]
