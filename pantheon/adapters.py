@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -96,9 +97,9 @@ def _file(digest: str) -> str:
 
 
 def cards(repo: Repo, agent: str) -> list[Card]:
-    """The cards of an agent, oldest first; what a later version wrote is left out. Who signed them is not asked."""
-    at = repo.ref(CARDS + agent)
-    found = _read(repo, agent, at) if at else {}
+    """The cards of an agent that count here, oldest first; what a later version wrote is left out. Raises
+    RepositoryError where the trust root cannot be read."""
+    found = trusted_cards(repo, agent, attest.trust_root(repo.common_dir))
     return sorted(found.values(), key=lambda card: (card.created_at, card.adapter))
 
 
@@ -122,9 +123,8 @@ def trusted_cards(repo: Repo, agent: str, trust: Trust) -> dict[str, Card]:
     found: dict[str, Card] = {}
     line = [oid for oid, _, _ in repo.history(CARDS + agent, MOST)]
     for oid, before in zip(line, (*line[1:], None), strict=False):
-        data = children.quiet(repo.root, "cat-file", "commit", oid).stdout
         try:
-            signed = parse_commit(oid, data)
+            signed = parse_commit(oid, _raw(repo.root, oid))
             check_ssh(signed.signature, signed.payload, NAMESPACE, signed.when, trust)
         except (ValueError, SignatureFault):
             continue
@@ -132,6 +132,12 @@ def trusted_cards(repo: Repo, agent: str, trust: Trust) -> dict[str, Card]:
         own = {adapter: card for adapter, card in _read(repo, agent, oid).items() if old.get(adapter) != card}
         found = own | found
     return found
+
+
+@lru_cache(maxsize=1024)
+def _raw(root: Path, commit: str) -> bytes:
+    """A commit's own bytes, which never change."""
+    return children.quiet(root, "cat-file", "commit", commit).stdout
 
 
 def known(repo: Repo, agents: Iterable[Agent]) -> dict[str, Known]:

@@ -1,7 +1,7 @@
 """`verify` on learning: the cards of adapters, the files that are here, and what a night says of both.
 
 Owns what must be true of `refs/pantheon/adapters/<agent>`: each commit signed like all of ours, one card a commit, no
-card changed but by the comparison that it gains. It spells names and digests itself: adapters.py, which writes them,
+card changed but by a comparison. It spells names and digests itself: adapters.py, which writes them,
 is not asked. Weights stay where they were trained: that they are not here is no fault.
 """
 
@@ -26,6 +26,7 @@ from pantheon.records import Night
 CARDS = "refs/pantheon/adapters/"
 NAME = r"[a-z0-9][a-z0-9._-]{0,59}"  # of an agent
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+TRIALS = "trials.jsonl"  # of a comparison
 _CARD = re.compile(r"([0-9a-f]{64})\.json", re.ASCII)
 _EXTRA = re.compile(r"([0-9a-f]{64})/[^/]+", re.ASCII)
 
@@ -83,7 +84,7 @@ class Cards:
         touched = sorted(name for name in changed if _CARD.fullmatch(name))
         for name in changed:
             if name in older:
-                self._check_change(agent, name, older, cards.get(name), where)
+                self._check_change(agent, name, older, cards, where)
         if len(touched) == 1 and touched[0] in cards:
             card = cards[touched[0]]
             what = "compared" if card.comparison else "trained"
@@ -112,22 +113,25 @@ class Cards:
                 self.ledger.fault("card", f"{where}, {name}", f"field {said}: expected {expected}, found {found}")
         return card
 
-    def _check_change(self, agent: str, name: str, older: Mapping[str, str], card: Card | None, where: str) -> None:
-        """A file that was there before: only a card may be another, and only by the comparison that it gained."""
-        ledger = self.ledger
+    def _check_change(
+        self, agent: str, name: str, older: Mapping[str, str], cards: Mapping[str, Card], where: str
+    ) -> None:
+        """A file that was there before: a card may only get a comparison, its trials go with it, all else stays."""
+        ledger, card = self.ledger, cards.get(name)
         if _CARD.fullmatch(name) is None:
-            ledger.fault("card", f"{where}, {name}", "it was changed; what stands beside a card stays")
+            stem, _, rest = name.partition("/")
+            if rest != TRIALS or f"{stem}.json" not in cards:
+                ledger.fault("card", f"{where}, {name}", "it was changed; what stands beside a card stays")
             return
-        with suppress(Unreadable):
-            was = ledger.record(
-                Card, ledger.store.read(older[name], "blob", f"{where}, {name}"), "card", f"{where}, {name} before"
-            )
-            if was is None or card is None:
-                return
-            if was.comparison is not None:
-                ledger.fault("card", f"{where}, {name}", "field comparison: it was there, and is another now")
-            gained = was.model_copy(update={"comparison": card.comparison})
-            ledger.differs(gained.model_dump(mode="json"), card.model_dump(mode="json"), "card", f"{where}, {name}")
+        was = ledger.record(Card, ledger.store.read(older[name], "blob", f"{where}, {name}"), "card", where)
+        if was is None or card is None:
+            return
+        if was.comparison is not None and card.comparison is not None:
+            ledger.said.append(f"adapter {agent} {name[:12]} was compared again ({where.rpartition(' ')[2][:12]})")
+        elif card.comparison is None:
+            ledger.fault("card", f"{where}, {name}", "field comparison: it was there, or nothing became another")
+        gained = was.model_copy(update={"comparison": card.comparison})
+        ledger.differs(gained.model_dump(mode="json"), card.model_dump(mode="json"), "card", f"{where}, {name}")
 
     # --- files --------------------------------------------------------------------------------------------------------
 

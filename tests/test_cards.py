@@ -95,13 +95,27 @@ def test_a_card_may_not_become_another_one(field: Copy) -> None:
     assert field.lines() == [f'{where}: field base_model: expected "scripted", found "other"']
 
 
-def test_a_comparison_stays_as_it_was(field: Copy) -> None:
+def test_a_second_comparison_is_said_and_a_comparison_cannot_be_taken_away(field: Copy) -> None:
+    """Whoever compares until chance helps leaves a trace of it."""
     card = trained(field, comparison=COMPARED.model_dump())
     luckier = COMPARED.model_copy(update={"only_after": 40})
     later = card.model_copy(update={"comparison": luckier})
-    commit = put(field, {f"{stem(A)}.json": line(later)}, f"adapter {AGENT}: compared {'a' * 12}\n")
+    adapters.write_card(field.repo, later, DAYS[2], desk.signer(field.repo), {"trials.jsonl": b"{}\n"})
+    found = field.verify()
+    assert found.faults == ()
+    assert [text for text in found.said if "was compared again" in text]
+    bare = card.model_copy(update={"comparison": None})
+    commit = put(field, {f"{stem(A)}.json": line(bare)}, f"adapter {AGENT}: trained {'a' * 12}\n")
     where = f"card: {REF} in {commit}, {stem(A)}.json"
-    assert field.lines() == [f"{where}: field comparison: it was there, and is another now"]
+    assert field.lines() == [f"{where}: field comparison: it was there, or nothing became another"]
+
+
+def test_trials_change_only_with_the_comparison_of_their_card(field: Copy) -> None:
+    card = trained(field)
+    compared = card.model_copy(update={"comparison": COMPARED})
+    adapters.write_card(field.repo, compared, DAYS[2], desk.signer(field.repo), {"trials.jsonl": b"{}\n"})
+    put(field, {f"{stem(A)}/trials.jsonl": b"better\n"}, f"adapter {AGENT}: compared {'a' * 12}\n")
+    assert any("trials.jsonl: it was changed; what stands beside a card stays" in text for text in field.lines())
 
 
 CHANGES: dict[str, tuple[Callable[[Card], Mapping[str, bytes | None]], str]] = {
