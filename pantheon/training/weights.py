@@ -34,7 +34,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, pre_tokenizers
-from torch.nn import Linear, functional
+from torch.nn import Dropout, Linear, functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaForCausalLM
 
 from pantheon import lora
@@ -178,7 +178,7 @@ def _load(model_dir: Path, quantised: bool) -> Any:
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         model_dir,
         quantization_config=four_bits if quantised else None,
         dtype=dtype,
@@ -188,6 +188,15 @@ def _load(model_dir: Path, quantised: bool) -> Any:
         local_files_only=True,
         trust_remote_code=False,
     )
+    if quantised:
+        # In its evaluation mode a 4-bit layer on a CPU repacks its weights, and rounds their scales for good: a look at
+        # the dev rows would change what is trained. So it stays in training mode, without what that makes random.
+        for module in model.train().modules():
+            if isinstance(module, Dropout):
+                module.p = 0.0
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
+    return model
 
 
 def _linear(model: Any) -> list[str]:
@@ -229,10 +238,8 @@ def _loss(model: Any, pack: Pack) -> Any:
 
 def _mean_loss(model: Any, packs: Sequence[Pack]) -> float:
     """The weighted mean loss of all completion tokens of these packs; no gradients."""
-    model.eval()
     with torch.no_grad():
         total = sum(float(_loss(model, pack)) * pack.weight for pack in packs)
-    model.train()
     return total / sum(pack.weight for pack in packs)
 
 
@@ -379,7 +386,6 @@ class _Training:
         if _device() == "cuda":  # a CPU with as many threads adds up in the same order anyway
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.say(Phase(text="training"))
-        self.model.train()
         if not self.state.losses:
             self._look()
             self._save()
@@ -557,7 +563,7 @@ def losses(order: LossOrder, say: Say) -> list[float]:
         pair = Pair.model_validate_json(line)
         prompt = speech.prompt(pair.prompt)
         rows.append(Sequenced((*prompt, *speech.said(pair.completion)), len(prompt)))
-    model = _load(order.model_dir, quantised=False).eval()
+    model = _load(order.model_dir, quantised=False)
     limit = schedule.PACK if _sees_trees(model) else 1
     packs = [pack for pack in packed(rows, limit) if pack.edges]
     found, done, total = [0.0] * len(rows), 0, sum(len(pack.tokens) for pack in packs)
