@@ -5,7 +5,7 @@ I/O.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -92,6 +92,7 @@ class Tuned(Record):
     tokens: int  # that went through the model, beginnings that rows share counted once
     row_tokens: int  # that they have one by one
     seconds: float
+    step_seconds: float = 0.0  # of these in optimiser steps
     peak_bytes: int = 0
     resumed: int = 0  # times
     environment: dict[str, str] = Field(default_factory=dict)  # versions of what trained it, and the device

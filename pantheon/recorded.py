@@ -40,6 +40,8 @@ class Take:
     schemas: tuple[dict[str, Any], ...]
     calls: tuple[ToolCall, ...]
     output: Mapping[str, Any]
+    engine: str = ""
+    model: str = ""
 
     @property
     def asks(self) -> tuple[ToolCall, ...]:
@@ -130,6 +132,8 @@ class Stored:
             schemas=tuple(schemas),
             calls=calls,
             output=output,
+            engine=str(given.get("engine", "")),
+            model=str(given.get("model", "")),
         )
         if len(take.asks) > len(prompts):
             raise self.broken(node, f"{prefix}llm_prompt.txt", f"{len(take.asks)} answers to {len(prompts)} prompts")

@@ -16,7 +16,7 @@ RINGS = {
     1: {
         *("tasks", "capacity", "flow", "plan", "loop", "prompt", "gate", "testguard", "sourceguard", "report"),
         *("quality", "tally", "telemetry"),
-        *("serving", "promotion", "curriculum", "growth", "families"),  # of learning
+        *("serving", "inforce", "promotion", "curriculum", "growth", "families"),  # of learning
         *("charts", "figures", "page"),  # of the morning report
         *("clusters", "drafts"),  # of the day
         "drawing",
@@ -27,7 +27,7 @@ RINGS = {
         *("config", "process", "sandbox", "egress", "git", "engine", "artifacts", "prs", "redact", "tools"),
         *("limits", "watch", "cgroup", "meter"),  # parts of process.py
         *("models", "relay", "server", "slots", "logprobs", "voices"),  # parts of engine.py
-        *("adapters", "lora"),
+        *("adapters", "lora", "attic"),
         "beacon",
         *("signing", "signers", "keys", "attest", "reader", "worktrees", "trees", "children"),  # parts of git.py
     },
@@ -45,6 +45,7 @@ RINGS = {
             "stack",
             "canaries",
             "cast",
+            "learned",
             "daemon",
             "hooks",
             "survey",
