@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pantheon import artifacts, config, desk, drawing, flow, prs, registry, route, screen
+from pantheon import adapters, artifacts, config, desk, drawing, flow, prs, registry, route, screen
 from pantheon import night as nights
 from pantheon.config import Config
 from pantheon.errors import ConfigError, TaskError
@@ -37,6 +37,7 @@ def agents(repo: Repo, *, as_json: bool) -> int:
             "engine": agent.runtime.engine,
             "model": agent.runtime.model if agent.runtime.engine != "none" else "",
             "adapter": agent.runtime.adapter or "",
+            "held_out": _held_out(repo, agent),
             "flows": sorted(name for name, one in found.flows.items() if one.whole and _uses(one, agent)),
             "accepted": rates.get(agent.label, (0, 0))[0],
             "runs": rates.get(agent.label, (0, 0))[1],
@@ -50,12 +51,24 @@ def agents(repo: Repo, *, as_json: bool) -> int:
     for name in ("agent", "in force because", "asks", "accepted", "flows"):
         table.add_column(name, no_wrap=name == "agent", overflow="fold")
     for row in rows:
-        asks = row["model"] + (f" + {str(row['adapter'])[:19]}" if row["adapter"] else "")
+        asks = row["model"]
+        if row["adapter"]:
+            score = row["held_out"]
+            passed = f", {score['hits']} of {score['of']} held-out items" if score else ""
+            asks += f" + adapter {row['adapter'].removeprefix('sha256:')[:12]}{passed}"
         accepted = f"{row['accepted']} of {row['runs']}" if row["runs"] else ""
         cells = (row["agent"], row["why"], asks or "no model", accepted, ", ".join(row["flows"]) or "none")
         table.add_row(*(escape(printable(str(cell))) for cell in cells))
     Console(highlight=False).print(table)
     return 0
+
+
+def _held_out(repo: Repo, agent: Agent) -> dict[str, int] | None:
+    """How many held-out items passed with the agent's adapter, when it was compared; None where nothing tells."""
+    for card in adapters.cards(repo, agent.name) if agent.runtime.adapter else ():
+        if card.adapter == agent.runtime.adapter and card.comparison is not None:
+            return {"hits": card.comparison.after_pass.hits, "of": card.comparison.items}
+    return None
 
 
 def _why(agent: Agent, found: Config, packaged: Mapping[str, Agent]) -> str:
@@ -212,6 +225,11 @@ def _chosen(found: Survey, task: Task, name: str, items: Sequence[Item], rates: 
 
 def _explain_pr(repo: Repo, number: int, as_json: bool) -> int:
     pull = prs.load(repo, number)
+    if pull.promotes:
+        print(printable(f"PR {pull.id}: {pull.title}") if not as_json else pull.to_json())
+        for line in () if as_json else pull.text.splitlines():
+            print(printable(line))
+        return 0
     runs = [artifacts.load_run(repo, item.run) for item in pull.items if item.run]
     rows: list[dict[str, Any]] = [
         {

@@ -23,7 +23,7 @@ from pantheon import trust as trusts
 from pantheon.errors import InputError, PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
 from pantheon.places import Places
-from pantheon.records import NodeState, Outcome, PullState, seconds
+from pantheon.records import NodeState, Outcome, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
@@ -261,10 +261,15 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
-def decide(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "") -> str:
+def decide(
+    repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "", state: Path | None = None
+) -> str:
     """One decision on a PR, by the name of its command; what came of it. `items` by id or path: of `accept` those to
-    leave out. `text`: the reason, or the note. Raises PantheonError."""
+    leave out. `text`: the reason, or the note. `state`: where trust is kept, for what a promotion changes of
+    `.pantheon/`. Raises PantheonError."""
     pull, when, key = prs.load(repo, number), now(), signer(repo)
+    if pull.promotes:
+        return _decide_promotion(repo, pull, verb, items, text, state)
     match verb:
         case "accept":
             head = repo.head().commit
@@ -295,13 +300,41 @@ def decide(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: 
     return f"PR {number}: {plans.many(gone, 'item')} {_are(gone)} {what}; {rest}"
 
 
+def _decide_promotion(
+    repo: Repo, pull: PullRequest, verb: str, items: Sequence[str], text: str, state: Path | None
+) -> str:
+    """The same of a PR that changes an agent. Trust in `.pantheon/` goes on to what a person accepted or took back just
+    now, since that is nothing but a version and an adapter, which they saw."""
+    when, key, before = now(), signer(repo), repo.head().commit
+    if items or verb not in ("accept", "undo", "reject"):
+        why = "it has no items: it is accepted or rejected as a whole"
+        raise InputError(f"cannot {verb} in PR {pull.id}", pull.title, why)
+    if verb == "reject":
+        review.reject(repo, pull, items=(), reason=text, when=when, signer=key)
+        return f"PR {pull.id} is rejected; the version in force stays"
+    if verb == "accept":
+        strategy = read_config(repo, before, repo.entries(before)).settings.accept.strategy
+        review.accept(repo, pull, drop=(), strategy=strategy, when=when, signer=key)
+        said = f"PR {pull.id} accepted: it is in force on {pull.onto} from the next night on"
+    else:
+        review.undo(repo, pull, when=when, signer=key)
+        back = f"; {pull.onto} is back at {pull.landed_on[:12]}" if pull.state is PullState.ACCEPTED else ""
+        said = f"PR {pull.id} is open again{back}"
+    after = repo.head().commit
+    if state is None or after == before or trusts.carry(repo, before, after, pull.items[0].target, state, when):
+        return said
+    return f"{said}; {config.DIRECTORY}/ is another now, and nothing of it runs until you trust it: {trusts.HINT}"
+
+
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def say(repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "") -> int:
+def say(
+    repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "", state: Path | None = None
+) -> int:
     """Decide, and print what came of it."""
-    print(decide(repo, number, verb, items, text))
+    print(decide(repo, number, verb, items, text, state))
     return 0
 
 

@@ -179,10 +179,11 @@ def _lede(found: NightReport) -> str:
 def _pull_card(shown: Pull, night: str) -> Card:
     pull = shown.pull
     older = "" if pull.night == night else f" From night {pull.night}."
+    lines = (f"{many(len(pull.live), 'item')} for {pull.onto}: +{shown.added} -{shown.deleted} lines.{older}",)
     return Card(
         title=f"PR {pull.id}: {clip(pull.title, 200)}",
         kind="offer",
-        lines=(f"{many(len(pull.live), 'item')} for {pull.onto}: +{shown.added} -{shown.deleted} lines.{older}",),
+        lines=tuple(clip(line, TEXT) for line in pull.text.splitlines()) if pull.promotes else lines,
         commands=(f"git pantheon accept {pull.id}", f"git pantheon reject {pull.id} -m WHY"),
         anchor=shown.anchor,
     )
@@ -259,12 +260,15 @@ def _pull(view: PullView, room: int, each: int, few: bool) -> Pull:
     is_open = pull.state is PullState.OPEN
     status = " The task is done with it." if any(not item.run and not item.dropped for item in pull.items) else ""
     hidden = max(0, len(view.items) - room)
+    words = f"{many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}"
+    if pull.promotes:
+        words = f"On {pull.branch} for {pull.onto}. {clip(' '.join(map(_sentence, pull.text.splitlines())), TEXT)}"
     return Pull(
         view=view,
         anchor=anchor(view),
         is_open=is_open,
         tone={"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
-        words=f"{many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}",
+        words=words,
         added=sum(diff.added for diff in kept),
         deleted=sum(diff.deleted for diff in kept),
         commands=_pull_commands(view) if is_open else (),

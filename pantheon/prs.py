@@ -20,6 +20,7 @@ from pantheon.records import HumanDecision, PullItem, PullRequest, pretty
 
 PRS = "refs/pantheon/prs/"
 DECISIONS = "refs/notes/pantheon/decisions"
+PROMOTES = "Pantheon-Promotes"  # the trailer of a commit that puts a version of an agent in force
 UNDO = "undo"  # the operation that takes the one before it away
 OPERATIONS = 10_000  # of one PR
 BRANCHES = "refs/heads/pantheon/"
@@ -62,6 +63,7 @@ def open_pull(
     items: Sequence[PullItem],
     when: datetime,
     signer: Signer | None,
+    text: str = "",
 ) -> PullRequest:
     """Open a PR on a new review branch at `tip`. The id and the branch number are the next free ones."""
     for _ in range(100):
@@ -82,6 +84,7 @@ def open_pull(
             tip=tip,
             created_at=when,
             items=tuple(items),
+            text=redact.scrub_text(text),
         )
         try:
             repo.move_ref(f"{PRS}{number}/r1", tip, None, "pantheon: revision 1")

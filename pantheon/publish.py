@@ -66,17 +66,19 @@ def unaccepted(repo: Repo, pushed: Sequence[Update], remote: str, protected: Seq
     for head in heads if waiting else ():
         known = head.remote_oid.strip("0") and repo.knows(head.remote_oid)
         excluded = [head.remote_oid] if known else published
-        for commit, runs in repo.trailers(RUN_TRAILER, head.local_oid, excluded):
-            for pull in filter(None, map(waiting.get, runs)):
+        held = [pair for key in (RUN_TRAILER, prs.PROMOTES) for pair in repo.trailers(key, head.local_oid, excluded)]
+        for commit, names in held:
+            for pull in filter(None, map(waiting.get, names)):
                 why = "was dropped from" if pull.state is PullState.ACCEPTED else f"nobody accepted ({pull.state}):"
                 said[f"not pushed: {printable(head.remote)} holds {commit[:12]}, which {why} PR {pull.id}"] = None
     return list(said)
 
 
 def _waiting(pulls: Sequence[PullRequest]) -> dict[str, PullRequest]:
-    """run -> its PR, of the runs that no person accepted."""
-    accepted = {item.run for pull in pulls if pull.state is PullState.ACCEPTED for item in pull.live}
-    return {item.run: pull for pull in pulls for item in pull.items if item.run and item.run not in accepted}
+    """run -> its PR, of the runs that no person accepted; so too of versions of agents, `name@version`."""
+    named = [(pull, item, item.item if pull.promotes else item.run) for pull in pulls for item in pull.items]
+    accepted = {name for pull, item, name in named if pull.state is PullState.ACCEPTED and not item.dropped}
+    return {name: pull for pull, _, name in named if name and name not in accepted}
 
 
 def secrets(repo: Repo, pushed: Sequence[Update], clock: Callable[[], float] = time.monotonic) -> list[str]:

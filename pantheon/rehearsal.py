@@ -9,20 +9,20 @@ import asyncio
 import contextlib
 import functools
 import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pantheon import artifacts, config, flow, hooks, screen, session, trust
+from pantheon import cast as casting
 from pantheon import night as nights
+from pantheon.cast import Cast
 from pantheon.config import Config
 from pantheon.engine import Engine, ScriptedEngine
 from pantheon.errors import RepositoryError, TrustError
@@ -31,13 +31,14 @@ from pantheon.models import find_model
 from pantheon.places import Places
 from pantheon.plan import printable
 from pantheon.recorded import Stored, find_run, runs_of
-from pantheon.records import Flow, Night, NightReport, NodeState, Run
+from pantheon.records import Flow, Night, NightReport, NodeState, Run, Serving
 from pantheon.replay import Replay, Stage, open_stage, replay_node
 from pantheon.shadow import shadow_of
 from pantheon.survey import read_config
 from pantheon.tools.registry import TOOLS
 from pantheon.versions import find_agent
 
+T = TypeVar("T")
 LISTED = 10  # replays of a whole night that are told one by one
 BATCHING = "the engine is not bitwise deterministic under batching: an answer can differ with nothing else changed"
 
@@ -161,10 +162,11 @@ def _replayed(
         if not {*agent.tools, *agent.prefetch} <= set(TOOLS):
             allowed(other.commit)
         asks = agent.runtime.engine != "none"
-    model = None
+    model, cast = None, None
     if asks and night.engine == "vllm":
-        settings = read_config(own, night.base, own.entries(night.base)).settings.engine
-        model = find_model(settings.model, where.models)
+        found = read_config(own, night.base, own.entries(night.base))
+        model = find_model(found.settings.engine.model, where.models)
+        cast = _cast(own, where, night, found, other, model, quiet)
         if session.weights(model) != night.model_sha256:
             notes.append(f"the weights of {model.name} are not those that night {night.id} ran with")
     limits = config.load_user(where.config).limits
@@ -174,38 +176,50 @@ def _replayed(
         def stage_at(base: str, engine: Engine) -> Stage:
             work = borrowed.root / "replay" / base
             work.mkdir(parents=True)
-            return open_stage(repo, base, engine, work, limits=limits, protected=hooks.inside(own), allowed=allowed)
+            protected = hooks.inside(own)
+            return open_stage(repo, base, engine, work, limits=limits, protected=protected, allowed=allowed, cast=cast)
 
         async def run() -> list[Replay]:
-            async with _engine(night.engine if asks else None, model, where, quiet) as engine:
+            async with _engine(night.engine if asks else None, model, where, quiet, cast) as engine:
                 bases = dict.fromkeys(job.stored.run.base for job in jobs)
                 stages = {base: stage_at(base, engine) for base in bases}
-                with _bar(len(jobs), quiet or len(jobs) == 1) as step:
+                with screen.counting("replaying", len(jobs), quiet or len(jobs) == 1) as step:
                     return await _each(jobs, stages, other, engine.window, step)
 
-        return asyncio.run(_stoppable(run()))
+        return asyncio.run(stoppable(run()))
 
 
 @contextlib.asynccontextmanager
-async def _engine(kind: str | None, model: Path | None, where: Places, quiet: bool) -> AsyncIterator[Engine]:
+async def _engine(
+    kind: str | None, model: Path | None, where: Places, quiet: bool, cast: Cast | None = None
+) -> AsyncIterator[Engine]:
     """The night's engine; where nothing is asked, one that answers without a model."""
     if kind is None:
         yield ScriptedEngine()
         return
-    async with session.engine_by_day(kind, model, where, quiet) as engine:
+    chosen = cast.alone if cast else Serving()
+    async with session.engine_by_day(kind, model, where, quiet, cast, chosen) as engine:
         yield engine
 
 
-async def _stoppable(job: Any) -> list[Replay]:
+def _cast(own: Repo, where: Places, night: Night, found: Config, other: Other | None, model: Path, quiet: bool) -> Cast:
+    """Who spoke in a night, and for the agent that its inputs go through now."""
+    agents = {agent.label: agent for agent in found.agents.values()}
+    if other is not None:
+        agents[f"{other.name}, now"] = other.config.agents[other.name]
+    teacher = find_model(night.teacher, where.models) if night.teacher else None
+    return casting.prepare(own, agents.values(), model, where.cache, teacher=teacher, quiet=quiet)
+
+
+async def stoppable(job: Coroutine[Any, Any, T]) -> T:
     """Wait for a job that SIGTERM ends as cleanly as Ctrl-C does."""
     current = asyncio.current_task()
     assert current is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
     try:
-        found: list[Replay] = await job
+        return await job
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
-    return found
 
 
 async def _each(
@@ -237,28 +251,6 @@ def _ordered(stage: Stage, job: Job) -> list[str]:
         return list(job.nodes)
     order = {name: n for n, name in enumerate(stage.order(job.stored))}
     return sorted(job.nodes, key=lambda name: order.get(name, len(order)))
-
-
-@contextlib.contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar over runs; yields what moves it by one."""
-    shown = screen.console(stderr=True)
-    if quiet:
-        yield lambda: None
-    elif shown.is_terminal:
-        columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=shown, transient=True) as bar:
-            job = bar.add_task("", total=total)
-            yield lambda: bar.advance(job)
-    else:
-        done = [0]
-
-        def step() -> None:
-            done[0] += 1
-            if done[0] % max(1, total // 10) == 0:
-                print(f"replaying: {done[0]} of {total}", file=sys.stderr, flush=True)
-
-        yield step
 
 
 # --- what a replay says ----------------------------------------------------------------------------------------------

@@ -191,9 +191,13 @@ def needs_you(
     if stopped:
         gates = f"the gate of {stopped[0]} is" if len(stopped) == 1 else f"the gates of {', '.join(stopped)} are"
         parts.append(f"{gates} halted: git pantheon report")
-    if pulls:
-        items = sum(len(pull.live) for pull in pulls)
-        parts.append(f"{many(len(pulls), 'PR')} with {many(items, 'item')} to review: git pantheon pr")
+    work = [pull for pull in pulls if not pull.promotes]
+    if work:
+        items = sum(len(pull.live) for pull in work)
+        parts.append(f"{many(len(work), 'PR')} with {many(items, 'item')} to review: git pantheon pr")
+    for pull in pulls:
+        if pull.promotes:
+            parts.append(f"{printable(pull.title)}: git pantheon pr show {pull.id}")
     if problems:
         parts.append(f"{many(problems, 'task file')} cannot be used: git pantheon status")
     if broken:

@@ -80,13 +80,14 @@ def accept(
     _must_be_open(repo, pull)
     head = _must_stand_on(repo, pull, "accept")
     dropped = find_items(pull, drop)
-    if len(dropped) == len(pull.live):
+    if dropped and len(dropped) == len(pull.live):
         raise RepositoryError(
             f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
         )
     if dropped:
         pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
-    message = f"Merge PR {pull.id}: {pull.title} ({len(pull.live)} items)"
+    count = "" if pull.promotes else f" ({len(pull.live)} items)"
+    message = f"Merge PR {pull.id}: {pull.title}{count}"
     landed = repo.user_merge(pull.branch, strategy=strategy, message=message)
     closed = pull.model_copy(update={"state": PullState.ACCEPTED, "landed_on": head, "landed": landed})
     _decide(repo, closed, closed.live, "accepted", "", when, signer)

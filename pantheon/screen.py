@@ -63,6 +63,28 @@ def waiting(text: str, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar over things that are done one by one; yields what moves it by one."""
+    shown = console(stderr=True)
+    if quiet:
+        yield lambda: None
+    elif shown.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=shown, transient=True) as bar:
+            job = bar.add_task(escape(what), total=total)
+            yield lambda: bar.advance(job)
+    else:
+        done = [0]
+
+        def step() -> None:
+            done[0] += 1
+            if done[0] % max(1, total // 10) == 0:
+                print(f"{what}: {done[0]} of {total}", file=sys.stderr, flush=True)
+
+        yield step
+
+
+@contextmanager
 def night_bar(quiet: bool) -> Iterator[nights.Progress]:
     """The night's progress: items done of all, accepted, failed, parked, in flight."""
     shown = console(stderr=True)
@@ -126,8 +148,8 @@ def pulls(found: list[PullRequest], everything: bool) -> None:
         table.add_column(name, no_wrap=True)
     table.add_column("title", overflow="ellipsis")
     for pull in shown:
-        live = len(pull.live)
-        table.add_row(str(pull.id), pull.state, str(live), pull.branch, pull.night, escape(printable(pull.title)))
+        live = "" if pull.promotes else str(len(pull.live))
+        table.add_row(str(pull.id), pull.state, live, pull.branch, pull.night, escape(printable(pull.title)))
     Console(highlight=False).print(table)
 
 
@@ -137,17 +159,20 @@ def pull(found: PullRequest) -> None:
     out.print(f"[bold]PR {found.id}[/] {escape(printable(found.title))} [dim]({found.state})[/]")
     out.print(
         f"branch {found.branch}, onto {found.onto}, base {found.base[:12]}, "
-        f"night {found.night}, revision {found.revision}"
+        f"{f'night {found.night}, ' if found.night else ''}revision {found.revision}"
     )
+    for line in found.text.splitlines():
+        out.print(escape(printable(line)), soft_wrap=True)
     if found.reason:
         out.print(f"reason: {escape(printable(found.reason))}")
     for item in found.items:
         mark = f"{item.verdict or 'dropped'} " if item.dropped else ""
-        name = item.run[:12] if item.run else "status"
+        name = item.run[:12] if item.run else "agent" if found.promotes else "status"
         out.print(f"  {name:12}  {item.commit[:12]}  {mark}{escape(printable(item.target))}")
     if found.state is PullState.OPEN:
+        drop = "" if found.promotes else " [--drop ITEM]"
         out.print(
-            f"next: git pantheon pr diff {found.id}; git pantheon accept {found.id} [--drop ITEM]; "
+            f"next: git pantheon pr diff {found.id}; git pantheon accept {found.id}{drop}; "
             f"git pantheon reject {found.id} -m WHY"
         )
 
@@ -185,7 +210,8 @@ def _needs(out: Console, found: NightReport) -> None:
     waiting = [pull for pull in found.prs if pull.state is PullState.OPEN]
     troubled, groups = report.troubled(found), report.failures(found.runs)
     for pull_ in waiting:
-        _put(out, f"PR {pull_.id}  {pull_.title}  ({many(len(pull_.live), 'item')})", 2, "cyan")
+        count = "" if pull_.promotes else f"  ({many(len(pull_.live), 'item')})"
+        _put(out, f"PR {pull_.id}  {pull_.title}{count}", 2, "cyan")
         _put(out, f"git pantheon pr diff {pull_.id}", 5)
         _put(out, f"git pantheon accept {pull_.id}", 5)
         _put(out, f"git pantheon reject {pull_.id} -m WHY", 5)

@@ -11,9 +11,11 @@ import difflib
 import hashlib
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
@@ -126,6 +128,39 @@ def record(found: Look, state: Path, when: datetime) -> None:
         Path(scratch).replace(path)
     except OSError as error:
         raise TrustError("cannot keep the trust", str(path), str(error.strerror), f"ls -ld {path.parent}") from error
+
+
+def carry(repo: Repo, before: str, after: str, path: str, state: Path, when: datetime) -> bool:
+    """Whether the `.pantheon/` of a commit is trusted, or is now: where that of the commit before was, and nothing of
+    it became another but the version and the adapter in the agent's file at `path`. Raises TrustError."""
+    old, new = (look(repo, repo.entries(commit), state) for commit in (before, after))
+    if new.trusted:
+        return True
+    if not old.trusted or not _same_but_adapter(old.files, new.files, path):
+        return False
+    record(new, state, when)
+    return True
+
+
+def _same_but_adapter(old: Mapping[str, bytes], new: Mapping[str, bytes], path: str) -> bool:
+    """Whether two contents are the same but for that one agent's version and adapter. A file that is not there is the
+    packaged one."""
+    for name in old.keys() | new.keys():
+        one, other = (files[name] if name in files else _packaged_bytes(name) for files in (old, new))
+        if one != other and (name != path or (kept := _kept(one)) is None or kept != _kept(other)):
+            return False
+    return True
+
+
+def _kept(data: bytes) -> dict[str, Any] | None:
+    """What an agent's file says besides its version and adapter; None for what is none."""
+    try:
+        found = tomllib.loads(data.decode())
+        found["agent"].pop("version")
+        found["agent"]["runtime"].pop("adapter", None)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, KeyError, AttributeError, TypeError):
+        return None
+    return found
 
 
 def changes(found: Look) -> Iterator[str]:

@@ -447,7 +447,7 @@ class _Hall:
         if now.id != number or operations[-1].pull.revision != 1:
             why = f"field id: {now.id}, first revision {operations[-1].pull.revision}"
             ledger.fault("pr", where, f"{why}; expected {number} and 1")
-        facts = self.night(now.night)
+        facts = self.night(now.night) if now.night else None  # of a promotion there is none
         if facts is not None and now.base != facts.night.base:
             ledger.fault("pr", where, f"field base: expected {facts.night.base} of its night, found {now.base}")
         for revision, pull in revisions.items():

@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pantheon import artifacts, config, desk, morning, page, process, prs
 from pantheon.errors import PantheonError
 from pantheon.git import Repo
+from pantheon.places import places
 from pantheon.plan import printable
 from pantheon.records import PullState
 from pantheon.report import ItemView, PullView
@@ -88,6 +89,7 @@ class Desk:
     repo: Repo
     port: int
     read_only: bool = False
+    state: Path | None = None  # where trust is kept
     clock: Callable[[], float] = time.monotonic
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))  # "" once it is spent
     session: str = ""  # the cookie's value; "" before the token was used
@@ -325,7 +327,7 @@ async def _decide(desk_: Desk, request: Request) -> Response:
     else:
         items = (item,) if item else ()
         try:
-            done = await desk_.alone(lambda: desk.decide(desk_.repo, number, verb, items, text))
+            done = await desk_.alone(lambda: desk.decide(desk_.repo, number, verb, items, text, desk_.state))
             desk_.said = Said(done, good=True, undo=number if verb != "undo" else 0)
         except PantheonError as error:
             desk_.said = Said(str(error), good=False, hint=error.hint)
@@ -364,7 +366,7 @@ def serve(
             listening.listen()  # before the link is printed: who follows it at once is kept waiting, not refused
         except (OSError, OverflowError) as error:
             raise PantheonError("cannot open the desk", f"port {port}", str(error), "git pantheon desk") from error
-        desk_ = Desk(repo, listening.getsockname()[1], read_only)
+        desk_ = Desk(repo, listening.getsockname()[1], read_only, places(environ).state)
         print(f"the desk{' (read only)' if read_only else ''}: {desk_.url}")
         print(
             f"the link works once; Ctrl-C closes the desk, and so do {idle_s / 60:.0f} minutes of silence", flush=True
