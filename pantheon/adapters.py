@@ -103,6 +103,12 @@ def cards(repo: Repo, agent: str) -> list[Card]:
     return sorted(found.values(), key=lambda card: (card.created_at, card.adapter))
 
 
+def listed(repo: Repo, agent: str) -> dict[str, Card]:
+    """adapter -> card, of every card that is there, whoever signed it: whose things are not to be deleted."""
+    at = repo.ref(CARDS + agent)
+    return _read(repo, agent, at) if at else {}
+
+
 def _read(repo: Repo, agent: str, commit: str) -> dict[str, Card]:
     """adapter -> card, as one commit of an agent's ref has them."""
     found: dict[str, Card] = {}

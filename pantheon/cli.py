@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pantheon import __version__
 from pantheon.errors import PantheonError
@@ -383,9 +384,15 @@ def lint(options: argparse.Namespace, where: Places) -> int:
     try:
         from pantheon import lint as linter
 
-        return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json)
+        return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json, learned=_learned)
     finally:
         gc.enable()
+
+
+def _learned(*tree: Any) -> Any:
+    from pantheon import learned  # takes longer than all else: only where an agent has an adapter
+
+    return learned.problems(*tree)
 
 
 def agents(options: argparse.Namespace, where: Places) -> int:

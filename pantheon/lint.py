@@ -9,7 +9,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pantheon import config, registry, route, tasks
@@ -31,26 +31,42 @@ def root_of(start: Path) -> Path:
     raise RepositoryError("no git repository", str(start), "there is no .git here or above", "git init")
 
 
-def lint(root: Path, paths: Sequence[str], *, as_json: bool) -> int:
-    """Check tasks, agents, flows, rules, prompts and tools of the working tree. 0: all is well, 1: it is not."""
+Learned = Callable[[Path, Config], Sequence[tuple[bool, InputError]]]
+
+
+def lint(root: Path, paths: Sequence[str], *, as_json: bool, learned: Learned = lambda _, __: ()) -> int:
+    """Check tasks, agents, flows, rules, prompts and tools of the working tree. 0: all is well, 1: it is not.
+    `learned`: looks at the adapters that agents name, which takes longer: what is said, and whether it is grave."""
     names = tuple(_files(root, config.DIRECTORY))
     found, problems = registry.inspect(lambda path: _bytes(root, path), names)
     listed = _task_files(root, found.settings.tasks.paths) if found else []
     problems += _task_problems(root, listed, found) if found else []
-    if paths:
-        wanted = [_relative(root, path) for path in paths]
-        problems = [p for p in problems if any(f"{p.path}/".startswith(f"{w}/") or w == "" for w in wanted)]
-    problems.sort(key=lambda problem: (problem.path, problem.line))
+    adapted = found is not None and any(agent.runtime.adapter for agent in found.agents.values())
+    of_adapters = learned(root, found) if found is not None and adapted else ()
+    warnings = [problem for grave, problem in of_adapters if not grave]
+    problems = _asked(root, paths, [*problems, *(problem for grave, problem in of_adapters if grave)])
+    warnings = _asked(root, paths, warnings)
+    count = len(names) + len(listed)
     if as_json:
-        said = [{"path": p.path, "line": p.line, "why": p.why, "next": p.hint} for p in problems]
-        print(json.dumps({"files": len(names) + len(listed), "problems": said}, indent=1))
+        print(json.dumps({"files": count, "problems": _as_json(problems), "warnings": _as_json(warnings)}, indent=1))
     else:
-        for problem in problems:
-            where = f"{problem.path}:{problem.line}" if problem.line else problem.path
-            print(printable(f"{where}: {problem.why}"))
-        count = len(names) + len(listed)
+        for kind, some in (("", problems), ("warning: ", warnings)):
+            for problem in some:
+                where = f"{problem.path}:{problem.line}" if problem.line else problem.path
+                print(printable(f"{where}: {kind}{problem.why}"))
         print(f"{_counted(count, 'file')}: {_counted(len(problems), 'problem')}")
     return 1 if problems else 0
+
+
+def _asked(root: Path, paths: Sequence[str], problems: Iterable[InputError]) -> list[InputError]:
+    """Those of the paths that were asked about, in order."""
+    wanted = [_relative(root, path) for path in paths] or [""]
+    found = [p for p in problems if any(f"{p.path}/".startswith(f"{w}/") or w == "" for w in wanted)]
+    return sorted(found, key=lambda problem: (problem.path, problem.line))
+
+
+def _as_json(problems: Iterable[InputError]) -> list[dict[str, object]]:
+    return [{"path": p.path, "line": p.line, "why": p.why, "next": p.hint} for p in problems]
 
 
 def _counted(count: int, word: str) -> str:

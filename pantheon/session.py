@@ -25,6 +25,7 @@ from pantheon import (
     egress,
     enclosure,
     hooks,
+    learned,
     morning,
     past,
     plan,
@@ -188,7 +189,19 @@ def _cast(
     """Who speaks in a night with a model."""
     if model is None:
         return None
+    if any(agent.runtime.adapter for agent in found.agents.values()):
+        doubts = learned.look(repo, found, taught=teacher is not None, model=model.name, weights=weights(model))
+        for note in learned.require(doubts):
+            _say(f"note: {note}", quiet)
+    if teacher is not None and teacher.name == model.name:
+        why = "the night's own model has that name, and its statements could not tell who answered"
+        raise EngineError("no teacher", str(teacher), why, f"mv {teacher} {teacher.parent}/ANOTHER-NAME")
     return casting.prepare(repo, found.agents.values(), model, _made(where.cache), teacher=teacher, quiet=quiet)
+
+
+def _say(line: str, quiet: bool) -> None:
+    if not quiet:
+        print(plan.printable(line))
 
 
 def _reached(held: contextlib.ExitStack, user: UserEngine, where: Places) -> tuple[Server, Path]:
@@ -308,6 +321,10 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         if frozen.night.model_sha256 and frozen.night.model_sha256 != weights(order.model):
             why = f"its weights are not those that night {interrupted} was frozen with"
             raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
+        taught_by = order.cast.teacher if order.cast else None
+        if frozen.night.teacher_sha256 != weights(taught_by):
+            why = f"its weights are not those that taught when night {interrupted} was frozen"
+            raise EngineError("cannot resume the night", frozen.night.teacher, why, "put the teacher back as it was")
         if order.server is not None and frozen.night.model != order.server.model:
             why = f"night {interrupted} was frozen with it, and your config.toml names {order.server.model}"
             raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
@@ -562,6 +579,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
         "trust": lambda: _trust_said(start, where),
         "model": lambda: _model_said(start, where),
         "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
+        "learning": lambda: learned.said(Repo.discover(start), where),
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
     }
     results = {}
