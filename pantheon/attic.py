@@ -45,10 +45,10 @@ def taken(repo: Repo, cache: Path) -> tuple[Taken, ...]:
 
 def _taken(what: str, where: Path, depth: int) -> Taken:
     count = sum(1 for path in where.glob("/".join("*" * depth)) if path.is_dir() and not path.name.startswith("."))
-    return Taken(what=what, where=where, bytes=_size(where), count=count)
+    return Taken(what=what, where=where, bytes=held(where), count=count)
 
 
-def _size(directory: Path) -> int:
+def held(directory: Path) -> int:
     """Bytes of the regular files below a directory; links are not followed."""
     whole = 0
     for folder, _, names in os.walk(directory):
@@ -74,7 +74,7 @@ def sweep(repo: Repo, agent: str, in_force: Collection[str], now: float | None =
     gone += [path for path in _directories(state / ADAPTERS / agent) if path.name not in wanted]
     for place in (DATASETS, ADAPTERS):
         gone += [path for path in _partials(state / place / agent) if at - path.stat().st_mtime > PARTIAL_S]
-    freed = sum(map(_size, gone))
+    freed = sum(map(held, gone))
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
     return freed

@@ -18,7 +18,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ import httpx
 from pantheon import process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
 from pantheon.logprobs import TOP, Step, probability
+from pantheon.lora import FILES
 from pantheon.models import INSTALL, ChatTemplate, read_json
 from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.sandbox import Sandbox
@@ -140,6 +141,12 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
 def _short(digest: str) -> str:
     """An adapter's name in the server, and of its directory there."""
     return digest.removeprefix("sha256:")[:16]
+
+
+def _adapter_files(adapters: Mapping[str, Path]) -> Iterator[tuple[Path, Path]]:
+    """The two files of each adapter, and no more: a server looks for pickles beside them, and may run what it finds."""
+    for digest, place in adapters.items():
+        yield from ((place / name, ADAPTERS_INSIDE / _short(digest) / name) for name in FILES)
 
 
 def _adapter_argv(adapters: Mapping[str, Path]) -> list[str]:
@@ -256,7 +263,7 @@ class VllmEngine:
             readable=(
                 (model_dir, MODEL_INSIDE),
                 (Path("/sys"), Path("/sys")),
-                *((place, ADAPTERS_INSIDE / _short(digest)) for digest, place in adapters.items()),
+                *_adapter_files(adapters),
             ),
             writable=((runtime_dir, RUN_INSIDE), (cache_dir, CACHE_INSIDE)),
             devices=() if cpu else tuple(sorted(Path("/dev").glob("nvidia*"))),

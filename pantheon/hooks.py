@@ -20,6 +20,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from pantheon import attic
 from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
@@ -507,7 +508,8 @@ def _swap_config(repo: Repo, expected: bytes, data: bytes) -> None:
 
 
 def plan_uninstall(repo: Repo, purge: bool = False) -> UninstallPlan:
-    """What `uninstall` would put back. `purge` also removes what nights made: refs, notes, branches, keys, adapters."""
+    """What `uninstall` would put back. `purge` also removes what nights and trainings made: refs, notes, branches,
+    keys, adapters with their cards, datasets. Models that were merged lie in the cache."""
     journal = read_journal(repo)
     now = _read_config(repo)
     after = now
@@ -580,13 +582,19 @@ def _undo_refs(repo: Repo, purge: bool) -> list[Write]:
 def _undo_state(repo: Repo, purge: bool) -> Write:
     state = repo.common_dir.resolve() / STATE
     ours = {JOURNAL, DOORBELL, "hooks"}
-    left = sorted({path.name for path in state.iterdir()} - ours) if state.is_dir() else []
+    left = [_held(path) for path in sorted(state.iterdir()) if path.name not in ours] if state.is_dir() else []
     if not state.is_dir():
         return Write(kind="dir", target=STATE, action="keep", detail="not there")
     if left and not purge:
         detail = f"kept: {', '.join(left)}; to remove it: git pantheon uninstall --purge"
         return Write(kind="dir", target=STATE, action="keep", detail=detail)
     return Write(kind="dir", target=STATE, action="remove", detail=", ".join(left))
+
+
+def _held(path: Path) -> str:
+    """A name below our directory; with what it takes where weights and rows lie there: they are in no other clone."""
+    learned = attic.held(path) if path.name in attic.PLACES and path.is_dir() and not path.is_symlink() else 0
+    return f"{path.name} ({attic.shown(learned)}, only here)" if learned else path.name
 
 
 def apply_uninstall(repo: Repo, purge: bool = False) -> UninstallPlan:

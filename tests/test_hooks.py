@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from adapter_files import WHEN, card_of, write_adapter
 from conftest import MakeRepo, git
 
-from pantheon import hooks
+from pantheon import adapters, hooks
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
 
@@ -393,6 +394,28 @@ def test_purge_takes_refs_and_keys_with_it(make_repo: MakeRepo) -> None:
     uninstall(root, purge=True)
     assert git("for-each-ref", cwd=root) == before
     assert not (root / ".git" / "pantheon").exists()
+
+
+def test_purge_takes_what_was_learned_with_it_and_without_it_that_is_named(make_repo: MakeRepo, tmp_path: Path) -> None:
+    root = make_repo()
+    init(root)
+    repo = Repo.discover(root)
+    digest, place = adapters.keep(repo, "doc.frontmatter", write_adapter(tmp_path / "made"))
+    adapters.write_card(repo, card_of("doc.frontmatter", digest), WHEN, None)
+    rows = root / ".git/pantheon/datasets/doc.frontmatter" / ("d" * 64)
+    rows.mkdir(parents=True)
+    (rows / "train.jsonl").write_text("{}\n")
+    kept = uninstall(root)
+    (state,) = [one for one in kept.writes if one.kind == "dir"]
+    assert "kept: adapters (8 KiB, only here), datasets (4 KiB, only here), " in state.detail
+    assert actions(kept)["refs/pantheon/*"] == "keep"
+    assert place.is_dir()
+    purged = uninstall(root, purge=True)
+    assert actions(purged)["refs/pantheon/adapters/doc.frontmatter"] == "remove"
+    (state,) = [one for one in purged.writes if one.kind == "dir" and one.action == "remove"]
+    assert state.detail == "adapters (8 KiB, only here), datasets (4 KiB, only here), refs.lock"
+    assert not (root / ".git/pantheon").exists()
+    assert "adapters" not in git("for-each-ref", cwd=root)
 
 
 def test_purge_keeps_a_branch_that_is_checked_out(make_repo: MakeRepo) -> None:

@@ -27,6 +27,7 @@ FILES = {
         (f"refs/heads/pantheon/notes/1 {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
         (f"HEAD {A} refs/heads/pantheon/notes/1 {ZERO}", "refs/heads/pantheon/notes/1"),
         (f"refs/pantheon/runs/ab/1 {A} refs/heads/x {ZERO}", "refs/pantheon/runs/ab/1"),
+        (f"refs/pantheon/adapters/doc.x {A} refs/pantheon/adapters/doc.x {ZERO}", "refs/pantheon/adapters/doc.x"),
         (f"refs/notes/pantheon/summary {A} refs/notes/pantheon/summary {A}", "refs/notes/pantheon/summary"),
     ],
 )
