@@ -48,7 +48,7 @@ from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.models import find_model
 from pantheon.places import Places
-from pantheon.records import NightReport, Record, Serving, seconds
+from pantheon.records import Night, NightReport, Record, Serving, seconds
 from pantheon.server import OpenAIEngine
 from pantheon.survey import Survey, open_count, read_config, survey
 
@@ -318,16 +318,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         frozen = nights.thaw(repo, interrupted, survey_trusted)
         if not order.quiet:
             print(f"resuming night {interrupted}: {len(frozen.runs)} of {len(frozen.items)} items are done")
-        if frozen.night.model_sha256 and frozen.night.model_sha256 != weights(order.model):
-            why = f"its weights are not those that night {interrupted} was frozen with"
-            raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
-        taught_by = order.cast.teacher if order.cast else None
-        if frozen.night.teacher_sha256 != weights(taught_by):
-            why = f"its weights are not those that taught when night {interrupted} was frozen"
-            raise EngineError("cannot resume the night", frozen.night.teacher, why, "put the teacher back as it was")
-        if order.server is not None and frozen.night.model != order.server.model:
-            why = f"night {interrupted} was frozen with it, and your config.toml names {order.server.model}"
-            raise EngineError("cannot resume the night", frozen.night.model, why, "put the model back as it was")
+        _same_voices(frozen.night, order)
         budget_s = seconds(order.budget) if order.budget else frozen.night.budget_s
         frozen.night = frozen.night.model_copy(update={"budget_s": min(budget_s, most_s)})
         return frozen
@@ -368,6 +359,19 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             model_sha256=weights(order.model),
             **_spoken(repo, order.cast, found, planned),
         )
+
+
+def _same_voices(night: Night, order: Order) -> None:
+    """Raise EngineError where a night that goes on would be answered by others than it was frozen with."""
+    if night.model_sha256 and night.model_sha256 != weights(order.model):
+        why = f"its weights are not those that night {night.id} was frozen with"
+        raise EngineError("cannot resume the night", night.model, why, "put the model back as it was")
+    if night.teacher_sha256 != weights(order.cast.teacher if order.cast else None):
+        why = f"its weights are not those that taught when night {night.id} was frozen"
+        raise EngineError("cannot resume the night", night.teacher, why, "put the teacher back as it was")
+    if order.server is not None and night.model != order.server.model:
+        why = f"night {night.id} was frozen with it, and your config.toml names {order.server.model}"
+        raise EngineError("cannot resume the night", night.model, why, "put the model back as it was")
 
 
 def _spoken(repo: Repo, cast: Cast | None, found: Survey, planned: plan.Plan) -> dict[str, Any]:
