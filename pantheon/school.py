@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -62,16 +63,24 @@ def mine(repo: Repo, where: Places, agent: str, *, teacher: bool, as_json: bool)
 
 
 def gathered(repo: Repo, where: Places, found: Config, learner: Agent, *, teacher: bool, quiet: bool) -> mining.Mined:
-    """What an agent can learn, gathered from what happened so far."""
+    """What an agent can learn, gathered from what happened so far, from easy to hard as nights measured it. Where
+    nothing else tells whether a call helped, the model's own loss does, if what could compute it is installed."""
+    model = model_of(found, learner, where)
+
+    def losses(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        return tune.losses(model, pairs, work=repo.common_dir / "pantheon" / "training", quiet=quiet)
+
     with reading(quiet) as step:
         return mining.mine(
             repo,
             found,
             learner,
-            model_of(found, learner, where),
+            model,
             teacher=teacher,
             commit=repo.head().commit,
             when=desk.now(),
+            levels=past.levels(repo, found.settings.engine.kind, found.settings.training.levels),
+            losses=losses if importlib.util.find_spec("torch") else None,
             step=step,
         )
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from conftest import MakeRepo, git, write_files
-from held_out_notes import AGENT, FILE, Learned, add_adapter, build
+from held_out_notes import AGENT, FILE, HELD, Learned, add_adapter, build
 from test_night import WHEN, freeze, play
 from test_replay import snapshot
 
-from pantheon import adapters, desk, prs, publish, school, trust
+from pantheon import adapters, desk, prs, publish, school, session, trust
 from pantheon.cli import main
 from pantheon.errors import ConfigError, EngineError, InputError, RepositoryError
 from pantheon.git import Repo
@@ -21,7 +23,7 @@ from pantheon.lessons import Trial
 from pantheon.places import places
 from pantheon.promotion import compare
 from pantheon.records import PullRequest, PullState
-from pantheon.survey import read_config
+from pantheon.survey import read_config, survey
 from pantheon.training import promote
 from pantheon.verify import load_trust, verify
 
@@ -348,3 +350,44 @@ def test_what_is_no_size() -> None:
     for text in ("", "4", "0g", "-1g", "4gg"):
         with pytest.raises(InputError, match="such as 4g"):
             school.size_of(text)
+
+
+@pytest.mark.parametrize("bad", [8, 3])
+def test_better_by_more_than_chance_is_offered_and_by_chance_only_is_kept(
+    make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch, capsys: Out, bad: int
+) -> None:
+    repo = build(make_repo, 10, **{".pantheon/pantheon.toml": SCRIPTED})
+    state = places(os.environ).state
+    trust.record(trust.look(repo, repo.entries(repo.head().commit), state), state, WHEN)
+    monkeypatch.chdir(repo.root)
+    card = add_adapter(repo)
+    engine = Learned({None: HELD[:bad]})
+
+    @asynccontextmanager
+    async def by_day(*_: object) -> AsyncIterator[Learned]:
+        yield engine
+
+    monkeypatch.setattr(session, "engine_by_day", by_day)
+    assert main(["bench", AGENT]) == 0
+    said = capsys.readouterr().out
+    if bad == 3:
+        assert "10 of 10 held-out items instead of 7: 3 only now, 0 only before, p = 0.25" in said
+        assert "it takes about 24 held-out items, and there are 10" in said
+        assert prs.load_all(repo) == []
+        return
+    assert "10 of 10 held-out items instead of 2: 8 only now, 0 only before, p = 0.0078" in said
+    assert "next: git pantheon pr show 1; git pantheon accept 1" in said
+    assert main(["accept", "1"]) == 0
+    assert trusted(repo)
+    assert agent_at(repo) == (2, card.adapter)
+    planned = desk.make_plan(repo, survey(repo, repo.head().commit))
+    assert {label for item in planned.items for label in item.agents.values() if AGENT in label} == {f"{AGENT}@2"}
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["agents"]) == 0
+    assert f"+ adapter {card.adapter[7:19]}, 10 of 10 held-out items" in capsys.readouterr().out
+    assert main(["agents", "show", AGENT]) == 0
+    assert "10 of 10 (2 before): better  in force" in capsys.readouterr().out
+    assert main(["bench", AGENT]) == 1
+    assert f"it is in force, as {AGENT}@2" in capsys.readouterr().err
+    assert faults(repo, "all") == []
