@@ -15,6 +15,8 @@ from typing import Any
 import datasets
 import pytest
 from conftest import MakeRepo, git, write_files
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_families import commit, edited, named, prose
 from test_night import CLOSED, TASK, WHEN
 from test_session import typed
@@ -27,14 +29,15 @@ from pantheon.errors import EngineError, InputError, RepositoryError
 from pantheon.families import DEV, place
 from pantheon.git import Repo
 from pantheon.lessons import Dataset, Row
+from pantheon.loop import schema_of
 from pantheon.models import ChatTemplate
 from pantheon.places import places
 from pantheon.prompt import read_record, record
-from pantheon.records import NightReport, Outcome, PullRequest, Run, ToolCall
+from pantheon.records import NightReport, Offer, Outcome, PullRequest, Run, ToolCall
 from pantheon.survey import read_config, survey
 from pantheon.training import mine as mining
 from pantheon.training.forms import SERVED, chat_form
-from pantheon.training.helped import helped, question, words
+from pantheon.training.helped import chosen, helped, question, words
 from pantheon.training.mine import Mined, mine
 
 AGENT = "doc.frontmatter"
@@ -572,29 +575,53 @@ def test_reviewers_and_agents_without_a_model_are_not_taught(ground: Ground) -> 
         ground.mine()
 
 
-def test_a_row_is_there_once_with_the_better_word(ground: Ground) -> None:
-    ground.say("accept")
-    (one, *_) = rows(ground.mine())
-    run = ground.run_of(one.source.target)
+def twin(ground: Ground, run: Run) -> Run:
+    """The very same run once more, in a PR of its own that nobody decided on."""
+    repo, pull = ground.repo, ground.pull
     copy = run.model_copy(update={"id": "ab" * 16, "night": "2026-03-02-1", "run_commit": None})
-    repo, at = ground.repo, repo_ref(ground, run)
+    at = repo.ref(artifacts.run_ref(run.id)) or ""
     blob = repo.write_blob(copy.to_json().encode() + b"\n")
     tree = repo.write_tree(repo.tree_of(at), {artifacts.RUN_FILE: (0o100644, blob)})
     made = repo.commit(tree, repo.commit_info(at).parents, "run\n", WHEN, desk.signer(repo))
     repo.move_ref(artifacts.run_ref(copy.id), made, None, "again")
-    pull = ground.pull
-    item = next(item for item in pull.items if item.run == run.id).model_copy(update={"run": copy.id})
-    rest: dict[str, Any] = {"onto": pull.onto, "base": pull.base, "tip": pull.tip, "when": WHEN}
-    prs.open_pull(repo, task=pull.task, slug="again", title="Again", night="2026-03-02-1", items=[item],
-                  signer=desk.signer(repo), **rest)  # fmt: skip
+    prs.open_pull(
+        repo,
+        task=pull.task,
+        slug="again",
+        title="Again",
+        night=copy.night,
+        onto=pull.onto,
+        base=pull.base,
+        tip=pull.tip,
+        items=[next(item for item in pull.items if item.run == run.id).model_copy(update={"run": copy.id})],
+        when=WHEN,
+        signer=desk.signer(repo),
+    )
+    return copy
+
+
+def test_a_row_is_there_once_with_the_better_word(ground: Ground) -> None:
+    ground.say("accept")
+    before = ground.mine()
+    run = ground.run_of(TRAIN[0])
+    twin(ground, run)
     mined = ground.mine()
     assert mined.dataset.left_out[mining.TWICE] >= 2
+    assert mined.dataset.digest == before.dataset.digest
     assert {row.source.run for row in rows(mined) if row.source.target == run.item.target} == {run.id}
     assert {row.weight for row in rows(mined)} == {1.0}
 
 
-def repo_ref(ground: Ground, run: Run) -> str:
-    return ground.repo.ref(artifacts.run_ref(run.id)) or ""
+def test_what_a_person_refused_is_not_taught_from_a_run_that_was_accepted(ground: Ground) -> None:
+    ground.say("accept")
+    taught = [row.messages for row in rows(ground.mine()) if row.source.target == TRAIN[0]]
+    other = twin(ground, ground.run_of(TRAIN[0]))
+    ground.say("reject")
+    mined = ground.mine()
+    assert {row.source.run for row in rows(mined, "negatives")} == {other.id}
+    assert [row.messages for row in rows(mined, "negatives")] == taught
+    assert targets(mined) == set(TRAIN[1:])
+    assert mined.dataset.left_out[mining.NEGATED] == len(taught) >= 2
 
 
 # --- what helped -----------------------------------------------------------------------------------------------------
@@ -665,6 +692,25 @@ def test_a_result_that_no_later_prompt_shows_is_no_question() -> None:
     assert shown.without == "Before\nGoal\n"
 
 
+def test_a_choice_is_told_from_a_text_and_the_offers_are_functions() -> None:
+    offers = (
+        Offer(tool="set_field", args={"field": ("title",), "value": ("Ovens", "Boats")}),
+        Offer(tool="write", args={"text": None}, max_length=900),
+        Offer(tool="finalize", args={}),
+    )
+    schema = schema_of(offers)
+    assert mining.kind_of(called("set_field", field="title", value="Ovens"), schema) == "call"
+    assert mining.kind_of(called("write", text="x"), schema) == "text"
+    assert mining.kind_of(called("write", text="x"), schema_of(offers[1:2])) == "text"
+    assert mining.kind_of(called("finalize"), schema) == "call"
+    found = [one["function"] for one in mining.functions(schema)]
+    assert [one["name"] for one in found] == ["set_field", "write", "finalize"]
+    assert found[0]["parameters"]["properties"]["value"] == {"enum": ["Ovens", "Boats"]}
+    assert found[0]["parameters"]["required"] == ["field", "value"]
+    free = chosen(called("set_field", field="title", value="Ovens"), schema)
+    assert free == {"value": "Ovens"}, "the field was not its choice"
+
+
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
@@ -679,6 +725,25 @@ def test_a_prompt_is_taken_apart_into_what_it_was_made_of(tmp_path: Path, templa
     assert form.split(form.render("a", "b") + "x") is None
     assert form.split("x") is None
     assert form.split("") is None
+
+
+PIECES = st.lists(st.sampled_from(["a", " ", "\n", "<|im_end|>", "<|im_start|>user\n", "[USER] ", "é", "{{ x }}"])).map(
+    "".join
+)
+
+
+@given(PIECES, PIECES, st.sampled_from([CHATML, PLAIN]))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_was_rendered_comes_back_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, system: str, user: str, template: str
+) -> None:
+    form = chat_form(shelve(tmp_path_factory.mktemp("form") / "model", template))
+    prompt = form.render(system, user)
+    found = form.split(prompt)
+    assert found is not None
+    assert form.render(*found) == prompt
+    served = SERVED.render(system, user)
+    assert SERVED.render(*(SERVED.split(served) or ("", ""))) == served
 
 
 def test_a_form_that_loses_a_message_is_refused(tmp_path: Path) -> None:
@@ -713,7 +778,7 @@ def test_the_command_says_what_there_is_and_what_comes_next(
     directory = ground.mine().directory
     assert f"{AGENT}: " in said
     assert "rows to learn from" in said
-    assert f"left out:    2  {mining.HELD}" in said or mining.HELD in said
+    assert f"{ground.mine().dataset.left_out[mining.HELD]}  {mining.HELD}" in said
     assert str(directory) in said
     assert f"next: git pantheon train {AGENT}" in said
     assert school.mine(ground.repo, where, AGENT, teacher=False, as_json=True) == 0

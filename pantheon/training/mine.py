@@ -75,6 +75,15 @@ class Mined:
 
 
 @dataclass(frozen=True)
+class _Prompt:
+    """A prompt of the model that learns, with the messages that it was rendered from."""
+
+    text: str
+    system: str
+    user: str
+
+
+@dataclass(frozen=True)
 class _Call:
     """One call of the agent in a run, with what was said of the run."""
 
@@ -125,9 +134,10 @@ def mine(
     helped. `engines`: whose answers count. Raises InputError for an agent that cannot learn, RepositoryError when there
     is nothing to learn yet."""
     refuse(agent)
-    runs = [run for run in _in_order(artifacts.list_runs(repo)) if run.item.canary is None and calls_of(run, agent)]
+    every = _in_order(artifacts.list_runs(repo))
+    runs = [run for run in every if run.item.canary is None and calls_of(run, agent)]
     settings = found.settings.training
-    past = lineage.read(repo, commit, settings, (run.result for run in runs if run.result))
+    past = lineage.read(repo, commit, settings, (run.result for run in every if run.result))
     ledger = Ledger(repo.common_dir, load_trust(repo.common_dir), lambda text: None)
     try:
         pit = _Pit(
@@ -155,23 +165,29 @@ def mine(
     if not train:
         raise _nothing(agent, pit.left_out, len(dev))
     files = {"train.jsonl": _lines(train), "dev.jsonl": _lines(dev), "negatives.jsonl": _lines(negatives)}
-    dataset = Dataset(
-        agent=agent.name,
-        digest=digest_of(files),
-        rows=len(train),
-        dev=len(dev),
-        negatives=len(negatives),
-        runs=len({row.source.run for row in good}),
-        families=tuple(sorted({row.source.family for row in good})),
-        held_out=settings.held_out,
-        template_sha256=pit.template,
-        model=model_dir.name,
-        teachers=tuple(sorted({row.source.model for row in good} - {model_dir.name})),
-        left_out=dict(sorted(pit.left_out.items())),
-    )
+    dataset = _described(pit, good, digest_of(files), len(train), len(dev), len(negatives), settings.held_out)
     flows = {run.id: run.item.flow for run in runs}
     sheet = datasheet(dataset, agent, train, dev, negatives, flows, when=when, commit=commit)
     return Mined(dataset, write(place(repo, dataset), files, dataset, sheet))
+
+
+def _described(
+    pit: _Pit, good: Sequence[Row], digest: str, rows: int, dev: int, negatives: int, held_out: float
+) -> Dataset:
+    return Dataset(
+        agent=pit.agent.name,
+        digest=digest,
+        rows=rows,
+        dev=dev,
+        negatives=negatives,
+        runs=len({row.source.run for row in good}),
+        families=tuple(sorted({row.source.family for row in good})),
+        held_out=held_out,
+        template_sha256=pit.template,
+        model=pit.model_dir.name,
+        teachers=tuple(sorted({row.source.model for row in good} - {pit.model_dir.name})),
+        left_out={why: count for why, count in sorted(pit.left_out.items()) if count},
+    )
 
 
 def _split(pit: _Pit, good: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
@@ -196,7 +212,7 @@ def _nothing(agent: Agent, left_out: Counter[str], dev: int) -> RepositoryError:
     hint = "git pantheon pr"
     if dev:
         why = f"all {dev} rows are of targets that tell when to stop (training.dev); accept more of its work"
-    elif left_out:
+    elif left_out.total():
         reasons = "; ".join(f"{why}: {count}" for why, count in left_out.most_common(4))
         why = f"accept a PR with its work first. Of its calls were left out: {reasons}"
     else:
@@ -374,22 +390,35 @@ def _calls(pit: _Pit, run: Run, take: Take, form: Form, word: Word, change: str)
     """The rows of one attempt at a node, each with whether it helped."""
     asks = take.asks
     hidden = any(HIDDEN in text for text in (*take.prompts, *(call.to_json() for call in take.calls)))
-    answered = [(text, call.answer or "") for text, call in zip(take.prompts, asks, strict=False)]
+    learned = [_learned(pit, take, form, text) for text in take.prompts]
     for number, (call, schema) in enumerate(zip(asks, take.schemas, strict=False)):
-        text, answer = answered[number]
-        why = SECRET if hidden else _fault(call, text)
-        row = None if why else _row(pit, run, take, call, form, (text, answer), schema, word)
-        if row is None:
+        why = SECRET if hidden else _fault(call, take.prompts[number])
+        prompt = learned[number]
+        if why or prompt is None:
             pit.left_out[why or UNREADABLE] += 1
-        elif _secret(pit, row):
+            continue
+        row = _row(pit, run, take, call, prompt, schema, word)
+        if _secret(pit, row):
             pit.left_out[SECRET] += 1
         elif word in GOOD:
             later = take.calls[take.calls.index(call) + 1 :]
             verdict = helped(call, chosen(call, schema), later, change)
-            asked = question(call, answered[number + 1 :]) if verdict == "unknown" else None
-            yield _Call(row, verdict, asked)
+            behind = zip(learned[number + 1 :], asks[number + 1 :], strict=False)
+            shown = [(one.text, ask.answer) for one, ask in behind if one is not None and ask.answer is not None]
+            yield _Call(row, verdict, question(call, shown) if verdict == "unknown" else None)
         else:
             yield _Call(row)
+
+
+def _learned(pit: _Pit, take: Take, form: Form, text: str) -> _Prompt | None:
+    """A recorded prompt, byte for byte; of another model's work, the same messages in the form of the model that
+    learns. None when it cannot be taken apart."""
+    parts = form.split(text)
+    if parts is not None and (take.model != pit.model_dir.name or take.engine == SERVER):
+        own = _form_of(pit, pit.model_dir.name)
+        text = own.render(*parts)
+        parts = own.split(text)
+    return None if parts is None else _Prompt(text, *parts)
 
 
 def _fault(call: ToolCall, text: str) -> str:
@@ -414,34 +443,16 @@ def _secret(pit: _Pit, row: Row) -> bool:
 
 
 def _row(
-    pit: _Pit,
-    run: Run,
-    take: Take,
-    call: ToolCall,
-    form: Form,
-    said: tuple[str, str],
-    schema: Mapping[str, Any],
-    word: Word,
-) -> Row | None:
-    """One row. Its prompt is the recorded one, byte for byte; of another model's work, the same messages in the form of
-    the model that learns. None when it cannot be taken apart."""
-    parts = form.split(said[0])
-    text = said[0]
-    if parts is not None and (take.model != pit.model_dir.name or take.engine == SERVER):
-        own = _form_of(pit, pit.model_dir.name)
-        text = own.render(*parts)
-        parts = own.split(text)
-    if parts is None:
-        return None
+    pit: _Pit, run: Run, take: Take, call: ToolCall, prompt: _Prompt, schema: Mapping[str, Any], word: Word
+) -> Row:
+    parts = (prompt.system, prompt.user, call.answer or "")
     roles: tuple[Literal["system", "user", "assistant"], ...] = ("system", "user", "assistant")
-    values = [shape["properties"] for shape in shapes(schema) if shape["properties"]["tool"] == {"const": call.tool}]
-    free = any("type" in properties.get(name, {}) for properties in values for name in call.args)
     weight = 1.0 if word == "accepted" else pit.unjudged if word == "unjudged" else 0.0
     return Row(
-        kind="text" if free else "call",
-        messages=tuple(Message(role=r, content=c) for r, c in zip(roles, (*parts, said[1]), strict=True)),
+        kind=kind_of(call, schema),
+        messages=tuple(Message(role=role, content=text) for role, text in zip(roles, parts, strict=True)),
         tools=json.dumps(functions(schema), ensure_ascii=False, sort_keys=True, separators=(",", ":")),
-        prompt_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        prompt_sha256=hashlib.sha256(prompt.text.encode()).hexdigest(),
         weight=weight,
         level=pit.levels.get(run.item.id, 0),
         source=Source(
@@ -457,6 +468,12 @@ def _row(
             decision=word,
         ),
     )
+
+
+def kind_of(call: ToolCall, schema: Mapping[str, Any]) -> Literal["call", "text"]:
+    """Whether the model chose among values that its schema offered, or wrote a text of its own."""
+    values = [shape["properties"] for shape in shapes(schema) if shape["properties"]["tool"] == {"const": call.tool}]
+    return "text" if any("type" in one.get(name, {}) for one in values for name in call.args) else "call"
 
 
 def functions(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
