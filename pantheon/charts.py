@@ -25,11 +25,13 @@ DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its points (x, y), and for each of them a band (low, high), or none at all."""
+    """One line: its points (x, y), and for each of them a band (low, high), or none at all. `apart`: no line and no
+    band but marks, each with its interval, as of what was measured beside what was fitted."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     band: tuple[tuple[float, float], ...] = ()
+    apart: bool = False
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -70,16 +72,16 @@ def line(
     plot = _Plot(clean, [s.name for s in clean], top, x_name, y_name, marks)
     body: list[str] = []
     for index, one in enumerate(clean):
-        if one.band and len(one.points) > 1:
+        if one.band and len(one.points) > 1 and not one.apart:
             highs = [plot.at(x, high) for (x, _), (_, high) in zip(one.points, one.band, strict=True)]
             lows = [plot.at(x, low) for (x, _), (low, _) in zip(one.points, one.band, strict=True)]
             body.append(f'<polygon class="f{index % 6} band" points="{" ".join([*highs, *reversed(lows)])}"/>')
-        elif one.band:
-            (x, _), (low, high) = one.points[0], one.band[0]
-            body.append(f'<path class="s{index % 6} whisker" d="M{plot.at(x, low)}L{plot.at(x, high)}"/>')
+        else:
+            for (x, _), (low, high) in zip(one.points, one.band, strict=False):
+                body.append(f'<path class="s{index % 6} whisker" d="M{plot.at(x, low)}L{plot.at(x, high)}"/>')
     for index, one in enumerate(clean):
         dash = f' stroke-dasharray="{DASHES[index % 6]}"' if index % 6 else ""
-        if len(one.points) > 1:
+        if len(one.points) > 1 and not one.apart:
             path = " ".join(plot.at(x, y) for x, y in one.points)
             body.append(f'<polyline class="s{index % 6} line" points="{path}"{dash}/>')
         if len(one.points) <= 40:
@@ -400,4 +402,4 @@ def _clean(series: Series) -> Series:
         step = (len(whole) - 1) / (MOST_POINTS - 1)
         whole = [whole[round(n * step)] for n in range(MOST_POINTS)]
     band = tuple(series.band[n] for n in whole) if len(series.band) == len(series.points) else ()
-    return Series(series.name, tuple(series.points[n] for n in whole), band)
+    return Series(series.name, tuple(series.points[n] for n in whole), band, series.apart)

@@ -82,6 +82,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
         last = None
     failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
     open_night = nights.unfinished(repo)
+    learning = reports.growth_lines(past.grown_now(repo, found.config))
     if as_json:
         return screen.print_json(
             {
@@ -97,6 +98,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "failed": failed,
                 "problems": list(found.problems),
                 "notes": list(planned.notes),
+                "learning": learning,
             }
         )
     print(reports.needs_you(pulls, failed, len(found.problems), trusted, last.quality if last else ()))
@@ -110,6 +112,8 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
             f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, "
             f"{tally[Outcome.FAILED]} failed, {last.left} left"
         )
+    for line in learning:
+        print(line)
     if pulls:
         screen.pulls(pulls, everything=False)
     for note in planned.notes[:8]:
@@ -175,9 +179,9 @@ def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool, page
         return screen.print_json(nights.load_report(repo, night).model_dump(mode="json"))
     found = morning.current(repo, night)
     if markdown:
-        print(reports.markdown(found), end="")
+        print(reports.markdown(found, morning.learned(repo, found)), end="")
     else:
-        screen.night_report(found)
+        screen.night_report(found, morning.learned(repo, found))
     return 0
 
 

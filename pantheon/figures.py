@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from pantheon import capacity, charts, quality, report, tally
+from pantheon import capacity, charts, growth, quality, report, tally
 from pantheon.charts import Series
+from pantheon.growth import Growth
 from pantheon.records import FlowQuality, NightReport, Outcome, Share
 from pantheon.report import Morning, brief, percent, span
 from pantheon.tally import NodeFigures
@@ -327,11 +328,12 @@ def _timeline(found: NightReport) -> list[Chart]:
 
 
 def trend_charts(morning: Morning) -> list[Chart]:
-    """Over the past nights and this one; none without a second night."""
+    """Over the past nights and this one, none without a second night; and what agents learned with each version."""
     nights = [*morning.past[-NIGHTS:], morning.report]
+    grown = [one for number, agent in enumerate(morning.learned.agents[:6]) for one in _growth(agent, number)]
     if len(nights) < 2:
-        return []
-    return [*_rates(nights), *_precision(nights), *_forecasts(nights), *_learning(nights)]
+        return grown
+    return [*_rates(nights), *_precision(nights), *_forecasts(nights), *_learning(nights), *grown]
 
 
 def _days(nights: Sequence[NightReport]) -> list[tuple[float, str]]:
@@ -468,6 +470,52 @@ def _learning(nights: Sequence[NightReport]) -> list[Chart]:
     )
     svg = charts.line(table.key, table.title, desc, series, x_name="accepted runs before", y_name="share", top=1.0)
     return _chart(svg, table)
+
+
+def _growth(one: Growth, number: int) -> list[Chart]:
+    """What an agent's versions passed of the held-out items, the curve through it, and what is held against that."""
+    if len(one.points) < 2:
+        return []
+    measured = Series(
+        "held-out items",
+        tuple((float(p.rows), p.passed.value or 0.0) for p in one.points),
+        tuple((p.passed.low, p.passed.high) for p in one.points),
+        apart=True,
+    )
+    curve = growth.band(one)
+    series = [
+        measured,
+        Series(
+            "the curve",
+            tuple((rows, found.value or 0.0) for rows, found in curve),
+            tuple((found.low or 0.0, found.high or 0.0) for rows, found in curve),
+        ),
+    ]
+    rows = [
+        (
+            f"{one.agent}@{p.version}",
+            str(p.rows),
+            str(p.passed.hits),
+            str(p.passed.of),
+            percent(p.passed.value),
+            _between(p.passed),
+        )
+        for p in one.points
+    ]
+    if one.drift and one.now:
+        live = one.drift.live
+        series.append(
+            Series("new items", ((float(one.now.rows), live.value or 0.0),), ((live.low, live.high),), apart=True)
+        )
+        rows.append(("new items", str(one.now.rows), str(live.hits), str(live.of), percent(live.value), _between(live)))
+    head = ("Version", "Rows learned", "Passed", "Of", "Share", "95 % interval")
+    outlook = growth.outlook(one)
+    note = f"{outlook[:1].upper()}{outlook[1:]}."
+    table = Table(f"growth{number}", f"What {one.agent} learned", head, tuple(rows), note, _numbers(head))
+    desc = ", ".join(f"{row[0]} {row[4]}" for row in rows)
+    return _chart(
+        charts.line(table.key, table.title, desc, series, x_name="rows learned", y_name="share", top=1.0), table
+    )
 
 
 def shape(morning: Morning, name: str) -> Markup:

@@ -21,6 +21,7 @@ from pantheon.records import Estimate, Share
 NEEDED = 3  # different numbers of rows, before three parameters can be told
 FRESH = 10  # new items that a version must have tried, before they are held against its curve
 BEYOND = 20.0  # times the rows so far: further than this nothing is forecast
+UNKNOWN = Estimate()
 _CUT = 1.920729  # half the 95% quantile of chi-square with one degree of freedom
 _ALPHAS = 32  # of the curve's speed, tried from slower to faster than can be told apart
 _RAYS = tuple((cos(2 * pi * n / 24), sin(2 * pi * n / 24)) for n in range(24))
@@ -110,6 +111,17 @@ class Growth:
         return (
             last if last and last.adapter and last.passed.of and last.passed.hits >= self.aim * last.passed.of else None
         )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What agents learned: each with a measured adapter, and the lift of all from the week before to this one."""
+
+    agents: tuple[Growth, ...] = ()
+    lift: Estimate = UNKNOWN
+
+
+NOTHING = Learned()
 
 
 # --- what was measured -----------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pantheon import artifacts, config, page, prs, redact
+from pantheon import adapters, artifacts, config, curriculum, page, past, prs, redact
 from pantheon import night as nights
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
+from pantheon.growth import Learned
 from pantheon.records import Night, NightReport, PullItem, PullRequest, PullState, Run
 from pantheon.report import ItemView, Morning, PullView
+from pantheon.survey import read_config
 
 PAST = 30  # earlier nights
 PATCH = 1 << 20  # bytes of one item's patch
@@ -48,9 +50,25 @@ def compose(repo: Repo, report: NightReport) -> Morning:
     found = prs.load_all(repo)
     mine = [pull for pull in found if pull.night == report.night.id]
     older = [pull for pull in found if pull.night != report.night.id and pull.state is PullState.OPEN]
-    past = [one for one in nights.reports(repo, PAST + 1) if _before(one.night, report.night)]
+    before = [one for one in nights.reports(repo, PAST + 1) if _before(one.night, report.night)]
     runs = {run.id: run for run in report.runs}
-    return Morning(report=report, past=tuple(past[-PAST:]), pulls=tuple(_views(repo, [*mine, *older], runs)))
+    return Morning(report, tuple(before[-PAST:]), tuple(_views(repo, [*mine, *older], runs)), learned(repo, report))
+
+
+def learned(repo: Repo, report: NightReport) -> Learned:
+    """What agents had learned by a night, with those in force that the night had."""
+    night = report.night
+    known = [one for one in past.tried(repo, night.engine) if one.at < night.started_at]
+    known.append(curriculum.tried(report))
+    lift = curriculum.lift([one for each in known if not each.teacher for one in each.tries], night.started_at)
+    if not repo.refs(adapters.CARDS):
+        return Learned(lift=lift)
+    in_force = {}
+    for label in night.agents:
+        name, _, version = label.rpartition("@")
+        in_force[name] = (int(version) if version.isdecimal() else 0, night.adapters.get(label, ""))
+    aim = read_config(repo, night.base, repo.entries(night.base)).settings.training.aim
+    return Learned(past.grown(repo, in_force, known, aim), lift)
 
 
 def written(repo: Repo, report: NightReport) -> bytes:
@@ -60,7 +78,7 @@ def written(repo: Repo, report: NightReport) -> bytes:
         PullView(view.pull, tuple(ItemView(i.item, i.run, redact.scrub_text(i.patch)) for i in view.items))
         for view in found.pulls
     )
-    return page.html(Morning(found.report, found.past, pulls), templates()).encode()
+    return page.html(Morning(found.report, found.past, pulls, found.learned), templates()).encode()
 
 
 def _before(one: Night, other: Night) -> bool:

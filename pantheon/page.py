@@ -133,7 +133,7 @@ def html(
         "more_bins": max(0, len(bins) - BINS),
         "failed": sum(len(runs) for _, _, runs in bins),
         "notes": {"shown": [clip(note, TEXT) for note in asking[:NOTES]], "count": len(asking), "quiet": len(quiet)},
-        "worth": [(figure, figures.shape(morning, figure.name)) for figure in report.worth(found)],
+        "worth": [(figure, figures.shape(morning, figure.name)) for figure in _worth(morning)],
         "pace": [(figure, figures.shape(morning, figure.name)) for figure in report.pace(found)],
         "gates": [_gate(one, number) for number, one in enumerate(found.quality)],
         "pulls": pulls,
@@ -142,6 +142,10 @@ def html(
         "trends": figures.trend_charts(morning),
     }
     return environment.get_template(PAGE).render(shown)
+
+
+def _worth(morning: Morning) -> list[report.Figure]:
+    return [*report.worth(morning.current), *report.learning(morning.learned)]
 
 
 def _final(value: object) -> object:

@@ -10,19 +10,20 @@ import contextlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from pantheon import canaries, capacity, curriculum, measured
+from pantheon import adapters, canaries, capacity, curriculum, growth, measured
 from pantheon import night as nights
 from pantheon.checks import AT_ONCE
 from pantheon.config import Config, EngineSettings
 from pantheon.curriculum import Staged, Tried
 from pantheon.engine import expected_window
-from pantheon.errors import EngineError
+from pantheon.errors import EngineError, RepositoryError
 from pantheon.git import Repo
+from pantheon.growth import Growth
 from pantheon.measured import Measured
 from pantheon.models import DEFAULT_MODEL
 from pantheon.plan import Plan
@@ -122,9 +123,38 @@ def staged(repo: Repo, found: Config, planned: Plan, teacher: str = "") -> Stage
         return Staged(planned)
     settings = found.settings
     known = tried(repo, settings.engine.kind)
-    model = model_of(settings.engine) or (known[-1].model if known else "")
-    adapters = {agent.label: agent.runtime.adapter for agent in found.agents.values() if agent.runtime.adapter}
-    templates = nights.template_digests(found)
-    now = {item.id: curriculum.team(item.agents, model, adapters, templates, teacher) for item in planned.items}
+    now = teams(found, planned.items, known[-1].model if known else "", teacher)
     tries = [one for night in known for one in night.tries]
     return curriculum.stage(planned, tries, now, settings.training.levels, settings.training.level_pass)
+
+
+def teams(found: Config, items: Iterable[Item], served: str, teacher: str = "") -> dict[str, str]:
+    """Item -> the team that would try it tonight, named as nights name theirs. `served`: the model of the last night,
+    where the repository does not name one."""
+    model = model_of(found.settings.engine) or served
+    with_adapters = {agent.label: agent.runtime.adapter for agent in found.agents.values() if agent.runtime.adapter}
+    templates = nights.template_digests(found)
+    return {item.id: curriculum.team(item.agents, model, with_adapters, templates, teacher) for item in items}
+
+
+def grown(
+    repo: Repo, in_force: Mapping[str, tuple[int, str]], known: Sequence[Tried], aim: float
+) -> tuple[Growth, ...]:
+    """How the agents grow that have measured adapters. `in_force`: agent -> its version and its adapter, "" for none;
+    `known`: what nights tried, oldest first."""
+    found = []
+    for name in sorted(ref.removeprefix(adapters.CARDS) for ref in repo.refs(adapters.CARDS)):
+        with contextlib.suppress(
+            RepositoryError
+        ):  # a trust root that cannot be read: no card counts, and doctor says so
+            if name in in_force:
+                found.append(growth.look(name, *in_force[name], adapters.cards(repo, name), known, aim))
+    return tuple(one for one in found if one is not None)
+
+
+def grown_now(repo: Repo, found: Config) -> tuple[Growth, ...]:
+    """The same with the agents of a configuration in force; without a card nothing is read."""
+    if not repo.refs(adapters.CARDS):
+        return ()
+    in_force = {agent.name: (agent.version, agent.runtime.adapter or "") for agent in found.agents.values()}
+    return grown(repo, in_force, tried(repo, found.settings.engine.kind), found.settings.training.aim)

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pantheon import capacity, measured, quality, tally
+from pantheon import capacity, growth, measured, quality, tally
 from pantheon.capacity import Compared
+from pantheon.growth import NOTHING, Growth, Learned
 from pantheon.plan import many, printable, settled
 from pantheon.records import (
     CanaryFigures,
@@ -55,6 +56,7 @@ class Morning:
     report: NightReport
     past: tuple[NightReport, ...] = ()
     pulls: tuple[PullView, ...] = ()
+    learned: Learned = NOTHING
 
     @property
     def current(self) -> NightReport:
@@ -327,6 +329,59 @@ def _of(name: str, found: FlowQuality, report: NightReport) -> str:
     return name if len(report.quality) == 1 else f"{name}, {printable(found.flow)[:60]}"
 
 
+def learning(learned: Learned) -> list[Figure]:
+    """How agents grow: a line for each with measured adapters, and the lift of the week; nothing where nothing is
+    known."""
+    found = [_growth(one) for one in learned.agents]
+    lift = learned.lift
+    if lift.value is not None and lift.low is not None and lift.high is not None:
+        value = f"{_signed(lift.value)} points"
+        note = f"{_signed(lift.low)} to {_signed(lift.high)} against the week before, at equal difficulty"
+        found.append(Figure("lift of the week", value, note, lift.high < 0))
+    return found
+
+
+def _growth(one: Growth) -> Figure:
+    name, drifts = f"held-out pass, {printable(one.agent)}@{one.version}", bool(one.drift and one.drift.alarm)
+    notes = [f"drift: {growth.drift_text(one.drift)}"] if one.drift and drifts else []
+    if one.now is None:
+        return Figure(name, "not measured", "; ".join([*notes, growth.outlook(one)]), drifts)
+    share = one.now.passed
+    rows = f", after {many(one.now.rows, 'row')}" if one.now.rows else ", the base model"
+    known = f"{100 * share.low:.0f} to {percent(share.high)}{rows}"
+    return Figure(name, percent(share.value), "; ".join([known, *notes, growth.outlook(one)]), drifts)
+
+
+def _signed(value: float) -> str:
+    return f"{round(100 * value):+d}"
+
+
+def growth_lines(agents: Sequence[Growth]) -> list[str]:
+    """What `status` says of agents that learn: which drift, and which became ready."""
+    lines = []
+    for one in agents:
+        look = f"git pantheon agents show {word(one.agent)}"
+        if one.drift and one.drift.alarm:
+            lines.append(f"drift: {printable(one.agent)}@{one.version}: {growth.drift_text(one.drift)}: {look}")
+        if one.ready:
+            share = share_text(one.ready.passed)
+            lines.append(f"ready: {printable(one.agent)}@{one.ready.version} passes held-out items: {share}: {look}")
+    return lines
+
+
+def served(report: NightReport) -> list[Figure]:
+    """How the agents got their answers, where that was not from one server without adapters."""
+    mode = report.night.serving
+    if mode.mode == "one":
+        return []
+    phases = ", ".join(
+        f"{printable(one.server)} {span(one.start_s)} to start and {span(one.seconds)} at work"
+        for one in report.phases[:8]
+    )
+    value = many(len(report.phases), "phase") if mode.mode == "phases" else "adapters side by side"
+    return [Figure("served", value, "; ".join(part for part in (phases, printable(mode.why)) if part))]
+
+
 def pace(report: NightReport) -> list[Figure]:
     """How the night went: its forecast, its budget, what the engine gave."""
     night = report.night
@@ -344,6 +399,7 @@ def pace(report: NightReport) -> list[Figure]:
         Figure("time budget", f"{percent(used)} used", f"{span(report.wall_s)} of {span(night.budget_s)}"),
         Figure("tokens/s", f"{report.tokens_per_s:g}", f"{sum(r.completion_tokens for r in report.runs)} generated"),
     ]
+    found += served(report)
     slots = measured.slots_of(night.window)
     known = measured.measure((report,), night.engine, night.model, slots, night.check_slots).nights
     advice = next((capacity.batch_advice(one) for one in known), "")
@@ -379,7 +435,7 @@ def left_out(report: NightReport) -> tuple[list[str], list[str]]:
     return [note for note in report.notes if not settled(note)], quiet
 
 
-def markdown(report: NightReport) -> str:
+def markdown(report: NightReport, learned: Learned = NOTHING) -> str:
     """The whole report as Markdown."""
     lines = [
         f"# Night {report.night.id}",
@@ -396,7 +452,7 @@ def markdown(report: NightReport) -> str:
     if asking:
         lines += ["", "### Not in the queue", ""] + [f"- {_md(note)}" for note in asking]
     lines += ["", "## What it was worth", ""]
-    lines += [_md_figure(figure) for figure in worth(report)]
+    lines += [_md_figure(figure) for figure in [*worth(report), *learning(learned)]]
     lines += _md_quality(report)
     lines += ["", "## What happened", "", *(_md_figure(figure) for figure in pace(report))]
     lines += _md_nodes(report)
@@ -467,7 +523,7 @@ def _md_quality(report: NightReport) -> list[str]:
 
 
 def _md_figure(found: Figure) -> str:
-    return f"- {_md(found.name)}: **{found.value}**{f'; {found.note}' if found.note else ''}"
+    return f"- {_md(found.name)}: **{found.value}**{f'; {_md(found.note)}' if found.note else ''}"
 
 
 def _md_nodes(report: NightReport) -> list[str]:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from pantheon import figures, report
 from pantheon import night as nights
+from pantheon.growth import NOTHING, Learned
 from pantheon.plan import many, printable
 from pantheon.records import NightReport, PullRequest, PullState
 
@@ -177,7 +178,7 @@ def pull(found: PullRequest) -> None:
         )
 
 
-def night_report(found: NightReport) -> None:
+def night_report(found: NightReport, learned: Learned = NOTHING) -> None:
     """The morning report: what needs you, what it was worth, what happened, as the other forms have it."""
     out = Console(highlight=False)
     head = Text(f"Night {found.night.id}", style="bold")
@@ -185,7 +186,7 @@ def night_report(found: NightReport) -> None:
     out.print(Text(report.tally_text(found)))
     _needs(out, found)
     _title(out, "What it was worth")
-    _rows(out, report.worth(found))
+    _rows(out, [*report.worth(found), *report.learning(learned)])
     _title(out, "What happened")
     _rows(out, report.pace(found))
     for table in figures.night_tables(found)[:1]:

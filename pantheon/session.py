@@ -264,7 +264,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
         with contextlib.suppress(OSError):
             work.parent.rmdir()  # unless another night's is there
     if not order.rehearsed and not order.quiet:
-        screen.night_report(found)
+        screen.night_report(found, morning.learned(repo, found))
     return 0
 
 
@@ -276,7 +276,10 @@ def scratch(repo: Repo, where: Places) -> Path:
 def metrics(repo: Repo, where: Places) -> int:
     """The running night as Prometheus text, else the last one that ended."""
     page = beacon.ask(scratch(repo, where) / METRICS)
-    sys.stdout.buffer.write(telemetry.exposition(nights.load_report(repo)) if page is None else page)
+    if page is None:
+        found = nights.load_report(repo)
+        page = telemetry.exposition(found, morning.learned(repo, found))
+    sys.stdout.buffer.write(page)
     return 0
 
 
@@ -332,8 +335,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             f"night.max_open_prs is {settings.night.max_open_prs}",
             "git pantheon pr",
         )
-    teacher = order.cast.teacher.name if order.cast and order.cast.teacher else ""
-    planned = desk.make_plan(repo, found, teacher)
+    planned = desk.make_plan(repo, found, order.cast.teacher.name if order.cast and order.cast.teacher else "")
     if not planned.items:
         _nothing(planned, found, order.quiet)
         return None

@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from pantheon import quality, tally
+from pantheon.growth import NOTHING, Learned
 from pantheon.plan import printable
 from pantheon.records import (
     Estimate,
@@ -49,8 +50,8 @@ _FATES = ("by_checks", "by_reviewers", "passed", "broken")
 _STATES = ("open", "alert", "halted", "unmeasured")
 
 
-def exposition(report: NightReport) -> bytes:
-    """A night that ended, with what was measured of its gates."""
+def exposition(report: NightReport, learned: Learned = NOTHING) -> bytes:
+    """A night that ended, with what was measured of its gates, and what agents had learned by then."""
     last = Sample(t_s=report.wall_s, done=len(report.runs), accepted=0, running=0, left=report.left)
     families = [
         *_night(report.night, report.runs, report.canaries, last),
@@ -60,7 +61,7 @@ def exposition(report: NightReport) -> bytes:
         _number("pantheon_prefix_cache_hit_ratio", "Prompt tokens that were found cached.", report.prefix_hit_rate),
         _number("pantheon_host_cpu_seconds", "Processor time outside the engine.", report.host_cpu_s),
     ]
-    return _text([*families, *_gates(report.quality)])
+    return _text([*families, *_served(report), *_gates(report.quality), *_learned(learned)])
 
 
 def live(night: Night, runs: Sequence[Run], canaries: Sequence[Run], sample: Sample | None) -> bytes:
@@ -318,6 +319,47 @@ def _gates(measured: Sequence[FlowQuality]) -> Iterator[Metric]:
     ):
         found = [((*key, at), value) for key, seat in seats for at, value in _bounds(getattr(seat, name))]
         yield _gauge(f"pantheon_reviewer_{name}_ratio", about, (*_NODE, "at"), found)
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def _served(report: NightReport) -> Iterator[Metric]:
+    mode = report.night.serving.mode
+    yield _gauge("pantheon_night_serving", "How agents were served, as the label says.", ("mode",), [((mode,), 1)])
+    parts = [
+        ((one.server, part), value)
+        for one in report.phases
+        for part, value in (("start", one.start_s), ("serve", one.seconds))
+    ]
+    yield _counter("pantheon_phase_seconds", "A server's turns: to start, and at work.", ("server", "part"), parts)
+    tokens = [((one.server,), one.tokens) for one in report.phases]
+    yield _counter("pantheon_phase_tokens", "Tokens that a server generated.", ("server",), tokens)
+
+
+def _learned(learned: Learned) -> Iterator[Metric]:
+    """As with gates, an estimate is three samples."""
+    agents = [((one.agent, str(one.version)), one) for one in learned.agents]
+    measured = [(key, one.now, one) for key, one in agents if one.now is not None]
+    rows = [((*key, at), value) for key, now, _ in measured for at, value in _bounds(now.passed)]
+    yield _gauge("pantheon_agent_held_out_ratio", "Held-out items that pass.", (*_AGENT, "at"), rows)
+    learnt = [(key, now.rows) for key, now, _ in measured]
+    yield _gauge("pantheon_agent_learned_rows", "Rows that the version in force was trained on.", _AGENT, learnt)
+    aims = [(key, one.aim) for key, one in agents]
+    yield _gauge("pantheon_agent_aim_ratio", "Held-out items that are to pass.", _AGENT, aims)
+    tops = [((*key, at), value) for key, one in agents if one.curve for at, value in _bounds(one.curve.top)]
+    yield _gauge("pantheon_agent_ceiling_ratio", "What the learning curve levels off at.", (*_AGENT, "at"), tops)
+    drifts = [(key, one.drift) for key, one in agents if one.drift is not None]
+    for name, about, field in (
+        ("live", "New items that pass with the version in force.", "live"),
+        ("expected", "What was to be expected of new items.", "expected"),
+    ):
+        found = [((*key, at), value) for key, one in drifts for at, value in _bounds(getattr(one, field))]
+        yield _gauge(f"pantheon_agent_{name}_ratio", about, (*_AGENT, "at"), found)
+    alarms = [(key, one.alarm) for key, one in drifts]
+    yield _gauge("pantheon_agent_drift", "1 where new items fail more than chance explains.", _AGENT, alarms)
+    lift = [((at,), value) for at, value in _bounds(learned.lift)]
+    yield _gauge("pantheon_lift_ratio", "Passed more than in the week before, at equal difficulty.", ("at",), lift)
 
 
 def _bounds(one: Estimate | Share) -> Iterator[tuple[str, float]]:

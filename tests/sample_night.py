@@ -5,15 +5,18 @@ them, a timeline, six nights before it, PRs with diffs. Deterministic; every num
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pantheon import quality
+from pantheon import growth, quality
+from pantheon.growth import Growth, Learned, Point
 from pantheon.records import (
     Bounds,
     Canary,
     CheckResult,
     Criterion,
+    Estimate,
     Finding,
     Forecast,
     Item,
@@ -21,12 +24,14 @@ from pantheon.records import (
     NightReport,
     NodeMetrics,
     Outcome,
+    Phase,
     PullItem,
     PullRequest,
     PullState,
     Repair,
     Run,
     Sample,
+    Serving,
     Verdict,
 )
 from pantheon.report import ItemView, Morning, PullView
@@ -67,6 +72,11 @@ HOSTILE = (
     "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><b onmouseover=window.pwned=1>&amp;"
     "\u202e\u2066\u200b\x1b[31m\x00{{ 7*7 }}{% raw %}]]>--></style></textarea>"
 )
+SERVED = Serving(mode="phases", why="merged and one after the other: 1 more start of about 35 s costs less")
+PHASES = (
+    Phase(server="SmolLM2-135M-Instruct", start_s=36, seconds=420, tokens=31_000),
+    Phase(server="doc.frontmatter@4", start_s=37, seconds=310, tokens=24_000),
+)
 FAILURES = (
     ("checks", "check links failed: 2 links lead nowhere: ../img/plan.png, setup.md#proxy"),
     ("review-b", "review.peer-b@2 says fail: the title names the author, not what the note is about"),
@@ -81,7 +91,29 @@ def morning(*, nights: int = 6, items: int = 40, canaries: int = 12, halted: boo
     for number in range(nights):
         past.append(_night(number, 28 + 3 * number, canaries, past, START - timedelta(days=nights - number), False))
     found = _night(nights, items, canaries * (2 if halted else 1), past, START, halted)
-    return Morning(report=found, past=tuple(past), pulls=pulls(found))
+    return Morning(report=found, past=tuple(past), pulls=pulls(found), learned=learned() if nights else growth.NOTHING)
+
+
+def learned() -> Learned:
+    """Two agents that learn: one on its way, whose new items pass less than its curve; one with a single adapter."""
+
+    def points(*found: tuple[int, int]) -> tuple[Point, ...]:
+        return tuple(
+            Point(f"sha256:{n:064x}" if n else "", n + 1, rows, quality.share(hits, 120))
+            for n, (rows, hits) in enumerate(found)
+        )
+
+    on_its_way, first = points((0, 44), (420, 66), (910, 79), (1530, 85)), points((0, 61), (260, 70))
+    curve = growth.curve(on_its_way)
+    assert curve is not None
+    drift = growth.drifts(quality.share(11, 31), curve.at(1530), "its curve")
+    return Learned(
+        (
+            Growth("doc.frontmatter", 4, on_its_way[3].adapter, 0.8, on_its_way, curve, drift, 212.0),
+            Growth("code.docstring", 2, first[1].adapter, 0.8, first, None, None, 90.0),
+        ),
+        Estimate(value=0.062, low=-0.021, high=0.141),
+    )
 
 
 def _night(
@@ -117,7 +149,7 @@ def _night(
         id=name, started_at=start, base=BASE, branch="main", budget_s=6 * 3600.0 if number % 2 else 3600.0, window=16,
         engine="vllm", model="SmolLM2-135M-Instruct", agents=("doc.frontmatter@3", "review.peer-a@2"),
         tasks=tuple(TASKS.values()), items=items + 2, canaries=canaries, bounds=bounds,
-        forecast=_forecast(past, items) if past else None,
+        forecast=_forecast(past, items) if past else None, serving=SERVED if number % 2 else Serving(),
     )  # fmt: skip
     report = NightReport(
         night=night, finished_at=start + timedelta(seconds=wall), ended="finished" if number % 2 else "budget",
@@ -125,7 +157,7 @@ def _night(
         tokens_per_s=round(dice.uniform(140, 190), 1), mean_batch=round(5.2 + 0.6 * number, 1),
         prefix_hit_rate=round(0.71 + 0.02 * number, 3),
         host_cpu_s=round(items * dice.uniform(0.6, 0.9), 2), wall_s=round(wall, 1), canaries=tuple(seeded),
-        quality=measured, timeline=_timeline(dice, runs, wall),
+        quality=measured, timeline=_timeline(dice, runs, wall), phases=PHASES if number % 2 else (),
     )  # fmt: skip
     return report.model_copy(update={"prs": tuple(_pulls(report))})
 
@@ -395,7 +427,8 @@ def poisoned(found: Morning) -> Morning:
         PullView(PullRequest.model_validate(worse(v.pull.model_dump(mode="json"))), tuple(map(item, v.items)))
         for v in found.pulls
     )
-    return Morning(report(found.report), tuple(map(report, found.past)), views)
+    agents = tuple(replace(one, agent=f"{one.agent}{HOSTILE}") for one in found.learned.agents)
+    return Morning(report(found.report), tuple(map(report, found.past)), views, replace(found.learned, agents=agents))
 
 
-_CLOSED = {"outcome", "state", "verdict", "ended", "repair", "when"}  # of these only certain words are allowed
+_CLOSED = {"outcome", "state", "verdict", "ended", "repair", "when", "mode"}  # of these only certain words are allowed

@@ -96,6 +96,14 @@ def test_one_point_is_a_dot_with_its_interval_and_two_make_a_line() -> None:
     assert line(2).count("<polygon") == 1
 
 
+def test_what_was_measured_stands_apart_from_the_line_through_it() -> None:
+    band = tuple((y / 2, y + 1) for _, y in points(3))
+    svg = charts.line("k", "T", "D", [Series("a", points(3), band, apart=True)], x_name="x", y_name="y")
+    assert "<polyline" not in svg and "<polygon" not in svg
+    assert svg.count("whisker") == 3 and svg.count("<circle") == 3
+    inside(svg)
+
+
 def test_series_differ_in_more_than_their_colour() -> None:
     svg = charts.line("k", "T", "D", [Series(n, points(3)) for n in "abcd"], x_name="x", y_name="y")
     assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', svg))) == 3

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import test_growth
 from conftest import git
 from morning_after import copy
 
-from pantheon import desk, morning, page, review
+from pantheon import adapters, desk, morning, page, past, plan, review
 from pantheon import night as nights
+from pantheon.config import Config
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
-from pantheon.records import PullState, Record
+from pantheon.places import places
+from pantheon.records import Finding, Item, NightReport, Outcome, PullState, Record, Repair, Run
 from pantheon.report import Morning
+from pantheon.survey import survey
 
 WHEN = datetime(2026, 11, 27, 7, tzinfo=UTC)
 
@@ -159,3 +164,127 @@ def test_text_and_json_as_before(repo: Repo, capsys: pytest.CaptureFixture[str])
 def test_an_empty_morning_has_only_its_report(repo: Repo) -> None:
     found = nights.load_report(repo)
     assert Morning(found).current == found
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def promoted(repo: Repo, held: tuple[int, int], *, adapter: str, live: tuple[int, int]) -> None:
+    """An adapter of doc.frontmatter with a card, and a night in which it was in force and the first to try new items,
+    of which so many passed."""
+    card = test_growth.card(1, 200, (30, 100), held).model_copy(update={"adapter": adapter})
+    adapters.write_card(repo, card, WHEN, desk.signer(repo))
+    first = nights.load_report(repo)
+    runs = tuple(
+        first.runs[0].model_copy(
+            update={
+                "outcome": Outcome.ACCEPTED if n < live[0] else Outcome.FAILED,
+                "node": "" if n < live[0] else "merge",
+                "item": first.runs[0].item.model_copy(
+                    update={"id": f"new{n}", "agents": {"frontmatter": "doc.frontmatter@2"}}
+                ),
+            }
+        )
+        for n in range(live[1])
+    )
+    in_force = {"agents": ("doc.frontmatter@2",), "adapters": {"doc.frontmatter@2": adapter}}
+    report_of(repo, first, runs, **in_force)
+
+
+def test_the_report_tells_what_was_learned_and_whether_it_lasts(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert morning.gather(repo).learned.agents == ()
+    promoted(repo, (70, 100), adapter=test_growth.digest(1), live=(6, 30))
+    (found,) = morning.gather(repo).learned.agents
+    assert (found.version, found.per_night > 0) == (2, True)
+    assert found.drift is not None and found.drift.alarm
+    desk.report(repo, None, as_json=False, markdown=True)
+    shown = capsys.readouterr().out
+    assert "held-out pass, doc.frontmatter@2: **70 %**" in shown
+    assert "drift: 6 of 30 new items passed, 20 % (10 to 37 %), where its held-out items have 70 %" in shown
+    desk.report(repo, None, as_json=False, markdown=False)
+    assert "doc.frontmatter@2" in capsys.readouterr().out
+    assert "held-out pass, doc.frontmatter@2" in page.html(morning.gather(repo), morning.templates()).lower()
+
+
+def test_status_says_that_a_version_is_ready(repo: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    promoted(repo, (85, 100), adapter=test_growth.digest(1), live=(0, 0))
+    desk.status(repo, places({"HOME": str(tmp_path)}), as_json=False)
+    assert "ready: doc.frontmatter@2 passes held-out items: 85 of 100" in capsys.readouterr().out
+
+
+def test_what_nights_tried_is_cached_and_the_cache_may_be_lost(repo: Repo) -> None:
+    engine = nights.load_report(repo).night.engine
+    cache = repo.common_dir / "pantheon" / "tries"
+    first = past.tried(repo, engine)
+    assert [t.item for t in first[0].tries] == [run.item.id for run in nights.load_report(repo).runs]
+    (kept,) = cache.iterdir()
+    assert past.tried(repo, engine) == first
+    kept.write_bytes(b"{}")
+    (cache / ("0" * 40 + ".json")).write_bytes(b"old")
+    assert past.tried(repo, engine) == first
+    assert [path.name for path in cache.iterdir()] == [kept.name]
+    shutil.rmtree(cache)
+    cache.write_bytes(b"in the way")
+    assert past.tried(repo, engine) == first
+    assert past.tried(repo, "openai") == []
+
+
+def test_rows_get_levels_from_what_nights_tried(repo: Repo) -> None:
+    found = nights.load_report(repo)
+    assert set(past.levels(repo, found.night.engine, 3)) == {run.item.id for run in found.runs}
+
+
+def test_the_team_of_tonight_is_that_of_the_night_until_something_of_it_changes(repo: Repo) -> None:
+    (night,) = past.tried(repo, "scripted")
+    items = [run.item for run in nights.load_report(repo).runs]
+    found = scripted(repo)
+    tonight = past.teams(found, items, "")
+    assert tonight == {one.item: one.team for one in night.tries}
+    assert not set(tonight.values()) & set(past.teams(found, items, "", "larger").values())
+    agent = found.agents["doc.frontmatter"]
+    runtime = agent.runtime.model_copy(update={"adapter": test_growth.digest(1)})
+    with_adapter = {**found.agents, agent.name: agent.model_copy(update={"runtime": runtime})}
+    others = past.teams(found.model_copy(update={"agents": with_adapter}), items, "")
+    assert not set(tonight.values()) & set(others.values())
+
+
+def scripted(repo: Repo) -> Config:
+    """The configuration of HEAD, with the engine that the night had and two levels."""
+    found = survey(repo, repo.head().commit).config
+    settings = found.settings.model_copy(
+        update={
+            "engine": found.settings.engine.model_copy(update={"kind": "scripted"}),
+            "training": found.settings.training.model_copy(update={"levels": 2}),
+        }
+    )
+    return found.model_copy(update={"settings": settings})
+
+
+def test_what_a_night_tried_in_vain_waits_in_the_plan(repo: Repo) -> None:
+    first = nights.load_report(repo)
+    base = first.runs[0]
+
+    def item(name: str, rule: str) -> Item:
+        told = (Finding(rule=rule, message="m", repair=Repair.CHOOSE),)
+        return base.item.model_copy(update={"id": name, "target": f"{name}.md", "findings": told})
+
+    easy = [item(f"easy{n}", "missing:tags") for n in range(9)]
+    hard = [item(f"hard{n}", "missing:title") for n in range(6)]
+    failed = {"outcome": Outcome.FAILED, "node": "merge"}
+    runs = [base.model_copy(update={"item": one, **(failed if one.id != "easy0" else {})}) for one in (*easy, *hard)]
+    report_of(repo, first, tuple(runs))
+    queue = plan.Plan((*hard, item("new", "missing:title")), (), ())
+    shown = past.staged(repo, scripted(repo), queue).plan
+    assert [one.id for one in shown.items] == ["new"]
+    assert "6 items of level 2 of 2 wait" in shown.notes[0]
+    assert len(past.staged(repo, scripted(repo), queue, "larger").plan.items) == 7
+
+
+def report_of(repo: Repo, first: NightReport, runs: tuple[Run, ...], **changes: object) -> None:
+    """A later night with these runs, in git."""
+    night = first.night.model_copy(
+        update={"id": "2026-12-01-1", "started_at": datetime(2026, 12, 1, tzinfo=UTC), **changes}
+    )
+    report = first.model_copy(update={"night": night, "prs": (), "runs": runs})
+    tree = repo.write_tree(None, {"report.json": (0o100644, repo.write_blob(report.to_json().encode()))})
+    repo.move_ref("refs/pantheon/nights/2026-12-01-1", repo.commit(tree, [night.base], "night\n", WHEN), None, "test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from sample_night import HOSTILE, morning, patch_of, poisoned
 
 from pantheon import page
+from pantheon.growth import Learned
 from pantheon.morning import templates
 from pantheon.records import NightReport, PullState
 from pantheon.report import ItemView, Morning, PullView, markdown
@@ -320,3 +322,30 @@ def test_a_report_of_thousands_of_causes_and_notes_is_bounded() -> None:
     assert len(text) < 400_000
     assert "more causes" in text
     assert "And 280 more" in text
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_a_learning_curve_has_its_band_its_points_and_its_numbers() -> None:
+    (figure,) = [one for one in re.findall(r"<figure>.*?</figure>", rendered(), re.DOTALL) if 'id="growth0-t"' in one]
+    assert "What doc.frontmatter learned" in figure and "80 % not with this curve" in figure
+    assert figure.count("<polyline") == 1 and figure.count("<polygon") == 1  # the curve and its band
+    assert figure.count("whisker") == 5  # four versions, and the new items
+    assert re.search(r"doc\.frontmatter@4</th><td[^>]*>1530</td><td[^>]*>85</td><td[^>]*>120</td>", figure)
+
+
+def test_two_versions_are_drawn_without_a_curve_and_one_is_not_drawn() -> None:
+    figures = re.findall(r"<figure>.*?</figure>", rendered(), re.DOTALL)
+    (figure,) = [one for one in figures if 'id="growth1-t"' in one]
+    assert "No curve yet" in figure and "<polyline" not in figure and figure.count("whisker") == 2
+    found = few()
+    lone = replace(found.learned.agents[1], points=found.learned.agents[1].points[:1])
+    text = page.html(replace(found, learned=Learned((lone,))), TEMPLATES)
+    assert "growth0" not in text and "held-out pass, code.docstring@2" in text.lower()
+
+
+def test_a_first_night_shows_what_was_learned_before_it() -> None:
+    found = few()
+    text = page.html(Morning(found.report, (), found.pulls, found.learned), TEMPLATES)
+    assert "What doc.frontmatter learned" in text and "A trend needs a second night" not in text

@@ -128,3 +128,9 @@ def test_paths_are_shown_without_control_characters() -> None:
     shown = plan.printable("a\nb\x1b[31m\u202e\udcff.md")
     assert shown.isprintable()
     assert "\\n" in shown
+
+
+def test_tasks_go_by_their_priority_then_by_their_path() -> None:
+    found = [task(path="b.md", priority="P1"), task(path="a.md", priority="P1"), task(path="c.md", priority="P0")]
+    found += [task(path="d.md", priority="someday")]
+    assert [one.path for one in sorted(found, key=plan.urgency)] == ["c.md", "a.md", "b.md", "d.md"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from markdown_it import MarkdownIt
-from sample_night import HOSTILE, morning, poisoned
+from sample_night import HOSTILE, learned, morning, poisoned
 
-from pantheon import report, screen
+from pantheon import growth, report, screen
 from pantheon.capacity import Compared
 from pantheon.records import (
     Finding,
@@ -17,11 +18,13 @@ from pantheon.records import (
     Night,
     NightReport,
     Outcome,
+    Phase,
     PullItem,
     PullRequest,
     PullState,
     Repair,
     Run,
+    Serving,
 )
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -182,3 +185,51 @@ def test_what_you_decided_is_told_beside_what_canaries_tell() -> None:
     said = report.decided([pull.model_copy(update={"items": items, "state": PullState.ACCEPTED})])
     assert (said.hits, said.of) == (len(items) - 3, len(items) - 1)
     assert report.decided([]).of == 0
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_every_agent_that_learns_has_a_line_and_drift_raises_it() -> None:
+    found = {figure.name: figure for figure in report.learning(learned())}
+    drifting, other = found["held-out pass, doc.frontmatter@4"], found["held-out pass, code.docstring@2"]
+    assert (drifting.value, drifting.alert, other.alert) == ("71 %", True, False)
+    assert "62 to 78 %, after 1530 rows; drift: 11 of 31 new items passed, 35 % (21 to 53 %)" in drifting.note
+    assert "80 % not with this curve: it levels off at" in drifting.note
+    assert "no curve yet" in other.note
+    lift = found["lift of the week"]
+    assert (lift.value, lift.alert) == ("+6 points", False)
+    assert lift.note == "-2 to +14 against the week before, at equal difficulty"
+    assert report.learning(growth.NOTHING) == []
+
+
+def test_learning_stands_in_the_markdown_and_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = morning(nights=1)
+    assert "- held-out pass, doc.frontmatter@4: **71 %**; 62 to 78 %" in report.markdown(found.current, found.learned)
+    assert "held-out pass" not in report.markdown(found.current)
+    screen.night_report(found.current, found.learned)
+    assert "lift of the week" in capsys.readouterr().out
+    screen.night_report(found.current, poisoned(found).learned)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_status_tells_of_drift_and_of_what_became_ready() -> None:
+    drifting, other = learned().agents
+    (line,) = report.growth_lines([drifting, other])
+    assert line.startswith("drift: doc.frontmatter@4: 11 of 31 new items passed")
+    assert line.endswith("git pantheon agents show doc.frontmatter")
+    (line,) = report.growth_lines([replace(other, aim=0.5)])
+    assert line.startswith("ready: code.docstring@2 passes held-out items: 70 of 120, 58 % (49 to 67 %)")
+
+
+def test_how_a_night_was_served_is_said_where_it_is_not_the_usual_way() -> None:
+    found = morning(nights=0).report
+    assert not report.served(found)
+    phases = (Phase(server="base", start_s=36, seconds=420), Phase(server="doc.frontmatter@4", start_s=37, seconds=310))
+    night = found.night.model_copy(update={"serving": Serving(mode="phases", why="it costs less")})
+    (figure,) = report.served(found.model_copy(update={"night": night, "phases": phases}))
+    assert (figure.name, figure.value) == ("served", "2 phases")
+    assert figure.note == (
+        "base 36 s to start and 7 min at work, doc.frontmatter@4 37 s to start and 5 min at work; it costs less"
+    )
+    assert figure in report.pace(found.model_copy(update={"night": night, "phases": phases}))

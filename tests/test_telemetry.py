@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from datetime import UTC, datetime
 
+import sample_night
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -199,3 +200,21 @@ def test_no_path_is_given_away() -> None:
     canary = run(Outcome.SEEDED, canary=Canary(good=True, kind="restored", tree="0" * 40), words=(True, False))
     text = telemetry.exposition(report((run(metrics=COST), run(Outcome.FAILED)), (canary,)))
     assert b"private" not in text and b"salaries" not in text
+
+
+def test_what_agents_learned_and_how_they_were_served_can_be_read_back() -> None:
+    found = read(telemetry.exposition(sample_night.morning(nights=1).report, sample_night.learned()))
+    assert one(found, "pantheon_night_serving", mode="phases") == 1
+    assert one(found, "pantheon_phase_seconds_total", server="doc.frontmatter@4", part="serve") == 310
+    assert one(found, "pantheon_phase_tokens_total", server="doc.frontmatter@4") == 24_000
+    agent = {"gen_ai_agent_name": "doc.frontmatter", "gen_ai_agent_version": "4"}
+    assert one(found, "pantheon_agent_held_out_ratio", **agent, at="value") == 85 / 120
+    assert one(found, "pantheon_agent_learned_rows", **agent) == 1530
+    assert one(found, "pantheon_agent_live_ratio", **agent, at="value") == 11 / 31
+    assert one(found, "pantheon_agent_drift", **agent) == 1
+    expected = one(found, "pantheon_agent_expected_ratio", **agent, at="value")
+    assert one(found, "pantheon_agent_ceiling_ratio", **agent, at="value") >= expected > 0.6
+    assert one(found, "pantheon_lift_ratio", at="low") == -0.021
+    other = {"gen_ai_agent_name": "code.docstring", "gen_ai_agent_version": "2"}
+    assert one(found, "pantheon_agent_aim_ratio", **other) == 0.8
+    assert not any(dict(labels)["gen_ai_agent_name"] == "code.docstring" for labels in found["pantheon_agent_drift"])
