@@ -24,6 +24,7 @@ from pantheon import attic
 from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
+from pantheon.places import TRIES
 from pantheon.process import Limits, base_env, run
 from pantheon.records import SCHEMA_VERSION, Record
 from pantheon.signing import ALLOWED_SIGNERS, REVOKED_KEYS
@@ -581,7 +582,7 @@ def _undo_refs(repo: Repo, purge: bool) -> list[Write]:
 
 def _undo_state(repo: Repo, purge: bool) -> Write:
     state = repo.common_dir.resolve() / STATE
-    ours = {JOURNAL, DOORBELL, "hooks"}
+    ours = {JOURNAL, DOORBELL, "hooks", TRIES}
     left = [_held(path) for path in sorted(state.iterdir()) if path.name not in ours] if state.is_dir() else []
     if not state.is_dir():
         return Write(kind="dir", target=STATE, action="keep", detail="not there")
@@ -650,6 +651,7 @@ def _remove_state(common: Path, journal: Journal, purge: bool) -> None:
     else:
         (state / DOORBELL).unlink(missing_ok=True)
         (state / JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(state / TRIES, ignore_errors=True)
     for folder in reversed(journal.git_folders):
         with contextlib.suppress(OSError):  # not empty, or gone
             (common / folder).rmdir()

@@ -26,6 +26,7 @@ from pantheon.git import Repo
 from pantheon.growth import Growth
 from pantheon.measured import Measured
 from pantheon.models import DEFAULT_MODEL
+from pantheon.places import TRIES
 from pantheon.plan import Plan
 from pantheon.records import Forecast, Item, NightReport
 
@@ -73,7 +74,7 @@ TRIED_NIGHTS = 30
 def tried(repo: Repo, engine: str) -> list[Tried]:
     """What the last nights with this kind of engine say of their items, oldest first: of a dry run nothing is learned
     about a model, nor the other way round."""
-    cache = repo.common_dir / "pantheon" / "tries"
+    cache = repo.common_dir / "pantheon" / TRIES
     found: list[Tried] = []
     commits = nights.latest(repo)[: 2 * TRIED_NIGHTS]
     for commit in commits:

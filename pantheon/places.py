@@ -11,6 +11,7 @@ from pathlib import Path
 from pantheon.records import Record
 
 NAME = "git-pantheon"
+TRIES = "tries"  # below pantheon/ of the common git dir: past.py's cache, which uninstall takes away
 
 
 class Places(Record):

@@ -15,6 +15,7 @@ from conftest import MakeRepo, git
 from pantheon import adapters, hooks
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
+from pantheon.places import TRIES
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 FILES = {"pantheon.toml": b"schema_version = 1\n", "flows/docops.toml": b'[flow]\nname = "docops"\n'}
@@ -276,6 +277,17 @@ def test_a_relative_program_is_refused(make_repo: MakeRepo) -> None:
 
 
 # --- uninstall after life went on ------------------------------------------------------------------------------------
+
+
+def test_a_cache_goes_with_uninstall(make_repo: MakeRepo) -> None:
+    root = make_repo()
+    before = snapshot(root)
+    init(root)
+    cache = root / ".git" / "pantheon" / TRIES
+    cache.mkdir()
+    (cache / "0.json").write_bytes(b"{}")
+    uninstall(root)
+    assert snapshot(root) == before
 
 
 def test_changed_settings_outlive_uninstall(make_repo: MakeRepo) -> None:
