@@ -2,7 +2,7 @@
 
 A family is all names that renames and copies join, in whatever letter case; it goes by its oldest. It is held out when
 any of its names hashes below the share, so no new name takes a target out of what measures. What no rename tells, text
-does: a file that holds most of a held-out one, or lies in one, counts as held out too. lineage.py reads the history.
+does: a file that shares much of its text with a held-out one counts as held out too. lineage.py reads the history.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from itertools import accumulate
 
 HELD_OUT, DEV = b"pantheon held out 1", b"pantheon dev 1"  # salts: fixed, so that a target never changes sides
 SHINGLE = 3  # words that are hashed together
-ALIKE = 0.5  # of the shingles of a text, that stand in another one
-WHOLE = 0.8  # of the shingles of an earlier text, that stand in a longer one
+ALIKE = 0.4  # of the shingles of a text, that stand in another one; of texts that are no kin it is below 0.3
+WHOLE = 0.6  # of the shingles of a text, that stand in a longer one
 SUBSTANCE = 24  # shingles that a text has which says something by itself
 FEWEST = 8  # shingles that are left of a text without what many texts hold; below, all of them count
 COMMON_SHARE, COMMON_LEAST = 0.02, 8  # of the texts, and at least so many: what they share tells nothing
@@ -156,7 +156,7 @@ class Likeness:
         return Counter(number for one in own for number in self._holders.get(one, ()))
 
     def alike(self, text: str) -> bool:
-        """Whether at least half of this text stands in a remembered one, or nearly all of one that says something
+        """Whether much of this text (ALIKE) stands in a remembered one, or most of one that says something (WHOLE)
         stands in it. A text of a few words is like one of as few that has them all."""
         own = self._common.without(shingles(text))
         return any(_alike(len(own), self._sizes[number], shared) for number, shared in self._shared(own).items())

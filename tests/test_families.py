@@ -117,12 +117,12 @@ def likeness(*texts: str) -> Likeness:
     return found
 
 
-def test_a_text_is_like_another_when_half_of_it_is_the_same() -> None:
+def test_a_text_is_like_another_when_much_of_it_is_the_same() -> None:
     known = likeness(prose(1), prose(2))
     assert known.alike(prose(1))
-    assert known.alike(edited(prose(1), 0.35))
+    assert known.alike(edited(prose(1), 0.45))
     assert known.alike(prose(2).upper().replace("\n", "  \n\n"))
-    assert not known.alike(edited(prose(1), 0.9))
+    assert not known.alike(edited(prose(1), 0.8))
     assert not known.alike(prose(3))
     assert not known.alike("")
 
@@ -162,12 +162,12 @@ def test_any_text_is_like_itself(text: str) -> None:
 
 def test_thousands_of_texts_are_compared_in_seconds() -> None:
     texts = [prose(number, 200) for number in range(2000)]
-    started = time.monotonic()
+    started = time.process_time()
     known = Likeness(Common(texts))
     for text in texts[:500]:
         known.add(text)
     assert sum(map(known.alike, texts)) == 500
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ NEW, OTHER, THIRD = named(False, count=3)
 def test_a_held_out_target_that_was_renamed_with_edits_stays_held_out(make_repo: MakeRepo) -> None:
     root = make_repo({OLD: prose(1), NEW: prose(2)})
     assert out(root, NEW) == (False, False)
-    commit(root, {OLD: None, OTHER: edited(prose(1), 0.3)})
+    commit(root, {OLD: None, OTHER: edited(prose(1), 0.5)})
     assert out(root, OTHER)[0]
     assert out(root, NEW) == (False, False)
 
@@ -228,7 +228,7 @@ def test_deleted_and_added_again_under_another_name(make_repo: MakeRepo) -> None
     root = make_repo({OLD: prose(1), THIRD: prose(2)})
     commit(root, {OLD: None})
     commit(root, {THIRD: prose(2) + "more\n"})
-    commit(root, {NEW: edited(prose(1), 0.3)})
+    commit(root, {NEW: edited(prose(1), 0.45)})
     assert out(root, NEW) == (False, True)
     assert out(root, THIRD) == (False, False)
 
@@ -291,11 +291,10 @@ def test_empty_files_are_no_family(make_repo: MakeRepo) -> None:
     assert lineage_of(root).families.family("b/__init__.py") == "b/__init__.py"
 
 
-def test_what_can_measure_was_never_learned_from_nor_reads_like_what_was(make_repo: MakeRepo) -> None:
-    first, second, third = named(True, count=3)
-    root = make_repo({first: prose(1), second: prose(2), third: prose(3), NEW: edited(prose(3), 0.2)})
-    found = lineage_of(root)
-    paths = (first, second, third, NEW)
-    assert found.unseen(paths, ()) == (first, second, third)
-    assert found.unseen(paths, (second,)) == (first, third)
-    assert found.unseen(paths, (NEW,)) == (first, second), "the third was learned from under another name"
+def test_what_was_learned_from_is_known_by_its_text_too(make_repo: MakeRepo) -> None:
+    first, second = named(True, count=2)
+    root = make_repo({first: prose(1), second: prose(3), NEW: edited(prose(3), 0.2)})
+    commit(root, {NEW: prose(8)})
+    taught = lineage_of(root).likeness({".md"}, {NEW})
+    assert taught.alike(prose(3)), "the second was learned from under another name"
+    assert not taught.alike(prose(1))

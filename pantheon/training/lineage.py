@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from pantheon import children
 from pantheon.config import TrainingSettings
@@ -22,7 +21,7 @@ MOST_BYTES = 256 << 10  # of a text that is compared
 AT_ONCE = 2_000  # commits that one child is asked for by name
 RENAMES = 1_000  # files that left and came in one commit, beyond which only exact renames are looked for
 _LOG = (
-    *("--raw", "-z", "--no-abbrev", "--find-renames=50%", "--find-copies=50%", "--no-rename-empty", f"-l{RENAMES}"),
+    *("--raw", "-z", "--no-abbrev", "--find-renames=40%", "--find-copies=40%", "--no-rename-empty", f"-l{RENAMES}"),
     *("--no-ext-diff", "--no-textconv", "--diff-merges=first-parent", "--root", "--format=%x01%H"),
 )
 _COMMIT = re.compile(rb"\n?\x01[0-9a-f]{40}")
@@ -54,17 +53,9 @@ class Lineage:
         """Whether nothing may be learned from the target, by its names."""
         return self.families.held_out(path, self.settings.held_out)
 
-    def unseen(self, paths: Iterable[str], trained: Collection[str]) -> tuple[str, ...]:
-        """Those of the targets that can measure what learned from `trained` families (of a dataset and of those before
-        it): held out, never learned from, and like no text that was."""
-        held = [path for path in paths if self.held_out(path) and not self.families.met(path, trained)]
-        if not trained:
-            return tuple(held)
-        taught = self.likeness({suffix(path) for path in held}, trained)
-        return tuple(path for path in held if not any(map(taught.alike, self.texts([self.now.get(path, "")]))))
-
     def likeness(self, suffixes: Collection[str], of: Collection[str] | None = None) -> Likeness:
-        """Every version of the held-out targets, or of the families `of`, whose names end so; to compare with."""
+        """Every version of the held-out targets whose names end so, to compare with; or of the families `of`, such as
+        those that an adapter learned from, and so cannot be measured on what reads like them."""
         here = [path for path in self.now if suffix(path) in suffixes]
         found = Likeness(Common(self.texts(self.now[path] for path in here)))
         roots = {self.families.family(name) for name in of or ()}
@@ -76,12 +67,8 @@ class Lineage:
                     found.add(text)
         return found
 
-    @cached_property
-    def targets(self) -> int:
-        """How many files there are to learn from or to measure with."""
-        return len(self.now)
-
     def texts(self, blobs: Iterable[str]) -> Iterator[str]:
+        """The contents that are texts of a size to compare."""
         for blob in blobs:
             if blob and self.repo.blob_size(blob) <= MOST_BYTES:
                 data = self.repo.read_blob(blob)
