@@ -68,7 +68,7 @@ def gathered(repo: Repo, where: Places, found: Config, learner: Agent, *, teache
     model = model_of(found, learner, where)
 
     def losses(pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        return tune.losses(model, pairs, work=repo.common_dir / "pantheon" / "training", quiet=quiet)
+        return tune.losses(model, pairs, work=repo.common_dir / "pantheon" / "training", quiet=True)
 
     with reading(quiet) as step:
         return mining.mine(
@@ -380,28 +380,32 @@ def _run(
     log = where.cache / "benches" / f"{key}.jsonl"
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = trials.read_outcomes(log.read_bytes() if log.is_file() else b"")
+    pairs = trials.pairs(done)
+    left = 2 * sum((held.item.id, held.base) not in pairs for held in paper.items)
     log.write_text("".join(f"{one.to_json()}\n" for one in done), encoding="utf-8", errors="backslashreplace")
 
     async def go() -> tuple[list[Trial], list[Trial]]:
-        with screen.counting(f"bench of {versions[0].name}", 2 * len(paper.items), quiet) as step:
-            async with speaking as engine:
-                with log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
+        async with speaking as engine:
+            with (
+                screen.counting(f"bench of {versions[0].name}", left, quiet) as step,
+                log.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream,
+            ):
 
-                    def told(one: trials.Outcome) -> None:
-                        stream.write(f"{one.to_json()}\n")
-                        step()
+                def told(one: trials.Outcome) -> None:
+                    stream.write(f"{one.to_json()}\n")
+                    step()
 
-                    return await trials.run(
-                        repo,
-                        shadow,
-                        paper,
-                        versions,
-                        engine,
-                        shadow.root / "bench",
-                        protected=hooks.inside(repo),
-                        done=done,
-                        told=told,
-                    )
+                return await trials.run(
+                    repo,
+                    shadow,
+                    paper,
+                    versions,
+                    engine,
+                    shadow.root / "bench",
+                    protected=hooks.inside(repo),
+                    done=done,
+                    told=told,
+                )
 
     found = asyncio.run(stoppable(go()))
     log.unlink()

@@ -110,7 +110,15 @@ def roll_back(repo: Repo, name: str, to: str | None, *, when: datetime, signer: 
     else:
         target = adapters.card(repo, name, current).parent
     why = [f"back from {named(current)}, which {agent.label} has, by your word"]
-    return offer(repo, name, target, title=f"back to {named(target)}", why=why, when=when, signer=signer)
+    return offer(
+        repo,
+        name,
+        target,
+        title=f"back to {named(target) if target else 'the base model'}",
+        why=why,
+        when=when,
+        signer=signer,
+    )
 
 
 def find(repo: Repo, name: str, text: str) -> str:

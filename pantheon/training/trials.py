@@ -202,10 +202,7 @@ async def run(
     Items on which neither version was asked anything are left out. `done`: outcomes of an earlier part, of which whole
     pairs count; `told` gets each new one. Raises EngineError when the engine is gone, ConfigError.
     """
-    kept: dict[tuple[str, str], dict[Side, Outcome]] = {}
-    for one in done:
-        kept.setdefault((one.trial.item, one.trial.base), {})[one.side] = one
-    found = {key: pair for key, pair in kept.items() if len(pair) == len(SIDES)}
+    found = pairs(done)
     left = [held for held in paper.items if (held.item.id, held.base) not in found]
     shops = _shops(Repo(own.root, shadow.git_dir, shadow.common_dir), left, versions, engine, work, protected)
     taking_turns = isinstance(engine, Voices)
@@ -230,9 +227,17 @@ async def run(
         for job in running:
             job.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-    pairs = [found[held.item.id, held.base] for held in paper.items]
-    asked = [pair for pair in pairs if any(one.asked for one in pair.values())]
+    whole = [found[held.item.id, held.base] for held in paper.items]
+    asked = [pair for pair in whole if any(one.asked for one in pair.values())]
     return [pair["before"].trial for pair in asked], [pair["after"].trial for pair in asked]
+
+
+def pairs(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], dict[Side, Outcome]]:
+    """(item, base) -> both outcomes, of the items that were run with both versions."""
+    found: dict[tuple[str, str], dict[Side, Outcome]] = {}
+    for one in outcomes:
+        found.setdefault((one.trial.item, one.trial.base), {})[one.side] = one
+    return {key: pair for key, pair in found.items() if len(pair) == len(SIDES)}
 
 
 def _name(side: Side, held: Held) -> str:
