@@ -50,6 +50,13 @@ class Cast(Record):
         own = [path for voice in self.voices for path in (voice.directory, voice.merged) if path is not None]
         return (*own, *([self.teacher] if self.teacher else []))
 
+    @property
+    def alone(self) -> Serving:
+        """How to serve everybody in it where nothing is known of how much each will say."""
+        if self.teacher is None and not self.voices:
+            return Serving()
+        return Serving(mode="phases" if self.cpu or self.teacher else "adapters", in_flight=IN_FLIGHT)
+
 
 # How a server is started: a model's directory, adapters by digest, the name that the model goes by.
 Start = Callable[[Path, Mapping[str, Path], str], Awaitable[Engine]]
@@ -139,6 +146,8 @@ async def open_engine(cast: Cast, chosen: Serving, start: Start) -> Engine:
             if voice.merged is None:
                 raise EngineError("cannot use the adapter", voice.adapter[:19], "it was not merged")
             server = f"{base} + {voice.agent}"
+            if server in plan:  # a bench has two versions of one agent
+                server += f" {voice.adapter.removeprefix('sha256:')[:12]}"
             plan[server] = (voice.merged, {}, base)
         servers["default", voice.adapter] = server
     if cast.teacher is not None:

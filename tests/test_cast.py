@@ -114,6 +114,27 @@ def test_each_way_of_serving_starts_what_it_says(tmp_path: Path) -> None:
     assert opened(cast.model_copy(update={"cpu": False}), "phases")[1] == [("small", [MINE])]
 
 
+def test_two_adapters_of_one_agent_have_a_server_each(tmp_path: Path) -> None:
+    """As in a bench: one that answered for both versions would compare it with itself."""
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
+    voices = tuple(voice("doc.frontmatter", one, tmp_path / one[7:10]) for one in (MINE, OTHER))
+    started: list[Path] = []
+
+    async def start(model: Path, adapters: Mapping[str, Path], name: str) -> Engine:
+        started.append(model)
+        return ScriptedEngine()
+
+    async def job() -> None:
+        engine = await casting.open_engine(Cast(model=tmp_path, voices=voices), Serving(mode="phases"), start)
+        for adapter in (MINE, OTHER, None):
+            async with engine.of(Runtime(origin="local", adapter=adapter)).turn():
+                pass
+        await engine.close()
+
+    asyncio.run(job())
+    assert started == [tmp_path / "aaa" / "merged", tmp_path / "bbb" / "merged", tmp_path]
+
+
 def test_a_voice_is_shown_to_the_night_with_all_that_it_needs(tmp_path: Path) -> None:
     cast = Cast(model=tmp_path, voices=(voice("doc.frontmatter", OTHER, tmp_path / "own"),), teacher=tmp_path / "big")
     assert cast.shown == (tmp_path / "own", tmp_path / "own" / "merged", tmp_path / "big")
