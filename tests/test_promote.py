@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import MakeRepo, git, write_files
 from held_out_notes import AGENT, FILE, HELD, Learned, add_adapter, build
+from morning_after import copy
 from test_night import WHEN, freeze, play
 from test_replay import snapshot
+from test_webdesk import Client
 
 from pantheon import adapters, desk, prs, publish, school, session, trust
 from pantheon.cli import main
@@ -252,6 +254,24 @@ def test_a_version_that_nobody_accepted_is_not_pushed(make_repo: MakeRepo) -> No
     accept(repo, 1)
     line = f"refs/heads/main {repo.head().commit} refs/heads/main {base}"
     assert publish.answer(repo, [line], remote="origin", protected=("main",), allow=False) == (False, [])
+
+
+def test_at_the_desk_it_is_read_and_accepted_like_any_other(tmp_path_factory: pytest.TempPathFactory) -> None:
+    repo = copy(tmp_path_factory)
+    card = add_adapter(repo)
+    pull = offer(repo, card.adapter, "5 of 6 held-out items instead of 2: 3 only now, 0 only before, p = 0.25")
+    client = Client(repo, state=places(os.environ).state)
+    csrf = client.enter()
+    shown = client.get("/").text
+    assert f"PR {pull.id}: {AGENT}@2: 5 of 6 held-out items instead of 2" in shown
+    assert "3 only now, 0 only before, p = 0.25" in shown
+    assert "0 items" not in shown
+    assert AGENT in client.get(f"/pr/{pull.id}/diff").text
+    done = client.post(f"/pr/{pull.id}", {"csrf": csrf, "verb": "accept", "back": ""})
+    assert done.status_code in (200, 303)
+    assert "it is in force on main from the next night on" in client.get("/").text
+    assert agent_at(repo) == (2, card.adapter)
+    assert trusted(repo)
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
