@@ -21,11 +21,13 @@ from typing import Any
 from pantheon.ledger import Ledger
 from pantheon.lessons import Card
 from pantheon.reader import TREE_MODE, Unreadable
-from pantheon.records import Night
+from pantheon.records import Night, PullRequest
 
 CARDS = "refs/pantheon/adapters/"
 NAME = r"[a-z0-9][a-z0-9._-]{0,59}"  # of an agent
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+PROMPTS = ".pantheon/prompts"
+MOST = 100  # changed paths: more are not told one by one
 TRIALS = "trials.jsonl"  # of a comparison
 _CARD = re.compile(r"([0-9a-f]{64})\.json", re.ASCII)
 _EXTRA = re.compile(r"([0-9a-f]{64})/[^/]+", re.ASCII)
@@ -187,6 +189,50 @@ class Cards:
             self.ledger.fault("night", where, f"field teacher_sha256: nothing, but {night.teacher} taught")
         if night.teacher and night.teacher == night.model:
             self.ledger.fault("night", where, f"field teacher: {night.teacher} is the night's own model")
+
+    # --- promotions ---------------------------------------------------------------------------------------------------
+
+    def check_promotion(self, pull: PullRequest) -> None:
+        """A PR that puts a version of an agent in force changes that agent's file and nothing else, and the adapter
+        that it names has a card that counts."""
+        ledger, where = self.ledger, f"PR {pull.id}"
+        item = pull.items[0]
+        agent = item.item.partition("@")[0]
+        path = f".pantheon/agents/{agent}.toml"
+        if len(pull.items) != 1 or item.target != path:
+            ledger.fault("pr", where, f"it puts {item.item} in force, and its items are not {path} alone")
+        with suppress(Unreadable):
+            before = ledger.store.commit(pull.base, where).tree
+            after = ledger.store.commit(item.commit, where).tree
+            for changed in self._changed(before, after, where):
+                if changed != path and not re.fullmatch(r"\.pantheon/prompts/[^/]+", changed):
+                    ledger.fault("pr", where, f"it puts {item.item} in force, and changes {changed} as well")
+        adapter = (self._agents_at(item.commit) or {}).get(item.item)
+        if adapter is None:
+            return
+        card = self.of(agent).get(adapter)
+        if card is None:
+            ledger.fault("card", where, f"{item.item} would have {adapter[:19]}, which has no card that counts")
+        elif card.comparison is None or not card.comparison.promote:
+            ledger.said.append(f"{where} puts an adapter in force that no comparison found better: {adapter[:19]}")
+
+    def _changed(self, old: str, new: str, where: str) -> list[str]:
+        """The paths in which two trees differ, a whole directory by its own."""
+        found: list[str] = []
+        waiting = [("", old, new)]
+        while waiting and len(found) < MOST:
+            above, one, other = waiting.pop()
+            had, has = self.ledger.store.tree(one, where), self.ledger.store.tree(other, where)
+            for name in sorted(had.keys() | has.keys()):
+                was, now = had.get(name, (0, "")), has.get(name, (0, ""))
+                path = above + name.decode("utf-8", "backslashreplace")
+                if was != now and (was[0], now[0]) == (TREE_MODE, TREE_MODE):
+                    waiting.append((f"{path}/", was[1], now[1]))
+                elif was != now and now[0] == TREE_MODE and path in (".pantheon", ".pantheon/agents", PROMPTS):
+                    found += (f"{path}/{inner}" for inner in self.ledger.store.files(now[1], where))
+                elif was != now:
+                    found.append(path)
+        return found
 
     def _agents_at(self, base: str) -> dict[str, str] | None:
         """name@version -> adapter, of the agent files of a commit; None, told, where it cannot be read. What the user

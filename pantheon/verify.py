@@ -448,6 +448,10 @@ class _Hall:
             why = f"field id: {now.id}, first revision {operations[-1].pull.revision}"
             ledger.fault("pr", where, f"{why}; expected {number} and 1")
         facts = self.night(now.night) if now.night else None  # of a promotion there is none
+        if now.promotes:
+            self.cards.check_promotion(now)
+        elif not now.night:
+            ledger.fault("pr", where, "field night: nothing; only a version of an agent is of no night")
         if facts is not None and now.base != facts.night.base:
             ledger.fault("pr", where, f"field base: expected {facts.night.base} of its night, found {now.base}")
         for revision, pull in revisions.items():

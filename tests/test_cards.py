@@ -16,15 +16,16 @@ import pytest
 from adapter_files import card_of, write_adapter
 from provenance import DAYS, Copy
 
-from pantheon import adapters, artifacts, attest, config, desk, keys, lora
+from pantheon import adapters, artifacts, attest, config, desk, keys, lora, prs
 from pantheon import night as nights
 from pantheon.cast import TEACHER, Cast, taught
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Signer
 from pantheon.lessons import Card, Comparison
-from pantheon.records import Night, NightReport, Runtime, Share, pretty
+from pantheon.records import Night, NightReport, PullItem, PullRequest, Runtime, Share, pretty
 from pantheon.survey import survey
+from pantheon.training import promote
 
 AGENT = "doc.frontmatter"
 REF = f"refs/pantheon/adapters/{AGENT}"
@@ -271,12 +272,15 @@ def play(
     )
 
 
-def in_force(field: Copy, adapter: str | None, version: int = 2) -> None:
+def in_force(field: Copy, adapter: str, version: int = 2) -> None:
     """The user accepts an agent that names an adapter."""
-    text = config.packaged("agents", f"{AGENT}.toml").read_text("utf-8").replace("version = 1", f"version = {version}")
-    if adapter:
-        text = text.replace('origin = "local"}', f'origin = "local", adapter = "{adapter}"}}')
+    text = agent_file(adapter, version)
     provenance.write_and_commit(field.root, {f".pantheon/agents/{AGENT}.toml": text}, "an agent that learned")
+
+
+def agent_file(adapter: str, version: int) -> str:
+    text = config.packaged("agents", f"{AGENT}.toml").read_text("utf-8").replace("version = 1", f"version = {version}")
+    return text.replace('origin = "local"}', f'origin = "local", adapter = "{adapter}"}}')
 
 
 def test_a_night_with_an_adapter_verifies_and_its_statements_name_it(field: Copy, tmp_path: Path) -> None:
@@ -326,6 +330,51 @@ def test_a_night_whose_adapter_was_trained_on_other_weights(field: Copy, tmp_pat
         f"card: night {night}, night.json: field adapters: {AGENT}@2 had {A[:19]}, "
         "which was trained on other weights than those of scripted"
     ]
+
+
+# --- promotions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_promotion_verifies_and_one_that_no_comparison_backs_is_said(field: Copy, tmp_path: Path) -> None:
+    digest, _ = adapters.keep(field.repo, AGENT, write_adapter(tmp_path / "made"))
+    card = trained(field, digest)
+    pull = promoted(field, digest)
+    found = field.verify(str(pull.id))
+    assert found.faults == ()
+    assert any("puts an adapter in force that no comparison found better" in text for text in found.said)
+    compared = card.model_copy(update={"comparison": COMPARED})
+    adapters.write_card(field.repo, compared, DAYS[2], desk.signer(field.repo))
+    found = field.verify(str(pull.id))
+    assert (found.faults, found.said) == ((), ())
+    assert field.lines() == []
+
+
+def promoted(field: Copy, digest: str) -> PullRequest:
+    signer = desk.signer(field.repo)
+    return promote.offer(field.repo, AGENT, digest, title="better", why=["so"], when=DAYS[2], signer=signer)
+
+
+def test_a_promotion_whose_adapter_has_no_card(field: Copy, tmp_path: Path) -> None:
+    digest, _ = adapters.keep(field.repo, AGENT, write_adapter(tmp_path / "made"))
+    pull = promoted(field, digest)
+    why = f"{AGENT}@2 would have {digest[:19]}, which has no card that counts"
+    assert field.lines(str(pull.id)) == [f"card: PR {pull.id}: {why}"]
+
+
+@pytest.mark.parametrize("path", [".pantheon/checks.toml", ".pantheon/agents/doc.rename.toml", "evil.sh", "docs/x.md"])
+def test_a_promotion_that_changes_something_else_as_well(field: Copy, tmp_path: Path, path: str) -> None:
+    digest, _ = adapters.keep(field.repo, AGENT, write_adapter(tmp_path / "made"))
+    trained(field, digest, comparison=COMPARED.model_dump())
+    repo, head, signer = field.repo, field.ref("main"), desk.signer(field.repo)
+    own = f".pantheon/agents/{AGENT}.toml"
+    files = {own: agent_file(digest, 2).encode(), path: b"x = 1\n"}
+    blobs = {name: (0o100644, repo.write_blob(data)) for name, data in files.items()}
+    commit = repo.commit(repo.write_tree(repo.tree_of(head), blobs), [head], "agents: better\n", DAYS[2], signer)
+    item = PullItem(item=f"{AGENT}@2", run="", target=own, commit=commit)
+    of = {"task": "", "slug": "agents", "title": "better", "night": "", "onto": "main", "base": head, "tip": commit}
+    pull = prs.open_pull(repo, items=(item,), when=DAYS[2], signer=signer, **of)
+    lines = field.lines(str(pull.id))
+    assert f"pr: PR {pull.id}: it puts {AGENT}@2 in force, and changes {path} as well" in lines
 
 
 # --- teachers ---------------------------------------------------------------------------------------------------------
