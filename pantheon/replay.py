@@ -20,8 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pantheon import artifacts, flow, item, loop, prompt, redact
+from pantheon import cast as casting
 from pantheon import night as nights
 from pantheon.agent import Seat, call_tool, run_agent
+from pantheon.cast import Cast
 from pantheon.checks import CheckRoom
 from pantheon.config import Config, UserLimits
 from pantheon.engine import Engine
@@ -123,6 +125,11 @@ class Stage:
         """An agent of another commit's configuration, under the rules of this base. Raises ConfigError."""
         return nights.seats(config, self.engine, self.survey)[name]
 
+    def voice(self, label: str) -> Engine:
+        """The engine as it speaks for an agent of the base; for one that is not there as it speaks for nobody."""
+        seat = self.shop.seats.get(label.rpartition("@")[0])
+        return seat.engine if seat else self.engine
+
     @property
     def tools(self) -> Mapping[str, Tool]:
         return next(iter(self.shop.seats.values())).tools
@@ -171,9 +178,13 @@ def open_stage(
     limits: UserLimits,
     protected: Sequence[str],
     allowed: Allowed,
+    cast: Cast | None = None,
 ) -> Stage:
-    """Read a base commit. `repo` is a shadow, `work` a directory for this base alone. Raises ConfigError."""
+    """Read a base commit. `repo` is a shadow, `work` a directory for this base alone, `cast` who speaks beside the
+    model. Raises ConfigError."""
     found = survey(repo, base, limits, tuple(protected))
+    if cast is not None:
+        found = replace(found, config=casting.taught(found.config, cast))
     shop = Shop(
         repo=repo,
         config=found.config,
@@ -329,14 +340,15 @@ async def replay_node(stage: Stage, stored: Stored, node: str, other: Seat | Non
     after = None
     for take in takes:
         marked = f"attempt {take.attempt}, " if len(takes) > 1 else ""
-        try:
-            after, differences = await _rebuilt(stage, stored, take)
-        except (ToolError, ConfigError) as error:
-            after, differences, rebuilt = None, [f"cannot be rebuilt: {error}"], None
+        async with stage.voice(take.agent).turn():
+            try:
+                after, differences = await _rebuilt(stage, stored, take)
+            except (ToolError, ConfigError) as error:
+                after, differences, rebuilt = None, [f"cannot be rebuilt: {error}"], None
+            answers += await _ask(stage, take)
         if rebuilt and differences:
             rebuilt = False
         why += [marked + text for text in differences]
-        answers += await _ask(stage, take)
     same = rebuilt is True and not any(one.state == "different" or not one.intact for one in answers)
     return _replay(stored, node, takes, after, rebuilt=rebuilt, answers=tuple(answers), why=tuple(why), same=same)
 
@@ -347,7 +359,7 @@ async def _rebuilt(stage: Stage, stored: Stored, take: Take) -> tuple[Side, list
     if seat is None:
         raise ConfigError("no such agent", take.agent, "neither the base commit nor this version has it")
     _require(stage, (*seat.agent.tools, *seat.agent.prefetch))
-    tape = _Tape(stage.engine, take)
+    tape = _Tape(seat.engine, take)
     with _worktree(stage, stored, f"{take.node}-{take.attempt}") as (trip, ws):
         notes = await _walk(stage, stored, trip, ws, take.node, take)
         place = _placed(ws, take)
@@ -432,7 +444,7 @@ async def _ask(stage: Stage, take: Take) -> list[Answer]:
             why = "a secret was hidden in it when it was stored" if hidden else "no answer to it was recorded"
             answers.append(found.model_copy(update={"why": why}))
         else:
-            answers.append(await _send(stage.engine, text, schema, limits, found))
+            answers.append(await _send(stage.voice(take.agent), text, schema, limits, found))
     return answers
 
 
@@ -514,13 +526,8 @@ async def _through(stage: Stage, stored: Stored, node: str, takes: Sequence[Take
     with _worktree(stage, stored, f"{node}-new") as (trip, ws):
         await _walk(stage, stored, trip, ws, node, first)
         values = {key: value for key, value in first.values.items() if key != "fetched"}
-        result = await run_agent(
-            replace(other, engine=stage.engine),
-            _placed(ws, first),
-            node,
-            values,
-            lambda w: item.judge(stage.shop, trip, w),
-        )
+        async with other.engine.turn():
+            result = await run_agent(other, _placed(ws, first), node, values, lambda w: item.judge(stage.shop, trip, w))
         spec = next(one for one in stage.graph(stored).nodes if one.id in (node, node.rpartition(".")[0]))
         if result.state is NodeState.PASSED and not flow.succeeded(spec, result, trip.done):
             result = result.model_copy(

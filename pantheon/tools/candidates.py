@@ -73,6 +73,8 @@ def candidates(field: str, path: str, doc: Document, facts: Facts, rules: Rules)
     For a list these are values to add; those that are there are not among them.
     """
     rule = rules.field[field]
+    if not rule.sources:
+        return ()
     if rule.type == "list":
         have = doc.get(field)
         taken = [v for v in have if isinstance(v, str)] if isinstance(have, list) else []

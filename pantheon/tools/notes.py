@@ -20,6 +20,7 @@ from pantheon.tools.rules import (
     Rules,
     check_field,
     check_note,
+    fault,
     is_empty,
     is_right,
     name_is_right,
@@ -175,9 +176,10 @@ def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
     if args.field not in [name for name, _ in open_fields(ws)]:
         raise ToolError("cannot set", args.field, "the field is right as it is")
     if args.value not in candidates.candidates(args.field, ws.origin, doc, ws.facts, _rules(ws)):
-        free = rule.free_text and rule.type != "list" and args.value.isprintable() and is_right(args.value, rule)
-        if not free:
+        if not rule.free_text or rule.type == "list" or not args.value.isprintable():
             raise ToolError("cannot set", args.field, "the value is not among the candidates")
+        if why := fault(args.value, rule):
+            raise ToolError("cannot set", args.field, f"it {why}")
     value: str | list[str] = args.value
     if rule.type == "list":
         value = [*(v for v in have if isinstance(v, str) and v), args.value] if isinstance(have, list) else [args.value]

@@ -200,6 +200,12 @@ def is_right(value: Value, rule: FieldRule) -> bool:
     return not is_empty(value) and not _broken(value, rule)
 
 
+def fault(value: Value, rule: FieldRule) -> str:
+    """What is wrong with a value, in words that follow the name of its field; "" for nothing."""
+    broken = ("empty", "is empty") if is_empty(value) else _broken(value, rule)
+    return broken[1] if broken else ""
+
+
 def name_is_right(path: str, rules: Rules) -> bool:
     name = path.rpartition("/")[2]
     if not rules.name.pattern:
