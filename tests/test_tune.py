@@ -23,13 +23,13 @@ import tiny_model
 from conftest import survivors
 
 from pantheon import lora, process
-from pantheon.errors import EngineError, TrainingError
+from pantheon.errors import EngineError, Interrupted, TrainingError
 from pantheon.lessons import Message, Row, Source, Tuned
 from pantheon.limits import Limits
 from pantheon.models import ChatTemplate
 from pantheon.records import Tuning
 from pantheon.training import tune
-from pantheon.training.orders import CHECKPOINT, MERGED, Event, Phase, State, Step, TuneOrder
+from pantheon.training.orders import CHECKPOINT, MERGED, Event, Failed, Phase, State, Step, Stopped, TuneOrder
 
 TUNING = Tuning(rate=1e-2, epochs=3)
 SYSTEM = "You are a librarian. You fill in the front matter of notes, one field at a time."
@@ -54,7 +54,7 @@ def a_row(model: Path, item: int, field: str, said: str, **changes: Any) -> Row:
     fields: dict[str, Any] = {
         "kind": "call",
         "messages": tuple(
-            Message(role=role, content=content)
+            Message.model_validate({"role": role, "content": content})
             for role, content in (("system", SYSTEM), ("user", user), ("assistant", said))
         ),
         "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
@@ -437,8 +437,16 @@ def test_the_bar_shows_steps_losses_and_speed(monkeypatch: pytest.MonkeyPatch) -
     assert "loss 1.500" in shown and "dev 2.000" in shown and "tokens/s" in shown
 
 
-def test_what_the_child_said_last_is_told_when_it_falls(ground: Ground, tmp_path: Path) -> None:
-    model = shutil.copytree(ground.model, tmp_path / "Broken")
-    (model / "tokenizer.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(TrainingError, match=r"tokenizer\.json"):
-        tune.losses(model, [("a", "b")], work=tmp_path / "work", quiet=True)
+def test_how_a_child_ended_is_told_in_words(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text('{"event":"phase","text":"training"}\nTraceback:\nKeyError: 7\n', encoding="utf-8")
+
+    def ended(last: Event | None, code: int | None) -> str:
+        with pytest.raises((TrainingError, Interrupted)) as caught:
+            tune._ended(last, code, "tune", log, 1 << 30, "git pantheon train x")
+        return f"{caught.value}"
+
+    assert ended(Failed(what="cannot", thing="this", why="since"), 1) == "cannot: this: since"
+    assert "used more than the 1.0 GiB allowed" in ended(Phase(text="training"), 137)
+    assert ended(Phase(text="training"), 1).endswith("KeyError: 7")
+    assert "a checkpoint was kept after step 5" in ended(Stopped(step=5), 130)

@@ -80,6 +80,7 @@ class State(Record):
     tokens: int = 0
     row_tokens: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
     resumed: int = 0
 
 

@@ -112,13 +112,18 @@ def offered(counts: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     return enough or (max(counts, key=lambda one: (one[1], one[0]))[0],)
 
 
-def choose(need: Need, sizes: Sequence[tuple[int, Sequence[tuple[int, int]]]], budget: int) -> Plan:
+def choose(
+    need: Need,
+    sizes: Sequence[tuple[int, Sequence[tuple[int, int]]]],
+    budget: int,
+    ways: Sequence[bool] = (False, True),
+) -> Plan:
     """The first plan that fits: long packs before short ones, and no checkpoints, which cost a third of the speed,
-    before checkpoints. `sizes`: a limit, and (tokens, predictors) of each pack that is made under it. Where none fits,
-    the least one: its `needs` is above the budget."""
+    before checkpoints (`ways`). `sizes`: a limit, and (tokens, predictors) of each pack that is made under it. Where
+    none fits, the least one: its `needs` is above the budget."""
     plans = [
         Plan(pack=limit, checkpoints=checkpoints, needs=max(need.of(*pack, checkpoints) for pack in packs))
-        for checkpoints in (False, True)
+        for checkpoints in ways
         for limit, packs in sizes
     ]
     return next((plan for plan in plans if plan.needs <= budget), min(plans, key=lambda plan: plan.needs))
@@ -159,7 +164,7 @@ def curve(losses: Sequence[Loss], best: int) -> list[str]:
 def summary(agent: str, tuned: Tuned) -> str:
     """One sentence on how a training ended."""
     why = {"epochs": "all epochs", "early": "the dev loss no longer fell", "budget": "its time was over"}[tuned.ended]
-    speed = tuned.tokens / tuned.seconds if tuned.seconds else 0.0
+    speed = tuned.tokens / tuned.step_seconds if tuned.step_seconds else 0.0
     shared = tuned.row_tokens / tuned.tokens if tuned.tokens else 1.0
     pace = f"{speed:.0f} tokens/s, {shared:.1f} times that by row"
     head = f"{agent}: {tuned.steps} steps on {tuned.rows} rows ({why}), {pace}"

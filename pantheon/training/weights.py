@@ -370,10 +370,9 @@ class _Training:
         budget = order.memory_bytes or 1 << 62
         if _device() == "cuda":
             budget = min(budget, int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_allocated()))
-        plan = schedule.choose(need, sizes, budget)
-        if order.checkpoints is not None:
-            plan = plan.model_copy(update={"checkpoints": order.checkpoints})
-        elif plan.needs > budget:
+        ways = (False, True) if order.checkpoints is None else (order.checkpoints,)
+        plan = schedule.choose(need, sizes, budget, ways)
+        if plan.needs > budget:
             needs, most = f"{plan.needs / 2**30:.2f} GiB", f"{budget / 2**30:.2f} GiB"
             why = f"{plan.text()}, which is the least that its longest row takes; {most} are allowed"
             raise TrainingError("cannot train within the memory", order.model, why, f"give it {needs} or more")
@@ -433,15 +432,16 @@ class _Training:
         if value != value:
             why = f"the loss of step {state.step + 1} is no number"
             raise TrainingError("cannot train", self.order.model, why, "lower rate in the agent's [agent.training]")
+        self.step_s = time.monotonic() - begun
         self.state = state.model_copy(
             update={
                 "step": state.step + 1,
+                "step_seconds": state.step_seconds + self.step_s,
                 "since": (state.since[0] + value, state.since[1] + 1),
                 "tokens": state.tokens + len(pack.tokens),
                 "row_tokens": state.row_tokens + pack.row_tokens,
             }
         )
-        self.step_s = time.monotonic() - begun
         self._tell(value, None)
 
     def _tell(self, loss: float | None, dev: float | None) -> None:
@@ -525,6 +525,7 @@ class _Training:
             tokens=state.tokens,
             row_tokens=state.row_tokens,
             seconds=round(self._seconds(), 3),
+            step_seconds=round(state.step_seconds, 3),
             peak_bytes=_peak(),
             resumed=state.resumed,
             environment={**_environment(), "plan": state.plan.text(), "seed": str(tuning.seed)},
