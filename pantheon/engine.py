@@ -209,7 +209,7 @@ class VllmEngine:
     def __init__(
         self, child: process.Child, socket: Path, model_dir: Path, window: int, adapters: Collection[str] = ()
     ) -> None:
-        self._child, self._socket, self._adapters = child, socket, frozenset(adapters)
+        self._child, self._socket, self._adapters = child, socket, frozenset(map(_short, adapters))
         self._served = "default"
         self._template = ChatTemplate(model_dir)
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
@@ -310,10 +310,10 @@ class VllmEngine:
         return self._child.alive()
 
     def of(self, runtime: Runtime) -> VllmEngine:
+        """An adapter that the server was started without, since nobody of the night's queue has it, is refused when it
+        is asked."""
         if runtime.adapter is None:
             return self
-        if runtime.adapter not in self._adapters:
-            raise EngineError("cannot use the adapter", runtime.adapter[:19], "the engine was started without it")
         spoken = copy.copy(self)  # the same server, slots and connections
         spoken._served = _short(runtime.adapter)
         return spoken
@@ -328,6 +328,8 @@ class VllmEngine:
     async def complete(
         self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
     ) -> Completion:
+        if self._served != "default" and self._served not in self._adapters:
+            raise EngineError("cannot use the adapter", self._served, "the engine was started without it")
         request = {  # no seed: together with sampling it can end the whole server when a prefill is cut in pieces
             "model": self._served,
             "prompt": prompt,

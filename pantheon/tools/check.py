@@ -17,7 +17,7 @@ from functools import cached_property
 from pantheon.errors import ConfigError, InputError
 from pantheon.frontmatter import parse
 from pantheon.records import Repair
-from pantheon.tools import links
+from pantheon.tools import links, prose
 from pantheon.tools.disk import read, shown, walk
 from pantheon.tools.evidence import body_of, expected_bodies
 from pantheon.tools.repair import undamage
@@ -95,6 +95,7 @@ def check_frontmatter(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]
                 yield path, finding.line, finding.rule, finding.message
         if old is not None and origin is not None:
             yield from _altered(path, raw, origin, old, trees.rules)
+            yield from _invented(path, raw, old, trees.rules)
 
 
 def _altered(path: str, raw: bytes, origin: str, old: bytes, rules: Rules) -> Iterator[Problem]:
@@ -112,6 +113,20 @@ def _altered(path: str, raw: bytes, origin: str, old: bytes, rules: Rules) -> It
             found = now.field(field.key)
             word = "was changed" if found else "was removed"
             yield path, found.line if found else 1, f"kept:{field.key}", f"{field.key} was right before, and {word}"
+
+
+def _invented(path: str, raw: bytes, old: bytes, rules: Rules) -> Iterator[Problem]:
+    """Texts that a model was free to write and that are not about the note: an example of its prompt, for one."""
+    try:
+        was, now = parse(old, path), parse(raw, path)
+    except InputError:
+        return
+    for field in now.fields:
+        rule, value = rules.field.get(field.key), field.value
+        if rule is None or not rule.free_text or not isinstance(value, str) or value == was.get(field.key):
+            continue
+        if not prose.grounded(value, now.body, str(now.get("title") or "")):
+            yield path, field.line, f"invented:{field.key}", f"most words of {field.key} are not in the note"
 
 
 def check_links(trees: Trees, targets: Sequence[str]) -> Iterator[Problem]:

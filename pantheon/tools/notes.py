@@ -180,6 +180,8 @@ def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
             raise ToolError("cannot set", args.field, "the value is not among the candidates")
         if why := fault(args.value, rule):
             raise ToolError("cannot set", args.field, f"it {why}")
+        if not prose.grounded(args.value, doc.body, str(doc.get("title") or "")):
+            raise ToolError("cannot set", args.field, "most of its words are not in the note")
     value: str | list[str] = args.value
     if rule.type == "list":
         value = [*(v for v in have if isinstance(v, str) and v), args.value] if isinstance(have, list) else [args.value]

@@ -17,6 +17,7 @@ from pantheon.tools.words import stem, tag_of
 
 MAX_TEXT = 65_536  # characters that are read
 MAX_LINE = 4_000  # characters of one line
+GROUNDED = 0.6  # of the words of a text that somebody wrote of a note, that stand in the note
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|$)")
@@ -161,6 +162,14 @@ def words(text: str) -> list[str]:
 def stems(text: str) -> set[str]:
     """The words of a text, each in the form that it shares with its relatives."""
     return {stem(tag_of(word)) for word in words(text)}
+
+
+def grounded(text: str, body: bytes, title: str = "") -> bool:
+    """Whether a text that somebody wrote of a note is about it: of its words of four letters and more (one form each)
+    most stand in the note's title or text. What says nothing at all is not."""
+    own = stems(" ".join(word for word in words(text) if len(word) > 3))
+    note = stems(" ".join([title, *(block.text for block in blocks(body))]))
+    return bool(own) and len(own & note) >= GROUNDED * len(own)
 
 
 def folded(text: str) -> str:
