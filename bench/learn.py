@@ -31,8 +31,10 @@ from pantheon import adapters, config, prs
 from pantheon import night as nights
 from pantheon.git import Repo
 from pantheon.lessons import Card
+from pantheon.promotion import mcnemar
 from pantheon.quality import share
 from pantheon.records import PullState, Share
+from pantheon.training import trials
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parent.parent / "shared" / "corpus"
@@ -143,6 +145,25 @@ def newest(root: Path) -> Card:
     return adapters.cards(Repo.discover(root), AGENT)[-1]
 
 
+def sides(root: Path, card: Card, side: str) -> dict[str, bool]:
+    """Family -> whether the version on one side of a comparison passed."""
+    repo = Repo.discover(root)
+    at = repo.ref(adapters.CARDS + AGENT) or ""
+    data = repo.read_path(at, f"{card.adapter.removeprefix('sha256:')}/trials.jsonl") or b""
+    return {one.trial.family: one.trial.passed for one in trials.read_outcomes(data) if one.side == side}
+
+
+def over_all(root: Path) -> str:
+    """The base model against the last version, on the files that both were run on."""
+    cards = [card for card in adapters.cards(Repo.discover(root), AGENT) if card.comparison]
+    first, last = sides(root, cards[0], "before"), sides(root, cards[-1], "after")
+    both = sorted(first.keys() & last.keys())
+    gained = sum(last[name] and not first[name] for name in both)
+    lost = sum(first[name] and not last[name] for name in both)
+    passed = f"{sum(last[name] for name in both)} instead of {sum(first[name] for name in both)} of {len(both)}"
+    return f"last against base: {passed}; {gained} gained, {lost} lost, p = {mcnemar(lost, gained):.2g} (exact McNemar)"
+
+
 def rounds(root: Path, count: int, budget: str, training: str, plain: bool) -> list[Round]:
     """The base model, then `count` trainings, each with a night before it whose work is accepted."""
     found: list[Round] = []
@@ -215,7 +236,7 @@ def main() -> int:
         found = rounds(root, options.rounds, options.budget, options.training, options.plain)
         print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
         Console(width=150, highlight=False).print(table(found))
-        print("\n".join(live(root)))
+        print("\n".join((*live(root), over_all(root))))
         first, last = found[0].passed, found[-1].passed
         rises = last.low > (first.value or 0.0)
         print("rises beyond chance" if rises else "does not rise beyond chance", end="; ")

@@ -27,7 +27,7 @@ from pantheon.agent import Seat
 from pantheon.checks import AT_ONCE, CheckRoom
 from pantheon.config import Config
 from pantheon.egress import EgressProof
-from pantheon.engine import Engine
+from pantheon.engine import Engine, ScriptedEngine
 from pantheon.errors import EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
 from pantheon.item import Shop, Trip, run_item
@@ -532,7 +532,8 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
     for agent in config.agents.values():
         cards = [prompt.card(name, tools[name].summary, tools[name].example) for name in agent.tools]
         shared = {"agent": agent.name, "cards": cards, "rules": rules}
-        voice = engine.of(agent.runtime) if agent.runtime.engine != "none" else engine
+        voices = {"none": engine, "scripted": ScriptedEngine()}
+        voice = voices.get(agent.runtime.engine) or engine.of(agent.runtime)
         found[agent.name] = Seat(
             agent=agent, template=templates.get(agent.name), engine=voice, tools=tools, shared=shared
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.table import Table
 
-from pantheon import adapters, artifacts, config, desk, growth, hooks, past, prs, screen, serving, session, trust
+from pantheon import adapters, artifacts, attic, config, desk, growth, hooks, past, prs, screen, serving, session, trust
 from pantheon import cast as casting
 from pantheon import night as nights
 from pantheon.config import Config
@@ -149,6 +149,7 @@ def train(
     with by_day(repo, "cannot train", learner.name):
         mined = gathered(repo, where, found, learner, teacher=teacher, quiet=quiet or as_json)
         card = _trained(repo, learner, model, mined, budget_s, memory_bytes, quiet or as_json)
+        attic.sweep(repo, learner.name, [one for one in (learner.runtime.adapter,) if one])
         if card is None:
             said = "kept: nothing was learned, the base model has the least loss on the rows that it was not trained on"
             return screen.print_json({"card": None, "why": [said]}) if as_json else _say([said])
