@@ -2,12 +2,13 @@
 
     python bench/learn.py [--corpus DIR] [--rounds 2] [--budget 30m] [--keep DIR]
 
-The corpus is a directory with `make-repo`, a program that builds a git repository. The first night goes by the packaged
-rules: tools offer sentences of the note, the model chooses one as its description. Then the rail is taken away: the
-rules of the repository let the specialist write the description itself, and refuse one that is not about the note. The
-base model cannot do that; the held-out files say what it learns from the work that was accepted, and from nothing else.
-All of it is done by the commands that a person types, and what passes the gate is accepted, all of it. With `--plain`
-the rules stay as they are packaged, where every candidate is right: it shows how much there is to learn then.
+The corpus is a directory with `make-repo`, a program that builds a git repository. The first night takes the notes
+below docs/ and goes by the packaged rules: tools offer sentences of the note, the model chooses one as its description.
+Then the rail is taken away: the rules of the repository let the specialist write the description itself, and refuse one
+that is not about the note. The base model cannot do that; the held-out files of the whole repository say what it learns
+from the work that was accepted, and from nothing else. The second night takes what is left, without the rail. All of it
+is done by the commands that a person types, and what passes the gate is accepted, all of it. With `--plain` the rules
+stay as they are packaged, where every candidate is right: it shows how much there is to learn then.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ status: "ready"
 labels: ["docops"]
 pantheon:
   flow: docops
-  scope: ["**/*.md"]
+  scope: {scope}
   exclude: ["tasks/**", ".pantheon/**"]
   max_diff_lines: 2000
   standing: true
@@ -67,6 +68,8 @@ unjudged = 0.0
 [night]
 max_open_prs = 100
 """
+FIRST, THEN = '["docs/**/*.md"]', '["**/*.md"]'
+TUNING = "training = {rate = 1e-3, epochs = 4}\n"  # a small model takes a higher rate than the usual 2e-4
 DESCRIPTION = """[field.description]
 required = true
 type = "string"
@@ -96,18 +99,23 @@ def build(root: Path, corpus: Path, held_out: float) -> None:
     git(root, "config", "user.email", "bench@example.org")
     (root / ".pantheon").mkdir()
     (root / "tasks").mkdir()
-    (root / "tasks" / "normalise.md").write_text(TASK)
+    (root / "tasks" / "normalise.md").write_text(TASK.replace("{scope}", FIRST))
+    (root / ".pantheon" / "agents").mkdir()
+    learner = config.packaged("agents", f"{AGENT}.toml").read_text()
+    (root / ".pantheon" / "agents" / f"{AGENT}.toml").write_text(learner + TUNING)
     (root / ".pantheon" / "pantheon.toml").write_text(SETTINGS.format(held_out=held_out))
     commit(root, "Ask for the notes to be normalised")
 
 
-def take_the_rail_away(root: Path) -> None:
-    """From now on the specialist writes the description itself."""
-    rules = config.packaged("rules", "frontmatter.toml").read_text()
-    packaged = rules[rules.index("[field.description]") : rules.index("# The file's own name.")]
-    (root / ".pantheon" / "rules").mkdir()
-    (root / ".pantheon" / "rules" / "frontmatter.toml").write_text(rules.replace(packaged, DESCRIPTION + "\n"))
-    commit(root, "Descriptions are written, not chosen")
+def open_up(root: Path, plain: bool) -> None:
+    """From now on the task is about all notes and, unless all stays `plain`, the specialist writes the description."""
+    (root / "tasks" / "normalise.md").write_text(TASK.replace("{scope}", THEN))
+    if not plain:
+        rules = config.packaged("rules", "frontmatter.toml").read_text()
+        packaged = rules[rules.index("[field.description]") : rules.index("# The file's own name.")]
+        (root / ".pantheon" / "rules").mkdir()
+        (root / ".pantheon" / "rules" / "frontmatter.toml").write_text(rules.replace(packaged, DESCRIPTION + "\n"))
+    commit(root, "All notes, and descriptions are written, not chosen")
 
 
 def commit(root: Path, message: str) -> None:
@@ -171,8 +179,8 @@ def rounds(root: Path, count: int, budget: str, training: str, plain: bool) -> l
         started = time.monotonic()
         pantheon(root, "night", "--now", "--budget", budget)
         accepted = accept_all(root)
-        if number == 1 and not plain:
-            take_the_rail_away(root)
+        if number == 1:
+            open_up(root, plain)
         pantheon(root, "train", AGENT, "--budget", training)
         card = newest(root)
         seen = card.comparison

@@ -122,8 +122,10 @@ def _answered(repo: Repo, run_commit: str) -> dict[str, set[str]]:
 
 
 def _agent(name: str, night: Night, answered: Mapping[str, set[str]] | None) -> dict[str, Any]:
-    """An agent as a statement names it. Where two models speak, with those that answered it."""
+    """An agent as a statement names it. Where not one model answers all, with those that answered it."""
     said: dict[str, Any] = {"name": name, "template": night.templates.get(name)}
+    if name in night.scripted:
+        return {**said, "models": ["scripted"]}
     return said if answered is None else {**said, "models": sorted(answered.get(name, ()))}
 
 

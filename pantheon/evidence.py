@@ -195,6 +195,7 @@ def _check_answers(ledger: Ledger, proof: Proof, night: Night) -> None:
     """The night's model answered, and where there was a teacher, that one answered everybody but those who judge."""
     for one in answers(proof.versions[0], proof.contents):
         expected = night.teacher if night.teacher and not one.judge else night.model
+        expected = "scripted" if one.agent in night.scripted else expected
         if one.model != expected:
             why = f"{one.agent} was answered by {one.model!r}; in night {night.id} {expected!r} answers it"
             ledger.fault("run", f"run {proof.run.id}, {one.path}", why)
@@ -389,6 +390,9 @@ def expect(proof: Proof, version: Version, home: str, facts: NightFacts) -> dict
         speakers = [one for one in speakers if any(model == one[0] for _, model in spoke)]
         for one in agents:
             one["models"] = sorted(model for agent, model in spoke if agent == one["name"])
+    for one in agents:
+        if one["name"] in night.scripted:
+            one["models"] = ["scripted"]
     for model, weights in speakers:
         for name, digest in sorted(weights.items()):
             needs.append({"name": f"model/{model}/{name}", "digest": {"sha256": digest}})

@@ -213,6 +213,7 @@ def freeze(
             bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
             forecast=forecast,
             check_slots=AT_ONCE,
+            scripted=_scripted(survey.config, engine),
             serving=serving or Serving(),
             teacher=teacher,
             teacher_sha256=dict(teacher_sha256 or {}),
@@ -226,6 +227,12 @@ def freeze(
             continue
         return frozen
     raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
+
+
+def _scripted(config: Config, engine: str) -> tuple[str, ...]:
+    """The agents that no model answers although there is one."""
+    found = (agent.label for agent in config.agents.values() if agent.runtime.engine == "scripted")
+    return tuple(sorted(found)) if engine != "scripted" else ()
 
 
 def _free_id(repo: Repo, now: datetime) -> str:

@@ -511,6 +511,7 @@ class Night(Record):
     )  # weight file -> digest; none for an engine without a model
     templates: dict[str, str] = Field(default_factory=dict)  # agent@version -> digest of its prompt template
     adapters: dict[str, str] = Field(default_factory=dict)  # agent@version -> its adapter
+    scripted: tuple[str, ...] = ()  # agent@version that answer without a model, beside others that ask one
     serving: Serving = Serving()
     teacher: str = ""  # the larger model that the agents which edit were run with, to learn from
     teacher_sha256: dict[str, str] = Field(default_factory=dict)

@@ -20,10 +20,10 @@ from pantheon.git import Repo
 from pantheon.records import PullState
 
 AGENT = "doc.frontmatter"
-SHARE = 0.4
+SHARE = 0.5
 REVIEWERS = ("review.peer-a", "review.peer-b")
 PLACES = "harbour garden kitchen library station orchard museum theatre bakery stable mill tower market chapel bridge"
-THINGS = "keys ropes books tools seeds"
+THINGS = "keys ropes"
 SETTINGS = """schema_version = 1
 
 [engine]
@@ -64,12 +64,14 @@ def note(name: str, thing: str) -> str:
 
 
 def repository(make_repo: MakeRepo, model: Path) -> Repo:
-    """Forty notes, of which some are held out, with reviewers that are scripted: a model of random weights would refuse
-    nearly everything."""
-    files = {f"docs/{a}-{b}.md": note(a, b) for a in PLACES.split() for b in THINGS.split()[:3]}
+    """Thirty notes, of which some are held out, with reviewers that are scripted: a model of random weights would
+    refuse nearly everything."""
+    files = {f"docs/{a}-{b}.md": note(a, b) for a in PLACES.split() for b in THINGS.split()}
     for name in REVIEWERS:
         text = packaged("agents", f"{name}.toml").read_text()
         files[f".pantheon/agents/{name}.toml"] = text.replace('engine = "vllm"', 'engine = "scripted"')
+    learner = packaged("agents", f"{AGENT}.toml").read_text()
+    files[f".pantheon/agents/{AGENT}.toml"] = f"{learner}training = {{rate = 0.02, epochs = 8}}\n"
     files[".pantheon/pantheon.toml"] = SETTINGS.format(model=model, share=SHARE)
     files["docs/tasks/tidy.md"] = TASK
     return Repo.discover(make_repo(files))
@@ -92,12 +94,12 @@ def test_accepted_work_is_mined_trained_on_and_measured_on_held_out_files(
     said("night", "--now", "--budget", "5m", "--quiet")
     report = nights.load_report(repo)
     held = [run for run in report.runs if place(run.item.target, HELD_OUT) < SHARE]
-    assert len(report.runs) == 45 and 10 <= len(held) <= 30
+    assert len(report.runs) == 30 and 6 <= len(held) <= 24
     for pull in prs.load_all(repo):
         said("accept", str(pull.id))
 
     mined = json.loads(said("mine", AGENT, "--json"))
-    assert mined["rows"] > 20 and mined["dev"] > 0
+    assert mined["rows"] > 15 and mined["dev"] > 0
     rows = [json.loads(line) for line in (Path(mined["directory"]) / "train.jsonl").read_text().splitlines()]
     assert not {row["source"]["target"] for row in rows} & {run.item.target for run in held}
 
@@ -107,7 +109,7 @@ def test_accepted_work_is_mined_trained_on_and_measured_on_held_out_files(
     assert min(losses) < 0.5 * losses[0], "it learned something"
     assert card.tuned.environment and card.dataset.digest == mined["digest"]
     seen = card.comparison
-    assert seen is not None and 8 <= seen.items <= len(held)
+    assert seen is not None and 5 <= seen.items <= len(held)
     assert seen.promote == (trained["pr"] is not None)
     assert f"{seen.after_pass.hits} of {seen.items}" in said("agents", "show", AGENT)
     assert "kept" in trained["comparison"]["why"][-1] or seen.promote
