@@ -7,7 +7,6 @@ voices.py run the servers.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +22,6 @@ from pantheon.training import tune
 from pantheon.voices import Key, Voices
 
 TEACHER = "teacher"  # what the runtime of an agent says that the teacher answers for
-CALLS = 3.0  # of a node, until a night has measured it
 IN_FLIGHT = 256  # items, where voices take turns: each phase should last, and a worktree is small
 
 
@@ -94,38 +92,18 @@ def taught(found: Config, cast: Cast) -> Config:
 
 def choose(cast: Cast, found: Config, items: Iterable[Item], past: Iterable[NightReport]) -> Serving:
     """How to serve a queue, by what earlier nights measured. `found`: with the teacher in its place."""
-    reports = list(past)
-    per_node = _calls(reports)
-    calls: defaultdict[str, float] = defaultdict(float)
+    voices: set[str] = set()
     models: set[str] = set()
     for item in items:
         for label in item.agents.values():
             agent = found.agents.get(label.rpartition("@")[0])
             if agent is not None and agent.runtime.engine == "vllm":
-                calls[agent.runtime.adapter or ""] += per_node.get(agent.name, CALLS)
+                voices.add(agent.runtime.adapter or "")
                 models.add(TEACHER if agent.runtime.model == TEACHER else "")
-    starts = [phase.start_s for report in reports for phase in report.phases]
-    spent = [one for report in reports for run in report.runs for one in run.metrics.values() if one.model_calls]
-    asked = sum(one.model_calls for one in spent)
-    chosen = serving.choose(
-        calls,
-        cpu=cast.cpu,
-        models=len(models),
-        start_s=sum(starts) / len(starts) if starts else serving.START_S,
-        call_s=sum(one.engine_s for one in spent) / asked if asked else serving.CALL_S,
-    )
+    starts = [phase.start_s for report in past for phase in report.phases]
+    start_s = sum(starts) / len(starts) if starts else serving.START_S
+    chosen = serving.choose(voices, cpu=cast.cpu, models=len(models), start_s=start_s)
     return chosen.model_copy(update={"in_flight": IN_FLIGHT}) if chosen.mode == "phases" else chosen
-
-
-def _calls(reports: Iterable[NightReport]) -> dict[str, float]:
-    """Agent -> the mean number of model calls of a node of its."""
-    seen: defaultdict[str, list[int]] = defaultdict(list)
-    for report in reports:
-        for run in report.runs:
-            for node, label in run.node_agents.items():
-                if node in run.metrics:
-                    seen[label.rpartition("@")[0]].append(run.metrics[node].model_calls)
-    return {name: sum(counts) / len(counts) for name, counts in seen.items()}
 
 
 async def open_engine(cast: Cast, chosen: Serving, start: Start) -> Engine:

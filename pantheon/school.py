@@ -11,7 +11,6 @@ import importlib.util
 import json
 import re
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -432,14 +431,10 @@ def _speaking(
         return session.engine_by_day(kind, None, where, quiet)
     agents = {**head.config.agents, versions[0].name: versions[0]}
     cast = casting.prepare(repo, [*agents.values(), versions[1]], model, where.cache, quiet=quiet)
-    calls: defaultdict[str, float] = defaultdict(float)
-    for held in paper.items:
-        for label in held.item.agents.values():
-            one = agents.get(label.rpartition("@")[0])
-            if one is not None and one.runtime.engine != "none":
-                for side in versions if one.name == versions[0].name else (one, one):
-                    calls[side.runtime.adapter or ""] += casting.CALLS
-    return session.engine_by_day(kind, model, where, quiet, cast, serving.choose(calls, cpu=cast.cpu))
+    named = {label.rpartition("@")[0] for held in paper.items for label in held.item.agents.values()}
+    asked = [one for name, one in agents.items() if name in named and one.runtime.engine == "vllm"]
+    voices = {one.runtime.adapter or "" for one in (*asked, *versions)}
+    return session.engine_by_day(kind, model, where, quiet, cast, serving.choose(voices, cpu=cast.cpu))
 
 
 # --- agents: show, rollback ------------------------------------------------------------------------------------------
