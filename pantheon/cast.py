@@ -17,11 +17,10 @@ from pantheon.engine import CPU_WINDOW, GPU_WINDOW, Engine, on_cpu
 from pantheon.errors import EngineError
 from pantheon.git import Repo
 from pantheon.models import read_json
-from pantheon.records import Agent, Digest, Item, NightReport, Record, Serving
+from pantheon.records import TEACHER, Agent, Digest, Item, NightReport, Record, Serving
 from pantheon.training import tune
 from pantheon.voices import Key, Voices
 
-TEACHER = "teacher"  # what the runtime of an agent says that the teacher answers for
 IN_FLIGHT = 256  # items, where voices take turns: each phase should last, and a worktree is small
 
 

@@ -107,6 +107,9 @@ class Item(Record):
 # --- configuration as data -------------------------------------------------------------------------------------------
 
 
+TEACHER = "teacher"  # the model of an agent that the night's teacher answers for
+
+
 class Runtime(Record):
     """Where an agent thinks. `engine = "none"`: its tools decide everything and no model is asked. `adapter`: the
     digest of a LoRA adapter on the model, which is verified before it is loaded."""

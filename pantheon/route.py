@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pantheon import tasks
 from pantheon.flow import unmet, wanted_agent
-from pantheon.records import Agent, Flow, FlowMatch, Task
+from pantheon.records import TEACHER, Agent, Flow, FlowMatch, Task
 
 Rates = Mapping[str, tuple[int, int]]  # name@version -> (accepted runs, all runs) that it worked in
 
@@ -73,7 +73,7 @@ def _candidate(want: str, agents: Mapping[str, Agent], task: Task, target: str, 
     agent = agents[wanted_agent(want)[0]]
     if agent.runtime.origin != "local":
         return None, f"it runs at {agent.runtime.origin!r}, and only a local one may"
-    if agent.runtime.engine != "none" and agent.runtime.model not in ("default", model):
+    if agent.runtime.engine != "none" and agent.runtime.model not in ("default", TEACHER, model):
         return None, f"it wants the model {agent.runtime.model!r}, and {model!r} is served"
     match = agent.match
     if match.labels and not set(match.labels) & set(task.labels):

@@ -18,12 +18,12 @@ from provenance import DAYS, Copy
 
 from pantheon import adapters, artifacts, attest, config, desk, keys, lora, prs
 from pantheon import night as nights
-from pantheon.cast import TEACHER, Cast, taught
+from pantheon.cast import Cast, taught
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Signer
 from pantheon.lessons import Card, Comparison
-from pantheon.records import Night, NightReport, PullItem, PullRequest, Runtime, Share, pretty
+from pantheon.records import TEACHER, Night, NightReport, PullItem, PullRequest, Runtime, Share, pretty
 from pantheon.survey import survey
 from pantheon.training import promote
 

@@ -11,12 +11,12 @@ import pytest
 from conftest import MakeRepo
 
 from pantheon import cast as casting
-from pantheon import config
-from pantheon.cast import TEACHER, Cast, Voice
+from pantheon import config, route
+from pantheon.cast import Cast, Voice
 from pantheon.engine import Engine, ScriptedEngine
 from pantheon.errors import EngineError
 from pantheon.git import Repo
-from pantheon.records import Agent, Item, Runtime, Serving
+from pantheon.records import TEACHER, Agent, Item, Runtime, Serving, Task
 from pantheon.voices import Voices
 
 MINE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -70,6 +70,8 @@ def test_a_teacher_answers_for_those_that_edit_and_for_nobody_else(tmp_path: Pat
     assert taken.agents["review.peer-a"].runtime.model == "default"
     assert taken.agents["plan.validate"].runtime == FOUND.agents["plan.validate"].runtime
     assert taken.digest == FOUND.digest
+    task = Task(uuid="t", title="t", slug="t", status="ready", path="t.md", labels=("docops",))
+    assert route.agent_for(["doc.frontmatter"], taken.agents, task, "a.md", {}, "default").name == "doc.frontmatter@1"
     assert casting.choose(cast, taken, queue(1), []).mode == "phases"
 
 
