@@ -447,6 +447,6 @@ def test_how_a_child_ended_is_told_in_words(tmp_path: Path) -> None:
         return f"{caught.value}"
 
     assert ended(Failed(what="cannot", thing="this", why="since"), 1) == "cannot: this: since"
-    assert "used more than the 1.0 GiB allowed" in ended(Phase(text="training"), 137)
+    assert "used more than the 1024 MiB allowed" in ended(Phase(text="training"), 137)
     assert ended(Phase(text="training"), 1).endswith("KeyError: 7")
     assert "a checkpoint was kept after step 5" in ended(Stopped(step=5), 130)

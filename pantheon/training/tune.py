@@ -313,8 +313,9 @@ def _ended(last: Event | None, code: int | None, command: str, log: Path, memory
     if isinstance(last, Stopped):
         raise Interrupted("stopped", again or command, f"a checkpoint was kept after step {last.step}", again)
     if code in (-9, 137):
-        limit = f"more than the {memory_bytes / 2**30:.1f} GiB allowed" if memory_bytes else "too much memory"
-        raise TrainingError(f"cannot {command}", again, f"it was killed: it used {limit}, or somebody ended it", again)
+        limit = f"more than the {memory_bytes >> 20} MiB allowed" if memory_bytes else "too much memory"
+        more = f"{again} --memory {2 + memory_bytes // 2**30}g" if again and memory_bytes else again
+        raise TrainingError(f"cannot {command}", again, f"it was killed: it used {limit}, or somebody ended it", more)
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line and not line.startswith("{")]
     raise TrainingError(
         f"cannot {command}", str(log), lines[-1][:300] if lines else f"exit status {code}", f"less {log}"
