@@ -170,7 +170,9 @@ def card(repo: Repo, agent: str, digest: str) -> Card:
     for one in cards(repo, agent):
         if one.adapter == digest:
             return one
-    raise RepositoryError("no such adapter", f"{agent} {digest[:19]}", "it has no card", f"git pantheon agents {agent}")
+    raise RepositoryError(
+        "no such adapter", f"{agent} {digest[:19]}", "it has no card", f"git pantheon agents show {agent}"
+    )
 
 
 def write_card(

@@ -16,7 +16,7 @@ from pantheon import adapters
 from pantheon.git import Repo
 from pantheon.records import Record
 
-DATASETS, ADAPTERS = "datasets", "adapters"
+DATASETS, ADAPTERS = "datasets", adapters.PLACE
 TRAININGS = ("training", "trained")  # checkpoints, and what was not kept yet
 PLACES = (DATASETS, ADAPTERS, *TRAININGS)  # below `pantheon/` in the common git dir
 MERGED = "merged"  # below the cache: each can be made again

@@ -7,7 +7,7 @@ voices.py run the servers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -49,10 +49,13 @@ class Cast(Record):
 
     @property
     def alone(self) -> Serving:
-        """How to serve everybody in it where nothing is known of how much each will say."""
-        if self.teacher is None and not self.voices:
-            return Serving()
-        return Serving(mode="phases" if self.cpu or self.teacher else "adapters", in_flight=IN_FLIGHT)
+        """How to serve everybody in it."""
+        return self.served({"", *(voice.adapter for voice in self.voices)}, 2 if self.teacher else 1)
+
+    def served(self, voices: Collection[str], models: int, start_s: float = serving.START_S) -> Serving:
+        """How to serve these voices (serving.choose); where they take turns, with all of the queue under way."""
+        chosen = serving.choose(voices, cpu=self.cpu, models=models, start_s=start_s)
+        return chosen.model_copy(update={"in_flight": IN_FLIGHT}) if chosen.mode == "phases" else chosen
 
 
 # How a server is started: a model's directory, adapters by digest, the name that the model goes by.
@@ -90,7 +93,7 @@ def taught(found: Config, cast: Cast) -> Config:
 
 
 def choose(cast: Cast, found: Config, items: Iterable[Item], past: Iterable[NightReport]) -> Serving:
-    """How to serve a queue, by what earlier nights measured. `found`: with the teacher in its place."""
+    """How to serve a queue. `found`: with the teacher in its place; `past`: what a start of a server took."""
     voices: set[str] = set()
     models: set[str] = set()
     for item in items:
@@ -100,9 +103,7 @@ def choose(cast: Cast, found: Config, items: Iterable[Item], past: Iterable[Nigh
                 voices.add(agent.runtime.adapter or "")
                 models.add(TEACHER if agent.runtime.model == TEACHER else "")
     starts = [phase.start_s for report in past for phase in report.phases]
-    start_s = sum(starts) / len(starts) if starts else serving.START_S
-    chosen = serving.choose(voices, cpu=cast.cpu, models=len(models), start_s=start_s)
-    return chosen.model_copy(update={"in_flight": IN_FLIGHT}) if chosen.mode == "phases" else chosen
+    return cast.served(voices, len(models), sum(starts) / len(starts) if starts else serving.START_S)
 
 
 async def open_engine(cast: Cast, chosen: Serving, start: Start) -> Engine:

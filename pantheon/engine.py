@@ -18,7 +18,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -318,9 +318,8 @@ class VllmEngine:
         spoken._served = _short(runtime.adapter)
         return spoken
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        yield
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     def render(self, system: str, user: str) -> str:
         return self._template.render(system, user)
@@ -502,9 +501,8 @@ class ScriptedEngine:
     def of(self, runtime: Runtime) -> ScriptedEngine:
         return self
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        yield
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     def render(self, system: str, user: str) -> str:
         return f"<system>\n{system}\n</system>\n<user>\n{user}\n</user>\n<assistant>\n"

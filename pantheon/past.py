@@ -145,9 +145,7 @@ def grown(
     `known`: what nights tried, oldest first."""
     found = []
     for name in sorted(ref.removeprefix(adapters.CARDS) for ref in repo.refs(adapters.CARDS)):
-        with contextlib.suppress(
-            RepositoryError
-        ):  # a trust root that cannot be read: no card counts, and doctor says so
+        with contextlib.suppress(RepositoryError):  # a trust root that cannot be read: no card counts
             if name in in_force:
                 found.append(growth.look(name, *in_force[name], adapters.cards(repo, name), known, aim))
     return tuple(one for one in found if one is not None)

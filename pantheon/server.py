@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +100,8 @@ class OpenAIEngine:
             raise self._error(f"cannot use the adapter {runtime.adapter[:19]}", why)
         return self
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        yield
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     def render(self, system: str, user: str) -> str:
         """The messages as JSON. The server's control tokens are not known here: the usual forms are broken up."""

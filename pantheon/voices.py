@@ -1,8 +1,8 @@
 """Voices that take turns: one model server at a time, each with its own weights, started when its turn comes.
 
-Part of engine.py, for where one server cannot speak for all agents at once: on a CPU, where a LoRA adapter that is not
-merged costs three times the time, and for two models. A node holds the turn of its voice while it asks; when nobody
-holds it and others wait, the server is ended and theirs is started. Decides nothing about which voices there are.
+Part of engine.py, for where one server cannot speak for all agents at once: on a CPU, where adapters have to be
+merged (serving.py says why), and for two models. A node holds the turn of its voice while it asks; when nobody holds it
+and others wait, the server is ended and theirs is started. Decides nothing about which voices there are.
 """
 
 from __future__ import annotations
@@ -68,10 +68,9 @@ class Voices:
             raise EngineError("no such voice", f"{runtime.model} {runtime.adapter or ''}", "it was not prepared")
         return _Voice(self, found)
 
-    @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Nobody in particular asks: the turn of whoever has it."""
-        yield
+        return contextlib.nullcontext()
 
     def render(self, system: str, user: str) -> str:
         return self.speaking().render(system, user)

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import shutil
 import stat
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
@@ -192,3 +195,13 @@ def live(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert not survivors(short)
         with pytest.raises(EngineError):
             runner.run(running.complete("x", schema={}, max_tokens=8, deadline_s=5))
+
+
+@pytest.fixture(scope="module")
+def weights() -> ModuleType:
+    """The one module with torch in it: imported here, because that takes seconds and may warn on the way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = importlib.import_module("pantheon.training.weights")
+    found.torch.set_num_threads(1)  # more only get in each other's way on so small a model
+    return found

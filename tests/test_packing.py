@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import warnings
@@ -87,15 +86,6 @@ def test_a_shared_beginning_is_packed_once() -> None:
     (pack,) = packed(rows, 2048)
     assert (len(pack.tokens), pack.row_tokens) == (100 + 2 * 8, 8 * 102)
     assert len(list(packed(rows, 1))) == 8  # a limit that nothing fits: every row alone
-
-
-@pytest.fixture(scope="module")
-def weights() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = importlib.import_module("pantheon.training.weights")
-    found.torch.set_num_threads(1)  # more only get in each other's way on so small a model
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -122,16 +121,6 @@ def trained(ground: Ground) -> Trained:
     with contextlib.redirect_stderr(told):
         tuned = ground.tune("whole", quiet=False)
     return Trained(tuned, ground.root / "whole", told.getvalue())
-
-
-@pytest.fixture(scope="module")
-def weights() -> ModuleType:
-    """The one module with torch in it: imported here, because that takes seconds and may warn on the way."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = importlib.import_module("pantheon.training.weights")
-    found.torch.set_num_threads(1)  # more only get in each other's way on so small a model
-    return found
 
 
 # --- in the sandbox --------------------------------------------------------------------------------------------------

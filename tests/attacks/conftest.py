@@ -17,7 +17,7 @@ import secrets
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from pantheon.records import Completion, NightReport, Outcome, Run
 from pantheon.survey import survey
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
+Typed = Callable[..., tuple[int, str]]
 CLOSED = EgressProof(attempts=(), interfaces=("lo",), closed=True)
 VICTIM, BYSTANDER = "docs/oven.md", "docs/tides.md"
 TASK = """---
@@ -326,3 +327,18 @@ def arena(make_field: Callable[..., Field]) -> Field:
 def lone(make_field: Callable[..., Field]) -> Field:
     """The victim alone: a quick night."""
     return make_field(alone=True)
+
+
+@pytest.fixture
+def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Typed]:
+    """`typed(root, *args)`: (exit code, everything said) of one command typed there, without a terminal."""
+    with open(os.devnull) as nobody:
+
+        def go(root: Path, *args: str) -> tuple[int, str]:
+            monkeypatch.chdir(root)
+            monkeypatch.setattr(sys, "stdin", nobody)
+            code = cli.main(list(args))
+            said = capfd.readouterr()
+            return code, said.out + said.err
+
+        yield go

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from conftest import MakeRepo, git, write_files
 from test_mine import STANDING, TRAIN, Ground, note, rows, shelve
 
 from attacks.conftest import TASK, Field
-from pantheon import adapters, attest, cli, config, desk, engine, learned, lora, process
+from pantheon import adapters, attest, config, desk, engine, learned, lora, process
 from pantheon.errors import EngineError, RepositoryError
 from pantheon.git import Repo
 from pantheon.records import Outcome
@@ -31,21 +29,6 @@ Typed = Callable[..., tuple[int, str]]
 def agent_file(adapter: str, version: int = 2) -> str:
     text = config.packaged("agents", f"{AGENT}.toml").read_text("utf-8").replace("version = 1", f"version = {version}")
     return text.replace('origin = "local"}', f'origin = "local", adapter = "{adapter}"}}')
-
-
-@pytest.fixture
-def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Typed]:
-    """`typed(root, *args)`: (exit code, everything said) of one command typed there, without a terminal."""
-    with open(os.devnull) as nobody:
-
-        def go(root: Path, *args: str) -> tuple[int, str]:
-            monkeypatch.chdir(root)
-            monkeypatch.setattr(sys, "stdin", nobody)
-            code = cli.main(list(args))
-            said = capfd.readouterr()
-            return code, said.out + said.err
-
-        yield go
 
 
 # --- which adapter ----------------------------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import TASK, MakeRepo, git, write_files
 
-from pantheon import cli, enclosure, process, trust
+from pantheon import enclosure, process, trust
 from pantheon.config import load_user, packaged, within
 from pantheon.errors import TrustError
 from pantheon.git import Repo
@@ -23,21 +23,6 @@ FILES = {"docs/oven.md": NOTE, "docs/tasks/tidy.md": TASK}
 EVIL = packaged("checks.toml").read_text() + '[check.evil]\nrun = ["/bin/sh", "-c", "touch /check/tree/ran"]\n'
 NIGHT = ("night", "--now", "--engine", "scripted", "--budget", "2m")
 Typed = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Typed]:
-    """`typed(root, *args)`: (exit code, everything said) of one command typed there, without a terminal."""
-    with open(os.devnull) as nobody:
-
-        def go(root: Path, *args: str) -> tuple[int, str]:
-            monkeypatch.chdir(root)
-            monkeypatch.setattr(sys, "stdin", nobody)
-            code = cli.main(list(args))
-            said = capfd.readouterr()
-            return code, said.out + said.err
-
-        yield go
 
 
 def commit(root: Path, message: str = "more") -> None:
