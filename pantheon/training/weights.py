@@ -307,8 +307,8 @@ class _Training:
     """One training from its order to its adapter. The order of the steps depends on seed and rows alone, so that what
     was stopped goes on exactly."""
 
-    def __init__(self, order: TuneOrder, say: Say) -> None:
-        self.order, self.say, self.started = order, say, time.monotonic()
+    def __init__(self, order: TuneOrder, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self.order, self.say, self.clock, self.started = order, say, clock, clock()
         self.checkpoint = order.work / CHECKPOINT
         say(Phase(text="reading the rows"))
         speech = Speech(order.model_dir)
@@ -388,7 +388,7 @@ class _Training:
         if not self.state.losses:
             self._look()
             self._save()
-        saved = time.monotonic()
+        saved = self.clock()
         ended: Ended = "epochs"
         while self.state.step < len(self.course.packs):
             if self.state.watch.over:
@@ -404,9 +404,9 @@ class _Training:
             if stopping():
                 self._save()
                 return None
-            if look or time.monotonic() - saved > self.order.save_s:
+            if look or self.clock() - saved > self.order.save_s:
                 self._save()
-                saved = time.monotonic()
+                saved = self.clock()
         if self.state.losses[-1].step != self.state.step:
             self._look()
         return self._finish(ended)
@@ -417,10 +417,10 @@ class _Training:
         return budget is not None and self._seconds() + self.step_s + self.look_s >= budget
 
     def _seconds(self) -> float:
-        return self.begun.seconds + time.monotonic() - self.started
+        return self.begun.seconds + self.clock() - self.started
 
     def _step(self, pack: Pack) -> None:
-        begun, state = time.monotonic(), self.state
+        begun, state = self.clock(), self.state
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(state.step, len(self.course.packs), self.order.tuning.rate)
         loss = _loss(self.model, pack)
@@ -432,7 +432,7 @@ class _Training:
         if value != value:
             why = f"the loss of step {state.step + 1} is no number"
             raise TrainingError("cannot train", self.order.model, why, "lower rate in the agent's [agent.training]")
-        self.step_s = time.monotonic() - begun
+        self.step_s = self.clock() - begun
         self.state = state.model_copy(
             update={
                 "step": state.step + 1,
@@ -458,7 +458,7 @@ class _Training:
 
     def _look(self) -> None:
         """The loss on the dev rows; the best weights are kept. Without dev rows the last are the best."""
-        begun, state = time.monotonic(), self.state
+        begun, state = self.clock(), self.state
         dev = _mean_loss(self.model, self.dev_packs) if self.dev_packs else None
         total, count = state.since
         point = Loss(
@@ -468,7 +468,7 @@ class _Training:
         if watch.step == state.step:
             self.best = {name: one.detach().clone() for name, one in self.learned.items()}
         self.state = state.model_copy(update={"watch": watch, "losses": (*state.losses, point), "since": (0.0, 0)})
-        self.look_s = time.monotonic() - begun
+        self.look_s = self.clock() - begun
         self._tell(None, dev)
 
     # -- what it leaves
