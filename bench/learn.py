@@ -28,8 +28,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pantheon import adapters, config, prs
-from pantheon import night as nights
+from pantheon import adapters, config, nights, prs
 from pantheon.git import Repo
 from pantheon.lessons import Card
 from pantheon.promotion import mcnemar

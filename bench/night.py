@@ -19,8 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pantheon import artifacts, demo, desk, report, session
-from pantheon import night as nights
+from dulwich.notes import Notes
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
+from dulwich.repo import Repo as DulwichRepo
+
+from pantheon import artifacts, demo, desk, nights, report, session
 from pantheon.git import Repo
 from pantheon.places import places
 from pantheon.records import NightReport, Outcome
@@ -45,6 +49,13 @@ pantheon:
 ---
 Every note gets the front matter that the rules ask for.
 """
+
+
+def dulwich_note(repo: Repo, commit: str) -> bytes | None:
+    """An artifact note as dulwich reads it."""
+    with DulwichRepo(str(repo.common_dir), bare=True) as other:
+        notes = Notes(other.object_store, other.refs)
+        return notes.get_note(ObjectID(commit.encode()), Ref(artifacts.NOTES.encode()))
 
 
 def git(root: Path, *args: str) -> str:
@@ -98,7 +109,7 @@ def recheck(repo: Repo, found: NightReport) -> list[str]:
             if not item.run:
                 continue
             note = git(repo.root, "notes", f"--ref={artifacts.NOTES}", "show", item.commit)
-            if repo.dulwich_note(artifacts.NOTES, item.commit) != os.fsencode(note):
+            if dulwich_note(repo, item.commit) != os.fsencode(note):
                 problems.append(f"{item.commit[:12]}: dulwich reads another note than git")
             if "llm_prompt.txt" not in note and "tool_calls.jsonl" not in note:
                 problems.append(f"{item.commit[:12]}: its note lists no artifacts")

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pantheon import adapters, artifacts, config, desk, drawing, flow, prs, registry, route, screen
-from pantheon import night as nights
+from pantheon import adapters, artifacts, config, desk, drawing, flow, nights, prs, registry, route, screen
 from pantheon.config import Config
 from pantheon.errors import ConfigError, TaskError
 from pantheon.git import Repo

@@ -15,8 +15,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from pantheon import artifacts, children, config, hooks, morning, page, past, prs, publish, review, screen, tasks
-from pantheon import night as nights
+from pantheon import (
+    artifacts,
+    children,
+    config,
+    hooks,
+    morning,
+    nights,
+    page,
+    past,
+    prs,
+    publish,
+    review,
+    screen,
+    tasks,
+)
 from pantheon import plan as plans
 from pantheon import report as reports
 from pantheon import trust as trusts

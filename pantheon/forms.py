@@ -21,6 +21,7 @@ def _glob(pattern: str) -> str:
     return pattern
 
 
+SCHEMA_VERSION = 1  # of stored records
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Glob = Annotated[str, AfterValidator(_glob)]  # a gitignore pattern that chooses paths
 

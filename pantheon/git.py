@@ -1,9 +1,9 @@
 """The door to git: objects, refs, notes, worktrees and the few git children.
 
-Owns every use of pygit2, which writes; `dulwich_note` reads one note with other code (reader.py is the door of
-`verify`, all dulwich). Objects and refs are handled through the
-common git dir opened as bare, so that no attribute file, filter, hook or index of a worktree has a say. Refs are moved
-by compare-and-swap and only in our namespaces. The user's branch, index and worktree are touched by `user_merge` alone.
+Owns every use of pygit2, which writes (reader.py is the door of `verify`, all dulwich). Objects and refs are handled
+through the common git dir opened as bare, so that no attribute file, filter, hook or index of a worktree has a say.
+Refs are moved by compare-and-swap and only in our namespaces. The user's branch, index and worktree are touched by
+usergit.py alone.
 It decides nothing: what to build, when to move a ref and what to merge is told to it.
 """
 
@@ -22,11 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import pygit2
-from dulwich.errors import NotGitRepository
-from dulwich.notes import Notes
-from dulwich.objects import ObjectID
-from dulwich.refs import Ref
-from dulwich.repo import Repo as DulwichRepo
 from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
 from pantheon import children, worktrees
@@ -42,7 +37,6 @@ NAME, EMAIL = "Pantheon", "pantheon@localhost"
 NAMESPACES = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
 _LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
-_IN_PROGRESS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "sequencer")
 
 
 class Entry(Record):
@@ -488,18 +482,6 @@ class Repo:
         found = [] if tip is None else find_note(self.tree_of(tip), commit, self._items)[0]
         return b"".join(self.read_blob(oid) for _, oid in found) if found else None
 
-    def dulwich_note(self, ref: str, commit: str) -> bytes | None:
-        """The same note as dulwich reads it: other code, from the ref to the blob."""
-        with _door("dulwich cannot read a note", f"{ref} {commit}", "git fsck"):
-            try:
-                with DulwichRepo(str(self.common_dir), bare=True) as repo:
-                    name = Ref(os.fsencode(ref))
-                    if name not in repo.refs.allkeys():
-                        return None
-                    return Notes(repo.object_store, repo.refs).get_note(ObjectID(commit.encode("ascii")), name)
-            except NotGitRepository as error:
-                raise ValueError(str(error)) from error
-
     # --- worktrees and exports ----------------------------------------------------------------------------------------
 
     def add_worktree(self, path: Path, commit: str, name: str) -> None:
@@ -514,35 +496,6 @@ class Repo:
         """Regular files of a tree below the new directory `target`; the paths left out (links, unsafe names)."""
         files = ((entry.path, entry.mode, entry.oid) for entry in self.entries(treeish).values())
         return worktrees.export(files, self.read_blob, target, store)
-
-    # --- configuration: the repository's own file only ----------------------------------------------------------------
-
-    def config_values(self, key: str) -> tuple[str, ...]:
-        with _door("cannot read the configuration", key, "git config --local --list"):
-            return tuple(value or "" for value in pygit2.Config(str(self.common_dir / "config")).get_multivar(key))
-
-    def config_get(self, key: str) -> str | None:
-        """The last value in the repository's configuration file; None when it is not set there."""
-        values = self.config_values(key)
-        return values[-1] if values else None
-
-    def config_set(self, key: str, value: str) -> None:
-        """Set the key to this one value, whatever was there."""
-        self._config("--replace-all", key, value)
-
-    def config_add(self, key: str, value: str) -> None:
-        """Add one more value to the key."""
-        self._config("--add", key, value)
-
-    def config_unset(self, key: str, value: str | None = None) -> None:
-        """Remove the key, or only the lines with this value; nothing when it is not there."""
-        if value is None and self.config_values(key):
-            self._config("--unset-all", key)
-        elif value is not None and value in self.config_values(key):
-            self._config("--fixed-value", "--unset-all", key, value)
-
-    def _config(self, *args: str) -> None:
-        children.quiet(self.root, "config", "--file", str(self.common_dir / "config"), *args)
 
     # --- git children -------------------------------------------------------------------------------------------------
 
@@ -590,48 +543,7 @@ class Repo:
             lines = [f"git fsck ended with {done.returncode}"]
         return tuple(lines)
 
-    def user_merge(
-        self, branch: str, *, strategy: Literal["merge", "ff", "rebase"] = "merge", message: str = ""
-    ) -> str:
-        """Bring a review branch into the user's checked-out branch with the user's own git; the new HEAD.
-
-        `merge`: a merge commit; `ff`: fast-forward only; `rebase`: its commits picked onto HEAD, which leaves the
-        review branch as it is. Refused before it starts where another operation is under way or the changes touch
-        files that are dirty; a failure is undone, and git's own words are the reason.
-        """
-        tip = self.ref(f"refs/heads/{branch}") or self.resolve(branch)
-        head = self.head().commit
-        self._refuse_merge(branch, head, tip)
-        if strategy == "merge":
-            argv, undo = ["merge", "--no-ff", "--no-edit", "-m", message or f"Merge {branch}", tip], "merge"
-        elif strategy == "ff" or self._base(head, tip) == head:
-            argv, undo = ["merge", "--ff-only", tip], "merge"
-        else:
-            argv, undo = ["cherry-pick", "--keep-redundant-commits", f"{head}..{tip}"], "cherry-pick"
-        done = children.users_own(self.root, *argv)
-        if done.returncode == 0 and not done.timed_out:
-            return self.head().commit
-        if any((self.git_dir / name).exists() for name in _IN_PROGRESS):
-            children.users_own(self.root, undo, "--abort")
-        why = "it did not end in 30 minutes" if done.timed_out else os.fsdecode(done.stderr + done.stdout).strip()
-        if self.head().commit != head or any((self.git_dir / name).exists() for name in _IN_PROGRESS):
-            raise RepositoryError("git could not merge, and could not undo it", branch, why, f"git {undo} --abort")
-        raise RepositoryError("git could not merge; your branch is as it was", branch, why, f"git diff HEAD...{branch}")
-
-    def _refuse_merge(self, branch: str, head: str, tip: str) -> None:
-        for name in _IN_PROGRESS:
-            if (self.git_dir / name).exists():
-                raise RepositoryError("cannot merge", branch, f"{name} shows an operation under way", "git status")
-        changes = self.diff(self._base(head, tip), tip).files
-        paths = {path for change in changes for path in (change.path, change.old_path) if path is not None}
-        dirty = set(self.dirty_paths(sorted(paths)))
-        here = self.entries(head)
-        dirty |= {path for path in paths if path not in here and os.path.lexists(self.root / path)}
-        if dirty:
-            names = ", ".join(sorted(dirty))
-            raise RepositoryError("cannot merge", branch, f"your changes to {names} would be overwritten", "git stash")
-
-    def _base(self, one: str, two: str) -> str:
+    def merge_base(self, one: str, two: str) -> str:
         with _door("cannot find a common ancestor", f"{one} and {two}"):
             base = self._repo.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=two))
             if base is None:

@@ -10,8 +10,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pantheon import adapters, attic, inforce, tomlfile
-from pantheon import night as nights
+from pantheon import adapters, attic, inforce, nights, tomlfile
 from pantheon.config import Config
 from pantheon.errors import ConfigError, EngineError
 from pantheon.git import Repo

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pantheon import adapters, artifacts, config, curriculum, page, past, prs, redact
-from pantheon import night as nights
+from pantheon import adapters, artifacts, config, curriculum, nights, page, past, prs, redact
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
 from pantheon.growth import Learned

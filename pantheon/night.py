@@ -1,4 +1,4 @@
-"""One night over one frozen queue: freeze, probe, run a rolling window of items, stack, open PRs, seal, report.
+"""One night over one frozen queue: probe, run a rolling window of items, stack, open PRs, seal, report.
 
 Where decisions meet doors; makes no choices of its own. Everything is in git before the next step: the queue before
 the first item, each run as it ends, PRs when their stacks are complete, the report last. A night that was interrupted
@@ -10,25 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
-from pantheon import artifacts, attest, canaries, flow, hooks, keys, plan, prompt, quality, redact, registry, report
+from pantheon import (
+    artifacts,
+    attest,
+    flow,
+    hooks,
+    nights,
+    prompt,
+    quality,
+    registry,
+    report,
+)
 from pantheon.agent import Seat
-from pantheon.checks import AT_ONCE, CheckRoom
+from pantheon.checks import CheckRoom
 from pantheon.config import Config
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
-from pantheon.errors import EngineError, RefMoved, RepositoryError, SandboxError
+from pantheon.errors import EngineError, SandboxError
 from pantheon.git import Repo, Signer
 from pantheon.item import Shop, Trip, run_item
 from pantheon.records import (
@@ -36,23 +43,18 @@ from pantheon.records import (
     Decision,
     EngineMetrics,
     FlowQuality,
-    Forecast,
     Item,
     Night,
     NightReport,
     Outcome,
-    Record,
     Run,
     Sample,
-    Serving,
-    Task,
     pretty,
 )
 from pantheon.stack import Stacks
-from pantheon.survey import FILE, Survey
+from pantheon.survey import Survey
 from pantheon.voices import Voices
 
-NIGHTS = "refs/pantheon/nights/"
 EGRESS = "egress.json"
 CHECKPOINT_S = 10.0
 GRACE_S = 30.0  # how long running items may finish once the budget is spent
@@ -94,201 +96,6 @@ class Progress:
         self.changed(self)
 
 
-@dataclass
-class Frozen:
-    """A night that can run: the record, the queue, and what was read from the base commit. Holds no secret in a text,
-    so that nothing written from it does; ids and paths are exact."""
-
-    night: Night
-    items: tuple[Item, ...]
-    tasks: Mapping[str, Task]
-    survey: Survey
-    notes: tuple[str, ...]
-    runs: list[Run] = field(default_factory=list)  # of an earlier, interrupted part
-    ref_at: str | None = None
-
-    @property
-    def own(self) -> tuple[Run, ...]:
-        """The runs of the night's own items."""
-        return tuple(run for run in self.runs if run.item.canary is None)
-
-    @property
-    def sown(self) -> tuple[Run, ...]:
-        """The runs of its canaries."""
-        return tuple(run for run in self.runs if run.item.canary is not None)
-
-    def __post_init__(self) -> None:
-        self.items = tuple(redact.clean_item(item) for item in self.items)
-        self.tasks = {uuid: redact.clean_task(task) for uuid, task in self.tasks.items()}
-        self.notes = tuple(redact.scrub_text(note) for note in self.notes)
-        self.runs = [redact.clean_run(run) for run in self.runs]
-
-
-# --- freeze ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def alone(repo: Repo) -> Iterator[int]:
-    """Hold the repository's night lock; its descriptor. Raises RepositoryError when another night runs."""
-    path = repo.common_dir / "pantheon" / "night.lock"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RepositoryError(
-                "cannot start a night", str(repo.root), "another one is running here", "git pantheon status"
-            ) from error
-        yield handle.fileno()
-
-
-def load_night(repo: Repo, night_id: str) -> Night:
-    """A frozen night's record."""
-    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"")
-
-
-def unfinished(repo: Repo) -> str | None:
-    """The id of the latest night when it has a queue but no report."""
-    nights = repo.refs(NIGHTS)
-    if not nights:
-        return None
-    name = max(nights, key=lambda ref: _night_order(ref.removeprefix(NIGHTS)))
-    return None if repo.read_path(nights[name], "report.json") else name.removeprefix(NIGHTS)
-
-
-def _night_order(night_id: str) -> tuple[str, int]:
-    date, _, counter = night_id.rpartition("-")
-    return date, int(counter) if counter.isdecimal() else 0  # a ref that is none of ours comes first
-
-
-def freeze(
-    repo: Repo,
-    survey: Survey,
-    planned: plan.Plan,
-    *,
-    budget_s: float,
-    engine: str,
-    model: str,
-    window: int,
-    now: datetime,
-    signer: Signer,
-    model_sha256: Mapping[str, str] | None = None,
-    forecast: Forecast | None = None,
-    sowing: bool = True,
-    serving: Serving | None = None,
-    teacher: str = "",
-    teacher_sha256: Mapping[str, str] | None = None,
-) -> Frozen:
-    """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
-    among the items unless there is to be no `sowing`."""
-    head = repo.head()
-    if head.branch is None:
-        raise RepositoryError(
-            "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
-        )
-    keys.publish(repo, signer, now)
-    settings = survey.config.settings.gate
-    for _ in range(100):
-        night_id = _free_id(repo, now)
-        share = settings.canaries if sowing else 0.0
-        sown = canaries.sow(survey, planned, share, night_id, now, signer, rates(repo) if choosing(survey) else {})
-        night = Night(
-            id=night_id,
-            started_at=now,
-            base=survey.base,
-            branch=head.branch,
-            budget_s=budget_s,
-            window=window,
-            engine=engine,
-            model=model,
-            agents=tuple(sorted(agent.label for agent in survey.config.agents.values())),
-            tasks=tuple(task.uuid for task in planned.tasks),
-            items=len(planned.items),
-            config_sha256=survey.config.digest,
-            model_sha256=dict(model_sha256 or {}),
-            templates=template_digests(survey.config),
-            adapters={a.label: a.runtime.adapter for a in survey.config.agents.values() if a.runtime.adapter},
-            canaries=len(sown.items),
-            seeded_base=sown.base,
-            bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
-            forecast=forecast,
-            check_slots=AT_ONCE,
-            scripted=_scripted(survey.config, engine),
-            serving=serving or Serving(),
-            teacher=teacher,
-            teacher_sha256=dict(teacher_sha256 or {}),
-        )
-        queue = canaries.mixed(planned.items, sown.items, night_id)
-        by_uuid = {task.uuid: task for task in planned.tasks}
-        frozen = Frozen(night, queue, by_uuid, survey, (*planned.notes, *sown.notes))
-        try:
-            _checkpoint(repo, frozen, {}, "freeze", now, signer)
-        except RefMoved:
-            continue
-        return frozen
-    raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
-
-
-def _scripted(config: Config, engine: str) -> tuple[str, ...]:
-    """The agents that no model answers although there is one."""
-    found = (agent.label for agent in config.agents.values() if agent.runtime.engine == "scripted")
-    return tuple(sorted(found)) if engine != "scripted" else ()
-
-
-def _free_id(repo: Repo, now: datetime) -> str:
-    day = now.strftime("%Y-%m-%d")
-    taken = [_night_order(name.removeprefix(NIGHTS))[1] for name in repo.refs(f"{NIGHTS}{day}-")]
-    return f"{day}-{1 + max(taken, default=0)}"
-
-
-def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Frozen:
-    """An interrupted night again: its frozen queue, and the runs that ended before."""
-    at = repo.ref(NIGHTS + night_id)
-    data = {
-        name: repo.read_path(at or "", name) or b""
-        for name in ("night.json", "queue.jsonl", "tasks.jsonl", "notes.json")
-    }
-    night = Night.model_validate_json(data["night.json"])
-    items = tuple(Item.model_validate_json(line) for line in data["queue.jsonl"].splitlines())
-    found = [Task.model_validate_json(line) for line in data["tasks.jsonl"].splitlines()]
-    notes = TypeAdapter(tuple[str, ...]).validate_json(data["notes.json"])
-    runs = [run for run in artifacts.list_runs(repo) if run.night == night.id]
-    return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
-
-
-def _content(frozen: Frozen) -> dict[str, bytes]:
-    """The files of a night that say what it is and how far it came."""
-    return {
-        "night.json": pretty(frozen.night.model_dump(mode="json")),
-        "queue.jsonl": _lines(frozen.items),
-        "tasks.jsonl": _lines(frozen.tasks.values()),
-        "notes.json": pretty(list(frozen.notes)),
-        "journal.jsonl": _lines(frozen.runs),
-    }
-
-
-def _lines(records: Iterable[Record]) -> bytes:
-    """JSON Lines; of a path that is no text the escape that JSON has for it stays."""
-    return "".join(record.to_json() + "\n" for record in records).encode("utf-8", "backslashreplace")
-
-
-def _checkpoint(
-    repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
-) -> None:
-    """One commit on the night's ref: objects first, ref last, on the value we left there."""
-    content = {**_content(frozen), **files}
-    name = NIGHTS + frozen.night.id
-    before = frozen.ref_at
-    tree = repo.write_tree(
-        repo.tree_of(before) if before else None,
-        {path: (FILE, repo.write_blob(data)) for path, data in content.items()},
-    )
-    parents = [before] if before else [frozen.night.base]
-    commit = repo.commit(tree, parents, f"night {frozen.night.id}: {message}\n", now, signer)
-    repo.move_ref(name, commit, before, f"pantheon: {message}")
-    frozen.ref_at = commit
-
-
 # --- run -------------------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +103,14 @@ class _Runner:
     """The moving parts of one night."""
 
     def __init__(
-        self, repo: Repo, frozen: Frozen, engine: Engine, work: Path, signer: Signer, now: Now, progress: Progress
+        self,
+        repo: Repo,
+        frozen: nights.Frozen,
+        engine: Engine,
+        work: Path,
+        signer: Signer,
+        now: Now,
+        progress: Progress,
     ) -> None:
         self.repo, self.frozen, self.engine, self.signer, self.now, self.progress = (
             repo,
@@ -364,7 +178,7 @@ class _Runner:
                     break
                 await self._look(len(running))
                 if time.monotonic() - last > CHECKPOINT_S:
-                    _checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
+                    nights.checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
                     last = time.monotonic()
         except EngineError:
             self.ended = "engine"
@@ -378,7 +192,7 @@ class _Runner:
 
     async def _one(self, item: Item) -> None:
         started = time.monotonic()
-        run_id = run_name(self.frozen.night.id, item.id)
+        run_id = nights.run_name(self.frozen.night.id, item.id)
         shop = self.sown_shop if item.canary else self.shop
         assert shop is not None
         trip = await run_item(shop, item, self.frozen.tasks[item.task], run_id)
@@ -453,11 +267,6 @@ def _outcome(decision: Decision) -> Outcome:
     return Outcome.PARKED if decision.held else Outcome.FAILED
 
 
-def run_name(night: str, item: str) -> str:
-    """The id of a run: 32 hex digits, the same whenever the same item of the same night is started again."""
-    return hashlib.sha256(f"{night}\0{item}".encode()).hexdigest()[:32]
-
-
 SAMPLE_S = 2.0  # between two looks at a night, at first
 SAMPLES = 240  # kept of a night
 
@@ -493,7 +302,7 @@ class Timeline:
             self.samples, self.every_s = self.samples[::2], 2 * self.every_s
 
 
-def _sown_shop(shop: Shop, frozen: Frozen, work: Path) -> Shop | None:
+def _sown_shop(shop: Shop, frozen: nights.Frozen, work: Path) -> Shop | None:
     """The shop of the canaries: the same people and rules on the seeded base; None for a night without canaries."""
     base = frozen.night.seeded_base
     if base is None:
@@ -505,7 +314,7 @@ def _sown_shop(shop: Shop, frozen: Frozen, work: Path) -> Shop | None:
     return dataclasses.replace(shop, base=base, entries=entries, facts=facts, room=room)
 
 
-def _open_shop(repo: Repo, frozen: Frozen, engine: Engine, work: Path) -> Shop:
+def _open_shop(repo: Repo, frozen: nights.Frozen, engine: Engine, work: Path) -> Shop:
     survey = frozen.survey
     config = survey.config
     return Shop(
@@ -519,15 +328,6 @@ def _open_shop(repo: Repo, frozen: Frozen, engine: Engine, work: Path) -> Shop:
         protected=(*config.settings.night.protected, *hooks.inside(repo)),
         room=CheckRoom.open(repo, config, frozen.night.base, work),
     )
-
-
-def template_digests(config: Config) -> dict[str, str]:
-    """agent@version -> the digest of its prompt's source; an agent without a prompt is left out."""
-    return {
-        agent.label: hashlib.sha256(config.prompts[agent.prompt].encode()).hexdigest()
-        for agent in config.agents.values()
-        if agent.prompt in config.prompts
-    }
 
 
 def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
@@ -549,7 +349,7 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
 
 async def run(
     repo: Repo,
-    frozen: Frozen,
+    frozen: nights.Frozen,
     engine: Engine,
     proof: EgressProof,
     *,
@@ -565,7 +365,7 @@ async def run(
         raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
     started = time.monotonic()
     progress.total = len(frozen.items)
-    _checkpoint(repo, frozen, {EGRESS: pretty(proof.model_dump(mode="json"))}, "probe", now(), signer)
+    nights.checkpoint(repo, frozen, {EGRESS: pretty(proof.model_dump(mode="json"))}, "probe", now(), signer)
     progress.say("reading the base")
     before = await engine.metrics()
     cpu = _host_cpu()
@@ -576,12 +376,12 @@ async def run(
         await runner.run_window(started + frozen.night.budget_s)
     except (KeyboardInterrupt, asyncio.CancelledError):
         runner.ended = "interrupted"
-        _checkpoint(repo, frozen, {}, "interrupted", now(), signer)
+        nights.checkpoint(repo, frozen, {}, "interrupted", now(), signer)
         raise
     after = await engine.metrics()
     working = time.monotonic() - started
     progress.say("opening PRs")
-    past = [one for one in reports(repo, RATED_NIGHTS) if _alike(one.night, frozen.night)]
+    past = [one for one in nights.reports(repo, nights.RATED_NIGHTS) if _alike(one.night, frozen.night)]
     measured = quality.measure_all(frozen.own, frozen.sown, past, frozen.night.bounds or Bounds())
     runner.stacks.halt({one.flow: _halted(one) for one in measured if one.state == "halted"})
     pulls = await runner.stacks.open_pulls()
@@ -606,19 +406,8 @@ async def run(
     files = {"report.json": pretty(finished.model_dump(mode="json")), "report.md": report.markdown(finished).encode()}
     if page is not None:
         files["report.html"] = page(finished)
-    _seal(repo, frozen, files, now(), signer)
+    nights.seal(repo, frozen, files, now(), signer)
     return finished
-
-
-def _seal(repo: Repo, frozen: Frozen, files: Mapping[str, bytes], now: datetime, signer: Signer) -> None:
-    """The last commit of the night, and the last thing that the night writes."""
-    left = {path: entry.oid for path, entry in repo.entries(frozen.ref_at or "").items()}
-    content = {**{path: repo.read_blob(oid) for path, oid in left.items()}, **_content(frozen), **files}
-    others = [name for name in repo.refs(NIGHTS) if name != NIGHTS + frozen.night.id]
-    before = max(others, key=lambda name: _night_order(name.removeprefix(NIGHTS)), default=None)
-    previous = repo.ref(before) if before else None
-    sealed = attest.seal(repo, frozen.night.id, content, previous, now, signer)
-    _checkpoint(repo, frozen, {**files, **sealed}, "seal", now, signer)
 
 
 def _rates(before: EngineMetrics, after: EngineMetrics, seconds: float) -> dict[str, Any]:
@@ -639,41 +428,6 @@ def _host_cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
-    """The report of a night, or of the latest that has one. Raises RepositoryError."""
-    nights = repo.refs(NIGHTS)
-    names = (
-        [NIGHTS + night_id]
-        if night_id
-        else sorted(nights, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)
-    )
-    for name in names:
-        data = repo.read_path(nights[name], "report.json") if name in nights else None
-        if data:
-            return NightReport.model_validate_json(data)
-    why = "no such night, or it did not end yet" if night_id else "no night has ended here yet"
-    raise RepositoryError("no report", night_id or "", why, "git pantheon night --now --budget 10m")
-
-
-RATED_NIGHTS = 10
-
-
-def latest(repo: Repo) -> list[str]:
-    """The commits of all nights, newest first."""
-    names = repo.refs(NIGHTS)
-    return [names[one] for one in sorted(names, key=lambda n: _night_order(n.removeprefix(NIGHTS)), reverse=True)]
-
-
-def reports(repo: Repo, most: int) -> list[NightReport]:
-    """The reports of the last nights that have one, oldest first."""
-    found: list[NightReport] = []
-    for commit in latest(repo):
-        data = repo.read_path(commit, "report.json") if len(found) < most else None
-        with contextlib.suppress(ValidationError):  # of a later version: it says nothing that could be read here
-            found += [NightReport.model_validate_json(data)] if data else []
-    return found[::-1]
-
-
 def _alike(one: Night, other: Night) -> bool:
     """Whether what was measured in one night says something of another: the same engine and model."""
     return (one.engine, one.model) == (other.engine, other.model)
@@ -682,19 +436,3 @@ def _alike(one: Night, other: Night) -> bool:
 def _halted(found: FlowQuality) -> str:
     """Why a flow's gate is halted, and what would open it, in one line."""
     return f"the gate is halted: {'; '.join(found.why)}. It opens with {'; or '.join(found.opens)}"
-
-
-def choosing(survey: Survey) -> bool:
-    """Whether some flow leaves a choice between agents: only then their rates are worth reading."""
-    return any(len(node.agent) > 1 for graph in survey.config.flows.values() for node in graph.nodes)
-
-
-def rates(repo: Repo) -> dict[str, tuple[int, int]]:
-    """agent@version -> (accepted runs, runs) that it worked in, over the last nights with a model."""
-    found: dict[str, tuple[int, int]] = {}
-    for finished in reports(repo, RATED_NIGHTS):
-        for run in finished.runs if finished.night.engine != "scripted" and not finished.night.teacher else ():
-            for label in set(run.agents):
-                accepted, runs = found.get(label, (0, 0))
-                found[label] = (accepted + (run.outcome is Outcome.ACCEPTED), runs + 1)
-    return found

@@ -11,8 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pantheon import keys as ring
-from pantheon import night as nights
-from pantheon import screen
+from pantheon import nights, screen
 from pantheon.git import Repo
 from pantheon.plan import printable
 from pantheon.verify import load_trust

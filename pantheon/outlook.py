@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pantheon import capacity, config, desk, measured, past, queueing, screen
-from pantheon import night as nights
+from pantheon import capacity, config, desk, measured, nights, past, queueing, screen
 from pantheon.capacity import Compared, ForecastError, Scenario
 from pantheon.engine import expected_window
 from pantheon.errors import EngineError

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pantheon import adapters, canaries, capacity, curriculum, growth, measured
-from pantheon import night as nights
+from pantheon import adapters, canaries, capacity, curriculum, growth, measured, nights
 from pantheon.checks import AT_ONCE
 from pantheon.config import Config, EngineSettings
 from pantheon.curriculum import Staged, Tried

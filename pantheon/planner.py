@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from pantheon import night, process
+from pantheon import nights, process
 from pantheon.config import PlannerSettings
 from pantheon.drafts import MAX_TITLE, Part
 from pantheon.errors import PantheonError, RepositoryError
@@ -107,7 +107,7 @@ def _by_day(repo: Repo, name: str) -> Iterator[None]:
     enclosure it can neither be had nor made."""
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(night.alone(repo))
+            held.enter_context(nights.alone(repo))
         except (RepositoryError, OSError) as error:
             why = "it is for the day only, and a night runs here"
             raise PantheonError(WHAT, name, why, "git pantheon status") from error

@@ -13,13 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, field_serializer
 
+from pantheon.forms import SCHEMA_VERSION as SCHEMA_VERSION
 from pantheon.forms import Digest as Digest
 from pantheon.forms import Glob as Glob
 from pantheon.forms import Record as Record
 from pantheon.forms import pretty as pretty
 from pantheon.forms import seconds as seconds
-
-SCHEMA_VERSION = 1
+from pantheon.pulls import HumanDecision as HumanDecision
+from pantheon.pulls import PullItem as PullItem
+from pantheon.pulls import PullRequest as PullRequest
+from pantheon.pulls import PullState as PullState
 
 # --- tasks and items -------------------------------------------------------------------------------------------------
 
@@ -523,73 +526,6 @@ class Night(Record):
     bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
     forecast: Forecast | None = None
     check_slots: int = 0  # checks that run at once; 0: not told
-
-
-class PullState(StrEnum):
-    OPEN = "open"
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    SUPERSEDED = "superseded"
-
-
-class PullItem(Record):
-    """One item in a local PR. `dropped` items are no longer on the branch."""
-
-    item: str
-    run: str
-    target: str
-    commit: str
-    summary: str = ""
-    dropped: bool = False
-    verdict: Literal["", "dropped", "rejected", "retry", "never"] = ""  # why it is not wanted; "": nothing was said
-    reason: str = ""
-
-
-class PullRequest(Record):
-    """A local PR: a review branch plus this record, stored in `refs/pantheon/prs/<id>/meta`."""
-
-    schema_version: int = SCHEMA_VERSION
-    id: int
-    task: str
-    title: str
-    night: str
-    branch: str
-    onto: str  # the user's branch
-    base: str
-    tip: str
-    state: PullState = PullState.OPEN
-    revision: int = 1
-    created_at: datetime
-    items: tuple[PullItem, ...]
-    text: str = ""  # what a person should read first, where no item says it
-    reason: str = ""
-    landed_on: str = ""  # of an accepted one: where the user's branch was before, and the commit that it was moved to
-    landed: str = ""
-
-    @property
-    def live(self) -> tuple[PullItem, ...]:
-        """The items still on the branch; the commit that sets the task's status is no item."""
-        return tuple(item for item in self.items if item.run and not item.dropped)
-
-    @property
-    def promotes(self) -> bool:
-        """Whether it puts another version of an agent in force: it has no items, and is taken or refused as a whole."""
-        return bool(self.items) and not any(item.run for item in self.items)
-
-
-class HumanDecision(Record):
-    """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit. `step`: its place in the
-    record of the PR; of one item the last word counts, and after `undone` it is as if nothing had been said."""
-
-    schema_version: int = SCHEMA_VERSION
-    pr: int
-    item: str
-    run: str
-    verdict: Literal["accepted", "rejected", "dropped", "retry", "never", "undone"]
-    reason: str = ""
-    who: str
-    when: datetime
-    step: int = 0
 
 
 class Share(Record):

@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pantheon import artifacts, config, flow, hooks, screen, session, trust
+from pantheon import artifacts, config, flow, hooks, nights, screen, session, trust
 from pantheon import cast as casting
-from pantheon import night as nights
 from pantheon.cast import Cast
 from pantheon.config import Config
 from pantheon.engine import Engine, ScriptedEngine

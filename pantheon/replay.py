@@ -21,7 +21,7 @@ from pydantic import Field
 
 from pantheon import artifacts, flow, item, loop, prompt, redact
 from pantheon import cast as casting
-from pantheon import night as nights
+from pantheon import night as runner
 from pantheon.agent import Seat, call_tool, run_agent
 from pantheon.cast import Cast
 from pantheon.checks import CheckRoom
@@ -123,7 +123,7 @@ class Stage:
 
     def seat(self, config: Config, name: str) -> Seat:
         """An agent of another commit's configuration, under the rules of this base. Raises ConfigError."""
-        return nights.seats(config, self.engine, self.survey)[name]
+        return runner.seats(config, self.engine, self.survey)[name]
 
     def voice(self, label: str) -> Engine:
         """The engine as it speaks for an agent of the base; for one that is not there as it speaks for nobody."""
@@ -192,7 +192,7 @@ def open_stage(
         entries=found.entries,
         rules=found.rules,
         facts=found.facts,
-        seats=nights.seats(found.config, engine, found),
+        seats=runner.seats(found.config, engine, found),
         room=_Room(repo, found.config, work, base=base, allowed=allowed),
         protected=found.config.settings.night.protected,
     )

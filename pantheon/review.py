@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pantheon import artifacts, attest, children, prs
+from pantheon import artifacts, attest, children, prs, usergit
 from pantheon.errors import InputError, MergeConflict, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.plan import HINT_LENGTH, printable
@@ -88,7 +88,7 @@ def accept(
         pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
     count = "" if pull.promotes else f" ({len(pull.live)} items)"
     message = f"Merge PR {pull.id}: {pull.title}{count}"
-    landed = repo.user_merge(pull.branch, strategy=strategy, message=message)
+    landed = usergit.merge(repo, pull.branch, strategy=strategy, message=message)
     closed = pull.model_copy(update={"state": PullState.ACCEPTED, "landed_on": head, "landed": landed})
     _decide(repo, closed, closed.live, "accepted", "", when, signer)
     prs.update(repo, closed, "accept", when, signer)

@@ -18,9 +18,23 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.table import Table
 
-from pantheon import adapters, artifacts, attic, config, desk, growth, hooks, past, prs, screen, serving, session, trust
+from pantheon import (
+    adapters,
+    artifacts,
+    attic,
+    config,
+    desk,
+    growth,
+    hooks,
+    nights,
+    past,
+    prs,
+    screen,
+    serving,
+    session,
+    trust,
+)
 from pantheon import cast as casting
-from pantheon import night as nights
 from pantheon.config import Config
 from pantheon.engine import Engine
 from pantheon.errors import EngineError, InputError, RepositoryError

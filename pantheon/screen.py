@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pantheon import figures, report
-from pantheon import night as nights
+from pantheon import night as runner
 from pantheon.growth import NOTHING, Learned
 from pantheon.plan import many, printable
 from pantheon.records import NightReport, PullRequest, PullState
@@ -86,11 +86,11 @@ def counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[], None]]
 
 
 @contextmanager
-def night_bar(quiet: bool) -> Iterator[nights.Progress]:
+def night_bar(quiet: bool) -> Iterator[runner.Progress]:
     """The night's progress: items done of all, accepted, failed, parked, in flight."""
     shown = console(stderr=True)
     if quiet:
-        yield nights.Progress()
+        yield runner.Progress()
     elif shown.is_terminal:
         with Progress(
             TextColumn("[bold]{task.description}"),
@@ -102,7 +102,7 @@ def night_bar(quiet: bool) -> Iterator[nights.Progress]:
         ) as bar:
             job = bar.add_task("night", total=None, tally="")
 
-            def draw(state: nights.Progress) -> None:
+            def draw(state: runner.Progress) -> None:
                 bar.update(
                     job,
                     description=f"night: {state.phase}",
@@ -111,12 +111,12 @@ def night_bar(quiet: bool) -> Iterator[nights.Progress]:
                     tally=_tally(state),
                 )
 
-            yield nights.Progress(changed=draw)
+            yield runner.Progress(changed=draw)
     else:
-        yield nights.Progress(changed=_plain_bar())
+        yield runner.Progress(changed=_plain_bar())
 
 
-def _tally(state: nights.Progress) -> str:
+def _tally(state: runner.Progress) -> str:
     parts = [f"{state.accepted} accepted", f"{state.failed} failed"]
     if state.parked:
         parts.append(f"{state.parked} parked")
@@ -125,10 +125,10 @@ def _tally(state: nights.Progress) -> str:
     return ", ".join([*parts, f"{state.running} in flight"])
 
 
-def _plain_bar() -> Callable[[nights.Progress], None]:
+def _plain_bar() -> Callable[[runner.Progress], None]:
     last_time, last_phase = [0.0], [""]
 
-    def draw(state: nights.Progress) -> None:
+    def draw(state: runner.Progress) -> None:
         now = time.monotonic()
         if state.phase != last_phase[0] or now - last_time[0] > PLAIN_EVERY_S:
             last_time[0], last_phase[0] = now, state.phase

@@ -27,6 +27,7 @@ from pantheon import (
     hooks,
     learned,
     morning,
+    nights,
     past,
     plan,
     process,
@@ -37,7 +38,7 @@ from pantheon import (
     trust,
 )
 from pantheon import cast as casting
-from pantheon import night as nights
+from pantheon import night as runner
 from pantheon.cast import Cast
 from pantheon.checks import CheckRoom, needed
 from pantheon.config import Config, UserEngine, UserLimits
@@ -434,7 +435,7 @@ async def _run(
                     return telemetry.live(frozen.night, frozen.own, frozen.sown, progress.sample)
 
                 await held.enter_async_context(beacon.serving(scratch(repo, where) / METRICS, told))
-                return await nights.run(
+                return await runner.run(
                     repo,
                     frozen,
                     server,

@@ -20,10 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
+from dulwich.notes import Notes
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
+from dulwich.repo import Repo as DulwichRepo
 
 from pantheon import engine as engines
 from pantheon.engine import Engine, VllmEngine
 from pantheon.errors import EngineError
+from pantheon.git import Repo
 from pantheon.models import find_model
 
 if TYPE_CHECKING:
@@ -49,6 +54,15 @@ hypothesis.settings.load_profile("sealed")
 # Read before any test seals the environment.
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
 NAMED_MODEL = os.environ.get("PANTHEON_MODEL_DIR")
+
+
+def dulwich_note(repo: Repo, ref: str, commit: str) -> bytes | None:
+    """A note as dulwich reads it, from the ref to the blob: other code than what wrote it."""
+    with DulwichRepo(str(repo.common_dir), bare=True) as other:
+        name = Ref(os.fsencode(ref))
+        if name not in other.refs.allkeys():
+            return None
+        return Notes(other.object_store, other.refs).get_note(ObjectID(commit.encode("ascii")), name)
 
 
 def git(*args: str | bytes, cwd: Path, stdin: bytes = b"", ok: tuple[int, ...] = (0,)) -> str:

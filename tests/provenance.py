@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
-from pantheon import desk, prs, review
-from pantheon import night as nights
+from pantheon import desk, nights, prs, review
+from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo, Signer
@@ -126,7 +126,7 @@ def play(repo: Repo, work: Path, when: datetime, engine: ScriptedEngine) -> Nigh
         signer=desk.signer(repo),
     )
     proof = EgressProof(attempts=(), interfaces=("lo",), closed=True)
-    job = nights.run(
+    job = runner.run(
         repo,
         frozen,
         engine,
@@ -134,7 +134,7 @@ def play(repo: Repo, work: Path, when: datetime, engine: ScriptedEngine) -> Nigh
         work=work,
         signer=desk.signer(repo),
         now=lambda: when,
-        progress=nights.Progress(),
+        progress=runner.Progress(),
     )
     return asyncio.run(job)
 

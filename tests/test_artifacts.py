@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git
+from conftest import MakeRepo, dulwich_note, git
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,7 +102,7 @@ def test_notes_list_artifacts_one_line_each(repo: Repo) -> None:
     assert artifacts.note_run(repo, notes[results[0]], results[0], WHEN) == tip
     for result in results:
         shown = git("notes", "--ref=pantheon/artifacts", "show", result, cwd=repo.root)
-        assert shown.encode() == repo.dulwich_note(artifacts.NOTES, result)
+        assert shown.encode() == dulwich_note(repo, artifacts.NOTES, result)
         lines = [json.loads(line) for line in shown.rstrip("\n").split("\n")]
         assert [line["name"] for line in lines] == ["b", "ü"]
         assert all(list(line) == sorted(line) for line in lines)

@@ -14,8 +14,8 @@ from provenance import DAYS, Copy
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from pantheon import artifacts, attest, desk
-from pantheon import night as nights
+from pantheon import artifacts, attest, desk, nights
+from pantheon import night as runner
 from pantheon.engine import ScriptedEngine
 from pantheon.records import Night, Outcome
 from pantheon.survey import survey
@@ -159,14 +159,14 @@ def test_what_a_kill_left_out_is_made_good_when_the_night_goes_on(field: Copy, t
     repo = field.repo
     found = survey(repo, repo.head().commit)
     frozen = nights.thaw(repo, "2026-03-02-1", lambda base: found)
-    runner = nights._Runner(
+    running = runner._Runner(
         repo,
         frozen,
         ScriptedEngine(),
         tmp_path,
         desk.signer(repo),
         lambda: DAYS[1],
-        nights.Progress(),
+        runner.Progress(),
     )
     run = next(run for run in frozen.runs if run.outcome is Outcome.FAILED)
     home = run.result or run.run_commit or ""
@@ -176,7 +176,7 @@ def test_what_a_kill_left_out_is_made_good_when_the_night_goes_on(field: Copy, t
         parent = field.git("log", "--format=%H", "-1", "--skip=0", ref, "--", f"{home[:2]}/{home[2:]}").strip()
         repo.move_ref(ref, field.ref(f"{parent}^"), field.ref(ref), "as before a kill")
         assert repo.read_note(ref, home) is None
-    runner.mend()
+    running.mend()
     assert repo.read_note(artifacts.NOTES, home) == before[artifacts.NOTES]
     assert attest.covers(repo, home, run.run_commit or "")
 

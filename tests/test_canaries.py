@@ -10,8 +10,7 @@ import pytest
 from conftest import MakeRepo, git
 from test_night import NOTES, TASK, WHEN, freeze, night, play
 
-from pantheon import artifacts, canaries, desk, prs, recorded
-from pantheon import night as nights
+from pantheon import artifacts, canaries, desk, nights, prs, recorded
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo

@@ -16,8 +16,8 @@ import pytest
 from adapter_files import card_of, write_adapter
 from provenance import DAYS, Copy
 
-from pantheon import adapters, artifacts, attest, config, desk, keys, lora, prs
-from pantheon import night as nights
+from pantheon import adapters, artifacts, attest, config, desk, keys, lora, nights, prs
+from pantheon import night as runner
 from pantheon.cast import Cast, taught
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
@@ -259,7 +259,7 @@ def play(
         frozen = nights.freeze(repo, found, planned, now=DAYS[4], signer=signer, **options)
     closed = EgressProof(attempts=(), interfaces=("lo",), closed=True)
     return asyncio.run(
-        nights.run(
+        runner.run(
             repo,
             frozen,
             engine or ScriptedEngine(provenance.wrong_title),
@@ -267,7 +267,7 @@ def play(
             work=work,
             signer=signer,
             now=lambda: DAYS[4],
-            progress=nights.Progress(),
+            progress=runner.Progress(),
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import TASK, MakeRepo, git
 
+from pantheon import cli, usage
 from pantheon.cli import main
 from pantheon.screen import print_json
 
@@ -44,6 +46,12 @@ class Shell:
 @pytest.fixture
 def shell(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(capfd, monkeypatch)
+
+
+def test_every_command_of_the_usage_is_one_that_is_there() -> None:
+    named = set(re.findall(r'"([a-z_]+)"', Path(usage.__file__).read_text()))
+    there = {name for name, one in vars(cli).items() if getattr(one, "__annotations__", {}).get("where") == "Places"}
+    assert len(there) > 40 and there <= named
 
 
 def test_a_day_from_init_to_accept_and_uninstall(shell: Shell, make_repo: MakeRepo) -> None:

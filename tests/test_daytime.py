@@ -15,7 +15,7 @@ from conftest import TASK, MakeRepo, git
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pantheon import daytime, enclosure, night, planner, process, tasks
+from pantheon import daytime, enclosure, nights, planner, process, tasks
 from pantheon.cli import main
 from pantheon.errors import PantheonError, TaskError
 from pantheon.git import Repo
@@ -351,7 +351,7 @@ def test_while_a_night_runs_no_planner_does_and_a_night_waits_for_a_planner(
     code = f"import fcntl\nhandle = open({str(lock)!r})\ntry:\n    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
     configure(sealed, f"{code}except BlockingIOError:\n    pass\nelse:\n    raise SystemExit('free')\n{HALVES}")
     assert typed(root, "breakdown", "tidy", "--planner", "--json")[0] == 0
-    with night.alone(Repo.discover(root)):
+    with nights.alone(Repo.discover(root)):
         code_, _, err = typed(root, "breakdown", "tidy", "--planner", "--yes")
     assert code_ == 1
     assert "for the day only, and a night runs here" in err

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import Bench, MakeRepo, git
 
-from pantheon import artifacts, desk
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights
+from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
 from pantheon.git import Repo
@@ -135,8 +135,8 @@ def night(repo: Repo, tmp_path: Path, engine: Engine, run: Callable[[Any], Any] 
         now=WHEN,
         signer=desk.signer(repo),
     )
-    signer, progress, work = desk.signer(repo), nights.Progress(), tmp_path / "work"
-    job = nights.run(repo, frozen, engine, CLOSED, work=work, signer=signer, now=lambda: WHEN, progress=progress)
+    signer, progress, work = desk.signer(repo), runner.Progress(), tmp_path / "work"
+    job = runner.run(repo, frozen, engine, CLOSED, work=work, signer=signer, now=lambda: WHEN, progress=progress)
     report: NightReport = run(job)
     return report
 

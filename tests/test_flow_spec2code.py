@@ -11,8 +11,8 @@ from typing import Any
 
 from conftest import Bench, MakeRepo, git
 
-from pantheon import artifacts, desk
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights
+from pantheon import night as runner
 from pantheon.config import packaged
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
@@ -152,8 +152,8 @@ def night(repo: Repo, tmp_path: Path, engine: Engine, run: Callable[[Any], Any] 
         signer=desk.signer(repo),
     )
     work = tmp_path / "work"
-    signer, progress = desk.signer(repo), nights.Progress()
-    job = nights.run(repo, frozen, engine, CLOSED, work=work, signer=signer, now=lambda: WHEN, progress=progress)
+    signer, progress = desk.signer(repo), runner.Progress()
+    job = runner.run(repo, frozen, engine, CLOSED, work=work, signer=signer, now=lambda: WHEN, progress=progress)
     report: NightReport = run(job)
     return report
 

@@ -15,8 +15,8 @@ import pytest
 from ava_modules import installed
 from conftest import Bench, MakeRepo, git
 
-from pantheon import artifacts, desk
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights
+from pantheon import night as runner
 from pantheon.config import packaged
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
@@ -140,8 +140,8 @@ def night(repo: Repo, tmp_path: Path, engine: Engine, run: Callable[[Any], Any] 
         now=WHEN,
         signer=desk.signer(repo),
     )
-    signer, progress = desk.signer(repo), nights.Progress()
-    job = nights.run(
+    signer, progress = desk.signer(repo), runner.Progress()
+    job = runner.run(
         repo, frozen, engine, CLOSED, work=tmp_path / "work", signer=signer, now=lambda: WHEN, progress=progress
     )
     report: NightReport = run(job)

@@ -10,8 +10,8 @@ from typing import Any
 from conftest import MakeRepo, git
 from test_night import CLOSED, WHEN
 
-from pantheon import artifacts, desk, notary
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights, notary
+from pantheon import night as runner
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo
 from pantheon.records import NightReport, Outcome, Run
@@ -132,7 +132,7 @@ def run(repo: Repo, tmp_path: Path, model: Model) -> tuple[Run, NightReport]:
         signer=desk.signer(repo),
     )
     report = asyncio.run(
-        nights.run(
+        runner.run(
             repo,
             frozen,
             ScriptedEngine(model),
@@ -140,7 +140,7 @@ def run(repo: Repo, tmp_path: Path, model: Model) -> tuple[Run, NightReport]:
             work=tmp_path / "work",
             signer=desk.signer(repo),
             now=lambda: WHEN,
-            progress=nights.Progress(),
+            progress=runner.Progress(),
         )
     )
     (done,) = report.runs

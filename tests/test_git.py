@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from conftest import MakeRepo, git, write_files
+from conftest import MakeRepo, dulwich_note, git, write_files
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from pantheon import usergit
 from pantheon.errors import MergeConflict, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import fold_name, name_fault, valid_name
@@ -60,8 +61,6 @@ def test_discovers_repositories_at_odd_paths(make_repo: MakeRepo, name: str) -> 
     assert repo.head().branch == "main"
     assert repo.head().commit == git("rev-parse", "HEAD", cwd=root).strip()
     repo.move_ref("refs/pantheon/x", repo.head().commit, None, "x")
-    repo.config_set("pantheon.test", "1")
-    assert git("config", "--local", "pantheon.test", cwd=root).strip() == "1"
     assert repo.fsck() == ()
 
 
@@ -480,10 +479,10 @@ def test_notes_are_read_by_git_and_dulwich(repo: Repo) -> None:
     assert repo.read_note(NOTES, commits[0]) == f"line {commits[0]}\nü\nmore\n".encode()
     for c in commits:
         shown = git("notes", "--ref", NOTES, "show", c, cwd=repo.root)
-        assert repo.read_note(NOTES, c) == repo.dulwich_note(NOTES, c) == shown.encode()
+        assert repo.read_note(NOTES, c) == dulwich_note(repo, NOTES, c) == shown.encode()
     assert repo.read_note(NOTES, repo.head().commit) is None
-    assert repo.dulwich_note(NOTES, repo.head().commit) is None
-    assert repo.dulwich_note("refs/notes/pantheon/none", commits[0]) is None
+    assert dulwich_note(repo, NOTES, repo.head().commit) is None
+    assert dulwich_note(repo, "refs/notes/pantheon/none", commits[0]) is None
     tree = repo.entries(repo.tree_of(repo.ref(NOTES) or ""))
     assert all(path[2] == "/" and len(path) == 41 for path in tree)
     assert len(repo.history(NOTES, 9)) == 2
@@ -497,7 +496,7 @@ def test_notes_at_any_fan_out_are_found_and_replaced_in_place(repo: Repo) -> Non
     for path in (one, f"{one[:2]}/{one[2:]}", f"{one[:2]}/{one[2:4]}/{one[4:]}"):
         ref = f"refs/notes/pantheon/{len(path)}"
         repo.move_ref(ref, repo.commit(repo.write_tree(None, {path: blob}), [], "n", WHEN), None, "n")
-        assert repo.read_note(ref, one) == repo.dulwich_note(ref, one) == b"old"
+        assert repo.read_note(ref, one) == dulwich_note(repo, ref, one) == b"old"
         repo.append_notes(ref, {one: ["new"]}, "n", WHEN)
         assert git("notes", "--ref", ref, "show", one, cwd=repo.root) == "old\nnew\n"
         repo.set_notes(ref, {one: b"set\n"}, "n", WHEN)
@@ -592,22 +591,10 @@ def test_export(repo: Repo, tmp_path: Path) -> None:
     assert set(repo.export(hostile, tmp_path / "four", tmp_path / "store")) == {"..", ".GIT"}
 
 
-# --- configuration and identity ---------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------------------------
 
 
-def test_configuration_is_the_repositorys_own(repo: Repo) -> None:
-    config = repo.common_dir / "config"
-    before = config.read_bytes()
-    assert repo.config_get("user.name") is None
-    repo.config_set("notes.displayRef", "one")
-    repo.config_add("notes.displayRef", "two")
-    assert repo.config_values("notes.displayRef") == ("one", "two")
-    assert repo.config_get("notes.displayRef") == "two"
-    repo.config_unset("notes.displayRef", "one")
-    assert git("config", "--get-all", "notes.displayRef", cwd=repo.root) == "two\n"
-    repo.config_unset("notes.displayRef")
-    repo.config_unset("notes.displayRef")
-    assert config.read_bytes() == before
+def test_identity_is_the_users_own(repo: Repo) -> None:
     assert repo.user_identity() == "Ann Author <ann@example.org>"
 
 
@@ -623,21 +610,21 @@ def branch(repo: Repo, files: dict[str, bytes | None], name: str = "pantheon/t/1
 def test_user_merge_strategies(repo: Repo) -> None:
     tip = branch(repo, {"docs/b.md": b"B\n", "docs/new.md": b"n\n"})
     write_files(repo.root, {"untracked": "u", "docs/deep/c.md": "dirty, elsewhere\n"})
-    merged = repo.user_merge("pantheon/t/1", strategy="merge", message="Accept 1")
+    merged = usergit.merge(repo, "pantheon/t/1", strategy="merge", message="Accept 1")
     info = repo.commit_info(merged)
     assert info.parents[1] == tip
     assert info.author == "Ann Author <ann@example.org>"
     assert info.message == "Accept 1\n"
     assert git("status", "--porcelain", cwd=repo.root) == " M docs/deep/c.md\n?? untracked\n"
     ff = branch(repo, {"ff": b"x"}, "pantheon/t/2")
-    assert repo.user_merge("pantheon/t/2", strategy="ff") == ff
+    assert usergit.merge(repo, "pantheon/t/2", strategy="ff") == ff
     branch(repo, {"pick": b"x"}, "pantheon/t/3")
     write_files(repo.root, {"own": "x"})
     git("add", "own", cwd=repo.root)
     git("commit", "-qm", "own", cwd=repo.root)
     with pytest.raises(RepositoryError, match="your branch is as it was"):
-        repo.user_merge("pantheon/t/3", strategy="ff")
-    picked = repo.commit_info(repo.user_merge("pantheon/t/3", strategy="rebase"))
+        usergit.merge(repo, "pantheon/t/3", strategy="ff")
+    picked = repo.commit_info(usergit.merge(repo, "pantheon/t/3", strategy="rebase"))
     assert picked.author == "Pantheon <pantheon@localhost>"
     assert git("log", "-1", "--format=%cn", cwd=repo.root) == "Ann Author\n"
     assert (repo.root / "pick").exists()
@@ -650,7 +637,7 @@ def test_a_conflict_leaves_nothing_half_merged(repo: Repo, strategy: str) -> Non
     git("commit", "-qam", "ours", cwd=repo.root)
     before = snapshot(repo.root)
     with pytest.raises(RepositoryError, match=r"(?i)conflict"):
-        repo.user_merge("pantheon/t/1", strategy=strategy)  # type: ignore[arg-type]
+        usergit.merge(repo, "pantheon/t/1", strategy=strategy)  # type: ignore[arg-type]
     assert snapshot(repo.root) == before
 
 
@@ -664,7 +651,7 @@ def test_the_users_hooks_may_refuse_and_nothing_leaks_in(repo: Repo, monkeypatch
     monkeypatch.setenv("GIT_DIR", "/nonexistent")
     before = repo.head()
     with pytest.raises(RepositoryError, match="refused by hook") as caught:
-        repo.user_merge("pantheon/t/1", message="m")
+        usergit.merge(repo, "pantheon/t/1", message="m")
     assert "leaked" not in str(caught.value)
     assert repo.head() == before
     assert repo.dirty_paths(["n"]) == ()
@@ -678,7 +665,7 @@ def test_a_dirty_overlap_is_refused_by_name(repo: Repo) -> None:
     git("rm", "-q", "--cached", "docs/b.md", cwd=repo.root)
     before = snapshot(repo.root)
     with pytest.raises(RepositoryError) as caught:
-        repo.user_merge("pantheon/t/1", message="m")
+        usergit.merge(repo, "pantheon/t/1", message="m")
     assert "a.md, docs/b.md, fresh.md, ignored.md" in caught.value.why
     assert snapshot(repo.root) == before
     assert repo.dirty_paths(["*", "docs/deep/c.md"]) == ()
@@ -688,7 +675,7 @@ def test_an_operation_of_the_user_is_not_aborted(repo: Repo) -> None:
     branch(repo, {"n": b"x"})
     (repo.git_dir / "MERGE_HEAD").write_text(repo.head().commit + "\n", "ascii")
     with pytest.raises(RepositoryError, match="MERGE_HEAD"):
-        repo.user_merge("pantheon/t/1", message="m")
+        usergit.merge(repo, "pantheon/t/1", message="m")
     assert (repo.git_dir / "MERGE_HEAD").exists()
 
 

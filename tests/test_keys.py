@@ -12,8 +12,7 @@ import provenance
 import pytest
 from provenance import DAYS, Copy
 
-from pantheon import cli, desk, keys, notary
-from pantheon import night as nights
+from pantheon import cli, desk, keys, nights, notary
 from pantheon.errors import RepositoryError
 from pantheon.git import Signer
 from pantheon.signers import SignatureFault, Trust, check_ssh, parse_allowed, parse_revoked

@@ -15,8 +15,7 @@ from conftest import MakeRepo, git
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pantheon import adapters, attic, cli, config, desk, inforce, learned, session
-from pantheon import night as nights
+from pantheon import adapters, attic, cli, config, desk, inforce, learned, nights, session
 from pantheon.errors import EngineError
 from pantheon.git import Repo
 from pantheon.lessons import Known

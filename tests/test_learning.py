@@ -12,8 +12,7 @@ import pytest
 import tiny_model
 from conftest import MakeRepo, git
 
-from pantheon import adapters, cli, prs
-from pantheon import night as nights
+from pantheon import adapters, cli, nights, prs
 from pantheon.config import packaged
 from pantheon.families import HELD_OUT, place
 from pantheon.git import Repo

@@ -21,8 +21,8 @@ from test_families import commit, edited, named, prose
 from test_night import CLOSED, TASK, WHEN
 from test_session import typed
 
-from pantheon import artifacts, desk, prs, review, school
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights, prs, review, school
+from pantheon import night as runner
 from pantheon.config import Config, TrainingSettings
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import EngineError, InputError, RepositoryError
@@ -124,8 +124,8 @@ class Ground:
             signer=desk.signer(self.repo),
             sowing=False,
         )
-        progress = nights.Progress()
-        ran = nights.run(
+        progress = runner.Progress()
+        ran = runner.run(
             self.repo,
             frozen,
             speaking,

@@ -13,8 +13,7 @@ import test_growth
 from conftest import git
 from morning_after import copy
 
-from pantheon import adapters, desk, morning, page, past, plan, review
-from pantheon import night as nights
+from pantheon import adapters, desk, morning, nights, page, past, plan, review
 from pantheon.config import Config
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo

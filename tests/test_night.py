@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import Bench, MakeRepo, git
+from conftest import Bench, MakeRepo, dulwich_note, git
 
-from pantheon import artifacts, desk, prs, review
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights, prs, review
+from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import EngineError, RepositoryError, SandboxError
@@ -71,9 +71,9 @@ def freeze(repo: Repo) -> nights.Frozen:
 def play(
     repo: Repo, frozen: nights.Frozen, engine: ScriptedEngine, work: Path, proof: EgressProof = CLOSED
 ) -> NightReport:
-    progress = nights.Progress()
+    progress = runner.Progress()
     return asyncio.run(
-        nights.run(
+        runner.run(
             repo, frozen, engine, proof, work=work, signer=desk.signer(repo), now=lambda: WHEN, progress=progress
         )
     )
@@ -131,7 +131,7 @@ def test_every_commit_is_signed_and_its_notes_hold_the_artifacts(make_repo: Make
         for each in listed:
             data = artifacts.read_artifact(repo, item.run, each["node"], each["name"])
             assert len(data) == each["size"]
-        assert repo.dulwich_note(artifacts.NOTES, item.commit) == note.encode()
+        assert dulwich_note(repo, artifacts.NOTES, item.commit) == note.encode()
         trailers = git("log", "-1", "--format=%(trailers:only)", item.commit, cwd=repo.root)
         assert f"Pantheon-Run: {item.run}" in trailers
 
@@ -276,8 +276,8 @@ def test_stacks_are_split_at_their_size(make_repo: MakeRepo, tmp_path: Path) -> 
 def test_the_real_model_brings_an_item_to_a_local_pr(make_repo: MakeRepo, tmp_path: Path, live: Bench) -> None:
     repo = build(make_repo)
     frozen = freeze(repo)
-    when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": nights.Progress()}
-    report = live.run(nights.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
+    when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": runner.Progress()}
+    report = live.run(runner.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
     accepted = [run for run in report.runs if run.outcome is Outcome.ACCEPTED]
     assert accepted, [run.reason for run in report.runs]
     assert len(report.prs) == 1

@@ -10,8 +10,7 @@ import pytest
 from conftest import TASK, MakeRepo, git
 from rich.cells import cell_len
 
-from pantheon import night as nights
-from pantheon import past
+from pantheon import nights, past
 from pantheon.cli import main
 from pantheon.config import EngineSettings
 from pantheon.errors import EngineError

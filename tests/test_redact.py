@@ -21,8 +21,8 @@ from detect_secrets.settings import get_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pantheon import artifacts, desk, prompt, prs, redact, review
-from pantheon import night as nights
+from pantheon import artifacts, desk, nights, prompt, prs, redact, review
+from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo
@@ -502,9 +502,9 @@ def play(repo: Repo, work: Path, engine: ScriptedEngine) -> NightReport:
     assert again.items == frozen.items
     assert again.tasks == frozen.tasks
     return asyncio.run(
-        nights.run(
+        runner.run(
             repo, again, engine, CLOSED, work=work, signer=desk.signer(repo), now=lambda: WHEN,
-            progress=nights.Progress(),
+            progress=runner.Progress(),
         )
     )  # fmt: skip
 

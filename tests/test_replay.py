@@ -15,8 +15,8 @@ from conftest import Bench, MakeRepo, git, write_files
 from test_night import CLOSED, NOTES, WHEN, build, freeze, night
 from test_session import typed
 
-from pantheon import artifacts, config, desk, recorded, rehearsal
-from pantheon import night as nights
+from pantheon import artifacts, config, desk, nights, recorded, rehearsal
+from pantheon import night as runner
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo
@@ -554,8 +554,8 @@ def test_a_dry_run_after_nights_and_prs_sees_them(past: tuple[Repo, NightReport]
 def test_the_real_model_gets_the_same_bytes_again(make_repo: MakeRepo, tmp_path: Path, live: Bench) -> None:
     repo = build(make_repo)
     frozen = freeze(repo)
-    when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": nights.Progress()}
-    report = live.run(nights.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
+    when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": runner.Progress()}
+    report = live.run(runner.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
     run = next(run for run in report.runs if run.outcome is Outcome.ACCEPTED)
     stored = recorded.Stored.load(repo, run)
     with shadow_of(repo, tmp_path / "cache") as shadow:

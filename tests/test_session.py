@@ -18,8 +18,7 @@ import pytest
 from conftest import TASK, MakeRepo, git
 
 from pantheon import engine as engines
-from pantheon import night as nights
-from pantheon import process
+from pantheon import nights, process
 from pantheon.git import Repo
 from pantheon.prompt import read_record
 

@@ -16,8 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pantheon import artifacts, prs, redact
-from pantheon import night as nights
+from pantheon import artifacts, nights, prs, redact
 from pantheon.config import Config
 from pantheon.errors import EngineError, InputError, RepositoryError
 from pantheon.families import Likeness

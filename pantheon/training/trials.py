@@ -19,8 +19,8 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from pantheon import config, flow, plan, quality, tally
-from pantheon import night as nights
+from pantheon import config, flow, nights, plan, quality, tally
+from pantheon import night as runner
 from pantheon.agent import Seat
 from pantheon.cast import IN_FLIGHT
 from pantheon.checks import CheckRoom
@@ -259,7 +259,7 @@ def _shops(
     for found in {held.found.base: held.found for held in items}.values():
         room = CheckRoom.open(mixed, found.config, found.base, work / found.base)
         room.slots = slots = slots or room.slots
-        seats = nights.seats(_with(found.config, versions[0]), engine, found)
+        seats = runner.seats(_with(found.config, versions[0]), engine, found)
         shop = Shop(
             repo=mixed,
             config=found.config,
@@ -271,7 +271,7 @@ def _shops(
             room=room,
             protected=(*found.config.settings.night.protected, *protected),
         )
-        other = nights.seats(_with(found.config, versions[1]), engine, found)
+        other = runner.seats(_with(found.config, versions[1]), engine, found)
         changed: dict[str, Seat] = {**seats, versions[1].name: other[versions[1].name]}
         shops[found.base] = {"before": shop, "after": dataclasses.replace(shop, seats=changed)}
     return shops

@@ -26,8 +26,8 @@ from typing import Any
 import pytest
 from conftest import MakeRepo, git
 
-from pantheon import cli, desk, prs
-from pantheon import night as nights
+from pantheon import cli, desk, nights, prs
+from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo
@@ -204,7 +204,7 @@ class Field:
 
     def play(self, frozen: nights.Frozen, engine: ScriptedEngine, work: Path) -> NightReport:
         return asyncio.run(
-            nights.run(
+            runner.run(
                 self.repo,
                 frozen,
                 engine,
@@ -212,7 +212,7 @@ class Field:
                 work=work,
                 signer=desk.signer(self.repo),
                 now=lambda: WHEN,
-                progress=nights.Progress(),
+                progress=runner.Progress(),
             )
         )
 

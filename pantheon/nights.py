@@ -1,0 +1,290 @@
+"""Nights as git keeps them: the lock, ids, the frozen queue, checkpoints, the seal, reports.
+
+Owns `refs/pantheon/nights/`, one commit per checkpoint. Runs nothing: night.py does. What is written here decides
+everything that a night will do, so that one that was interrupted goes on from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import TypeAdapter, ValidationError
+
+from pantheon import artifacts, attest, canaries, keys, plan, redact
+from pantheon.checks import AT_ONCE
+from pantheon.config import Config
+from pantheon.errors import RefMoved, RepositoryError
+from pantheon.git import Repo, Signer
+from pantheon.records import Bounds, Forecast, Item, Night, NightReport, Outcome, Record, Run, Serving, Task, pretty
+from pantheon.survey import FILE, Survey
+
+NIGHTS = "refs/pantheon/nights/"
+RATED_NIGHTS = 10
+
+
+@dataclass
+class Frozen:
+    """A night that can run: the record, the queue, and what was read from the base commit. Holds no secret in a text,
+    so that nothing written from it does; ids and paths are exact."""
+
+    night: Night
+    items: tuple[Item, ...]
+    tasks: Mapping[str, Task]
+    survey: Survey
+    notes: tuple[str, ...]
+    runs: list[Run] = field(default_factory=list)  # of an earlier, interrupted part
+    ref_at: str | None = None
+
+    @property
+    def own(self) -> tuple[Run, ...]:
+        """The runs of the night's own items."""
+        return tuple(run for run in self.runs if run.item.canary is None)
+
+    @property
+    def sown(self) -> tuple[Run, ...]:
+        """The runs of its canaries."""
+        return tuple(run for run in self.runs if run.item.canary is not None)
+
+    def __post_init__(self) -> None:
+        self.items = tuple(redact.clean_item(item) for item in self.items)
+        self.tasks = {uuid: redact.clean_task(task) for uuid, task in self.tasks.items()}
+        self.notes = tuple(redact.scrub_text(note) for note in self.notes)
+        self.runs = [redact.clean_run(run) for run in self.runs]
+
+
+@contextlib.contextmanager
+def alone(repo: Repo) -> Iterator[int]:
+    """Hold the repository's night lock; its descriptor. Raises RepositoryError when another night runs."""
+    path = repo.common_dir / "pantheon" / "night.lock"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RepositoryError(
+                "cannot start a night", str(repo.root), "another one is running here", "git pantheon status"
+            ) from error
+        yield handle.fileno()
+
+
+def load_night(repo: Repo, night_id: str) -> Night:
+    """A frozen night's record."""
+    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"")
+
+
+def unfinished(repo: Repo) -> str | None:
+    """The id of the latest night when it has a queue but no report."""
+    nights = repo.refs(NIGHTS)
+    if not nights:
+        return None
+    name = max(nights, key=lambda ref: order(ref.removeprefix(NIGHTS)))
+    return None if repo.read_path(nights[name], "report.json") else name.removeprefix(NIGHTS)
+
+
+def order(night_id: str) -> tuple[str, int]:
+    date, _, counter = night_id.rpartition("-")
+    return date, int(counter) if counter.isdecimal() else 0  # a ref that is none of ours comes first
+
+
+def freeze(
+    repo: Repo,
+    survey: Survey,
+    planned: plan.Plan,
+    *,
+    budget_s: float,
+    engine: str,
+    model: str,
+    window: int,
+    now: datetime,
+    signer: Signer,
+    model_sha256: Mapping[str, str] | None = None,
+    forecast: Forecast | None = None,
+    sowing: bool = True,
+    serving: Serving | None = None,
+    teacher: str = "",
+    teacher_sha256: Mapping[str, str] | None = None,
+) -> Frozen:
+    """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
+    among the items unless there is to be no `sowing`."""
+    head = repo.head()
+    if head.branch is None:
+        raise RepositoryError(
+            "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
+        )
+    keys.publish(repo, signer, now)
+    settings = survey.config.settings.gate
+    for _ in range(100):
+        night_id = _free_id(repo, now)
+        share = settings.canaries if sowing else 0.0
+        sown = canaries.sow(survey, planned, share, night_id, now, signer, rates(repo) if choosing(survey) else {})
+        night = Night(
+            id=night_id,
+            started_at=now,
+            base=survey.base,
+            branch=head.branch,
+            budget_s=budget_s,
+            window=window,
+            engine=engine,
+            model=model,
+            agents=tuple(sorted(agent.label for agent in survey.config.agents.values())),
+            tasks=tuple(task.uuid for task in planned.tasks),
+            items=len(planned.items),
+            config_sha256=survey.config.digest,
+            model_sha256=dict(model_sha256 or {}),
+            templates=template_digests(survey.config),
+            adapters={a.label: a.runtime.adapter for a in survey.config.agents.values() if a.runtime.adapter},
+            canaries=len(sown.items),
+            seeded_base=sown.base,
+            bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
+            forecast=forecast,
+            check_slots=AT_ONCE,
+            scripted=_scripted(survey.config, engine),
+            serving=serving or Serving(),
+            teacher=teacher,
+            teacher_sha256=dict(teacher_sha256 or {}),
+        )
+        queue = canaries.mixed(planned.items, sown.items, night_id)
+        by_uuid = {task.uuid: task for task in planned.tasks}
+        frozen = Frozen(night, queue, by_uuid, survey, (*planned.notes, *sown.notes))
+        try:
+            checkpoint(repo, frozen, {}, "freeze", now, signer)
+        except RefMoved:
+            continue
+        return frozen
+    raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
+
+
+def _scripted(config: Config, engine: str) -> tuple[str, ...]:
+    """The agents that no model answers although there is one."""
+    found = (agent.label for agent in config.agents.values() if agent.runtime.engine == "scripted")
+    return tuple(sorted(found)) if engine != "scripted" else ()
+
+
+def _free_id(repo: Repo, now: datetime) -> str:
+    day = now.strftime("%Y-%m-%d")
+    taken = [order(name.removeprefix(NIGHTS))[1] for name in repo.refs(f"{NIGHTS}{day}-")]
+    return f"{day}-{1 + max(taken, default=0)}"
+
+
+def run_name(night: str, item: str) -> str:
+    """The id of a run: 32 hex digits, the same whenever the same item of the same night is started again."""
+    return hashlib.sha256(f"{night}\0{item}".encode()).hexdigest()[:32]
+
+
+def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Frozen:
+    """An interrupted night again: its frozen queue, and the runs that ended before."""
+    at = repo.ref(NIGHTS + night_id)
+    data = {
+        name: repo.read_path(at or "", name) or b""
+        for name in ("night.json", "queue.jsonl", "tasks.jsonl", "notes.json")
+    }
+    night = Night.model_validate_json(data["night.json"])
+    items = tuple(Item.model_validate_json(line) for line in data["queue.jsonl"].splitlines())
+    found = [Task.model_validate_json(line) for line in data["tasks.jsonl"].splitlines()]
+    notes = TypeAdapter(tuple[str, ...]).validate_json(data["notes.json"])
+    runs = [run for run in artifacts.list_runs(repo) if run.night == night.id]
+    return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
+
+
+def _content(frozen: Frozen) -> dict[str, bytes]:
+    """The files of a night that say what it is and how far it came."""
+    return {
+        "night.json": pretty(frozen.night.model_dump(mode="json")),
+        "queue.jsonl": _lines(frozen.items),
+        "tasks.jsonl": _lines(frozen.tasks.values()),
+        "notes.json": pretty(list(frozen.notes)),
+        "journal.jsonl": _lines(frozen.runs),
+    }
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    """JSON Lines; of a path that is no text the escape that JSON has for it stays."""
+    return "".join(record.to_json() + "\n" for record in records).encode("utf-8", "backslashreplace")
+
+
+def checkpoint(
+    repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
+) -> None:
+    """One commit on the night's ref: objects first, ref last, on the value we left there."""
+    content = {**_content(frozen), **files}
+    name = NIGHTS + frozen.night.id
+    before = frozen.ref_at
+    tree = repo.write_tree(
+        repo.tree_of(before) if before else None,
+        {path: (FILE, repo.write_blob(data)) for path, data in content.items()},
+    )
+    parents = [before] if before else [frozen.night.base]
+    commit = repo.commit(tree, parents, f"night {frozen.night.id}: {message}\n", now, signer)
+    repo.move_ref(name, commit, before, f"pantheon: {message}")
+    frozen.ref_at = commit
+
+
+def template_digests(config: Config) -> dict[str, str]:
+    """agent@version -> the digest of its prompt's source; an agent without a prompt is left out."""
+    return {
+        agent.label: hashlib.sha256(config.prompts[agent.prompt].encode()).hexdigest()
+        for agent in config.agents.values()
+        if agent.prompt in config.prompts
+    }
+
+
+def seal(repo: Repo, frozen: Frozen, files: Mapping[str, bytes], now: datetime, signer: Signer) -> None:
+    """The last commit of the night, and the last thing that the night writes."""
+    left = {path: entry.oid for path, entry in repo.entries(frozen.ref_at or "").items()}
+    content = {**{path: repo.read_blob(oid) for path, oid in left.items()}, **_content(frozen), **files}
+    others = [name for name in repo.refs(NIGHTS) if name != NIGHTS + frozen.night.id]
+    before = max(others, key=lambda name: order(name.removeprefix(NIGHTS)), default=None)
+    previous = repo.ref(before) if before else None
+    sealed = attest.seal(repo, frozen.night.id, content, previous, now, signer)
+    checkpoint(repo, frozen, {**files, **sealed}, "seal", now, signer)
+
+
+def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
+    """The report of a night, or of the latest that has one. Raises RepositoryError."""
+    nights = repo.refs(NIGHTS)
+    names = (
+        [NIGHTS + night_id] if night_id else sorted(nights, key=lambda n: order(n.removeprefix(NIGHTS)), reverse=True)
+    )
+    for name in names:
+        data = repo.read_path(nights[name], "report.json") if name in nights else None
+        if data:
+            return NightReport.model_validate_json(data)
+    why = "no such night, or it did not end yet" if night_id else "no night has ended here yet"
+    raise RepositoryError("no report", night_id or "", why, "git pantheon night --now --budget 10m")
+
+
+def latest(repo: Repo) -> list[str]:
+    """The commits of all nights, newest first."""
+    names = repo.refs(NIGHTS)
+    return [names[one] for one in sorted(names, key=lambda n: order(n.removeprefix(NIGHTS)), reverse=True)]
+
+
+def reports(repo: Repo, most: int) -> list[NightReport]:
+    """The reports of the last nights that have one, oldest first."""
+    found: list[NightReport] = []
+    for commit in latest(repo):
+        data = repo.read_path(commit, "report.json") if len(found) < most else None
+        with contextlib.suppress(ValidationError):  # of a later version: it says nothing that could be read here
+            found += [NightReport.model_validate_json(data)] if data else []
+    return found[::-1]
+
+
+def choosing(survey: Survey) -> bool:
+    """Whether some flow leaves a choice between agents: only then their rates are worth reading."""
+    return any(len(node.agent) > 1 for graph in survey.config.flows.values() for node in graph.nodes)
+
+
+def rates(repo: Repo) -> dict[str, tuple[int, int]]:
+    """agent@version -> (accepted runs, runs) that it worked in, over the last nights with a model."""
+    found: dict[str, tuple[int, int]] = {}
+    for finished in reports(repo, RATED_NIGHTS):
+        for run in finished.runs if finished.night.engine != "scripted" and not finished.night.teacher else ():
+            for label in set(run.agents):
+                accepted, runs = found.get(label, (0, 0))
+                found[label] = (accepted + (run.outcome is Outcome.ACCEPTED), runs + 1)
+    return found

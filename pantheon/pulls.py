@@ -1,0 +1,76 @@
+"""Local PRs and what people said of them, as records. Ring 0."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pantheon.forms import SCHEMA_VERSION, Record
+
+
+class PullState(StrEnum):
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+
+
+class PullItem(Record):
+    """One item in a local PR. `dropped` items are no longer on the branch."""
+
+    item: str
+    run: str
+    target: str
+    commit: str
+    summary: str = ""
+    dropped: bool = False
+    verdict: Literal["", "dropped", "rejected", "retry", "never"] = ""  # why it is not wanted; "": nothing was said
+    reason: str = ""
+
+
+class PullRequest(Record):
+    """A local PR: a review branch plus this record, stored in `refs/pantheon/prs/<id>/meta`."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: int
+    task: str
+    title: str
+    night: str
+    branch: str
+    onto: str  # the user's branch
+    base: str
+    tip: str
+    state: PullState = PullState.OPEN
+    revision: int = 1
+    created_at: datetime
+    items: tuple[PullItem, ...]
+    text: str = ""  # what a person should read first, where no item says it
+    reason: str = ""
+    landed_on: str = ""  # of an accepted one: where the user's branch was before, and the commit that it was moved to
+    landed: str = ""
+
+    @property
+    def live(self) -> tuple[PullItem, ...]:
+        """The items still on the branch; the commit that sets the task's status is no item."""
+        return tuple(item for item in self.items if item.run and not item.dropped)
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it puts another version of an agent in force: it has no items, and is taken or refused as a whole."""
+        return bool(self.items) and not any(item.run for item in self.items)
+
+
+class HumanDecision(Record):
+    """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit. `step`: its place in the
+    record of the PR; of one item the last word counts, and after `undone` it is as if nothing had been said."""
+
+    schema_version: int = SCHEMA_VERSION
+    pr: int
+    item: str
+    run: str
+    verdict: Literal["accepted", "rejected", "dropped", "retry", "never", "undone"]
+    reason: str = ""
+    who: str
+    when: datetime
+    step: int = 0
