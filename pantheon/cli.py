@@ -332,6 +332,7 @@ def night(options: argparse.Namespace, where: Places) -> int:
             budget=options.budget,
             quiet=options.quiet,
             as_json=options.json,
+            branch=options.branch,
         )
     if not options.now and options.enclosed is None:
         print(LATER)
@@ -349,6 +350,7 @@ def night(options: argparse.Namespace, where: Places) -> int:
         engine=options.engine,
         quiet=options.quiet,
         teacher=options.teacher,
+        branch=options.branch,
     )
 
 

@@ -143,13 +143,24 @@ class Repo:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def head(self) -> Head:
+    def head(self, branch: str | None = None) -> Head:
+        """What is checked out; given `branch`, that branch with its tip, whatever is."""
+        if branch is not None:
+            return self._tip(branch)
         with _door("cannot read HEAD", str(self.root), "git status"):
             if self._work.head_is_unborn:
                 raise RepositoryError("no commit yet", str(self.root), "HEAD is unborn", "git commit")
             head = self._work.head
             branch = None if self._work.head_is_detached else os.fsdecode(head.raw_name).removeprefix("refs/heads/")
             return Head(commit=str(head.peel(pygit2.Commit).id), branch=branch)
+
+    def _tip(self, branch: str) -> Head:
+        name = f"refs/heads/{branch}"
+        held = self.ref(name) if pygit2.reference_is_valid_name(name) else None
+        if held is None or name.startswith(NAMESPACES):
+            why = "there is none of that name" if held is None else "that is a review branch of ours"
+            raise RepositoryError("cannot use the branch", branch, why, "git branch --list")
+        return Head(commit=self.resolve(held), branch=branch)
 
     def resolve(self, rev: str) -> str:
         """The commit that a revision means. RepositoryError when there is none."""

@@ -108,14 +108,14 @@ def freeze(
     serving: Serving | None = None,
     teacher: str = "",
     teacher_sha256: Mapping[str, str] | None = None,
+    branch: str | None = None,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
-    among the items unless there is to be no `sowing`."""
-    head = repo.head()
+    among the items unless there is to be no `sowing`. `branch`: where the PRs go to, if not to the one checked out."""
+    head = repo.head(branch)
     if head.branch is None:
-        raise RepositoryError(
-            "cannot start a night", "HEAD", "it is detached; PRs need a branch to go to", "git switch main"
-        )
+        why = "it is detached; PRs need a branch to go to"
+        raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")
     keys.publish(repo, signer, now)
     settings = survey.config.settings.gate
     for _ in range(100):

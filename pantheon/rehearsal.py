@@ -378,10 +378,17 @@ def _sides(out: Console, one: Replay) -> None:
 
 
 def dry_run(
-    own: Repo, where: Places, environ: Mapping[str, str], *, budget: str | None, quiet: bool, as_json: bool
+    own: Repo,
+    where: Places,
+    environ: Mapping[str, str],
+    *,
+    budget: str | None,
+    quiet: bool,
+    as_json: bool,
+    branch: str | None = None,
 ) -> int:
     """A whole night with the scripted engine, in a shadow of the repository: nothing of the repository changes."""
-    head = own.head()
+    head = own.head(branch)
     if head.branch is None:
         why = "it is detached; PRs need a branch to go to"
         raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")

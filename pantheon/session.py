@@ -82,6 +82,7 @@ class Order(EngineOrder):
     start: str
     budget: str | None
     engine: str | None
+    branch: str | None = None  # None: what is checked out
     rehearsed: bool = False  # a dry run: it prints no report, and has no reviewers to be measured
     trusted: str  # the digest of `.pantheon/`: what HEAD says meanwhile may be another
     limits: UserLimits
@@ -100,11 +101,14 @@ def night(
     engine: str | None,
     quiet: bool,
     teacher: str | None = None,
+    branch: str | None = None,
 ) -> int:
     """Run a night, or resume the one that was interrupted, in an enclosure that has no network. `teacher`: a larger
-    local model, which answers for the agents that edit."""
+    local model, which answers for the agents that edit. `branch`: its tip is the base, whatever is checked out."""
     repo = Repo.discover(start)
-    return start_night(repo, repo, where, environ, budget=budget, engine=engine, quiet=quiet, teacher=teacher)
+    return start_night(
+        repo, repo, where, environ, budget=budget, engine=engine, quiet=quiet, teacher=teacher, branch=branch
+    )
 
 
 def start_night(
@@ -118,18 +122,17 @@ def start_night(
     quiet: bool,
     rehearsed: bool = False,
     teacher: str | None = None,
+    branch: str | None = None,
 ) -> int:
-    """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it.
-
-    `rehearsed`: it is a dry run, which prints no report and measures nobody.
-    """
+    """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it
+    (`rehearsed`), which prints no report and measures nobody."""
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
         require_space(directory)
     with nights.alone(repo) as lock:
         interrupted = nights.unfinished(repo)
         frozen = nights.load_night(repo, interrupted) if interrupted else None
-        base = frozen.base if frozen else repo.head().commit
+        base = frozen.base if frozen else repo.head(branch).commit
         entries = repo.entries(base)
         loaded = read_config(repo, base, entries)  # first: it names what is wrong, and runs nothing
         settings, needs = loaded.settings, needed(own.root, loaded.checks.values())
@@ -152,6 +155,7 @@ def start_night(
                 budget=budget,
                 engine=engine,
                 quiet=quiet,
+                branch=branch,
                 rehearsed=rehearsed,
                 model=model,
                 server=server,
@@ -326,7 +330,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         budget_s = seconds(order.budget) if order.budget else frozen.night.budget_s
         frozen.night = frozen.night.model_copy(update={"budget_s": min(budget_s, most_s)})
         return frozen
-    found = survey_trusted(repo.head().commit)
+    found = survey_trusted(repo.head(order.branch).commit)
     settings = found.config.settings
     debt = open_count(prs.load_all(repo))
     if debt >= settings.night.max_open_prs:
@@ -360,6 +364,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             now=desk.now(),
             signer=desk.signer(repo),
             model_sha256=weights(order.model),
+            branch=order.branch,
             **_spoken(repo, order.cast, found, planned),
         )
 

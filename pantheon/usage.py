@@ -80,6 +80,7 @@ def _add_night(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--teacher", metavar="MODEL", help="a larger local model does the work that edits; what passes can be learned"
     )
+    sub.add_argument("--branch", metavar="NAME", help="work on this branch, whatever is checked out")
     sub.add_argument("--quiet", "-q", action="store_true", help="print nothing but errors")
     sub.add_argument("--dry-run", action="store_true", help="a whole night without a model, and nothing is written")
     sub.add_argument("--json", action="store_true", help="of a dry run: print JSON")

@@ -125,6 +125,35 @@ def test_in_a_linked_worktree(shell: Shell, make_repo: MakeRepo, tmp_path: Path)
     assert git("status", "--porcelain", cwd=tmp_path / "side") == ""
 
 
+@pytest.mark.parametrize("aside", [("switch", "-q", "-c", "aside"), ("checkout", "-q", "--detach")])
+def test_a_night_on_a_branch_that_is_not_checked_out(shell: Shell, make_repo: MakeRepo, aside: tuple[str, ...]) -> None:
+    root = make_repo({**NOTES, "docs/tasks/t.md": TASK})
+    main = git("rev-parse", "main", cwd=root).strip()
+    git(*aside, cwd=root)
+    git("rm", "-q", "-r", "docs", cwd=root)
+    git("commit", "-q", "-m", "nothing to do here", cwd=root)
+    head = git("rev-parse", "HEAD", cwd=root)
+    assert "for tonight" not in shell(root, "night", "--dry-run", "--branch", "main")
+    shell(root, "night", "--now", "--engine", "scripted", "--quiet", "--branch", "main")
+    found = json.loads(shell(root, "pr", "show", "1", "--json"))
+    assert (found["onto"], found["base"], len(found["items"])) == ("main", main, 3)
+    assert git("rev-parse", "HEAD", cwd=root) == head
+    assert not (root / "docs").exists()
+    assert "main" in shell(root, "accept", "1", code=1)
+    git("switch", "-q", "main", cwd=root)
+    shell(root, "accept", "1")
+    assert "uuid" in (root / "docs/tides.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "pantheon/tidy/1", "a..b", "", "--all"])
+def test_a_night_needs_a_branch_of_the_users(shell: Shell, make_repo: MakeRepo, name: str) -> None:
+    root = make_repo({**NOTES, "docs/tasks/t.md": TASK})
+    git("branch", "pantheon/tidy/1", cwd=root)
+    said = shell(root, "night", "--now", "--engine", "scripted", f"--branch={name}", code=1)
+    assert "cannot use the branch" in said
+    assert "git branch --list" in said
+
+
 @pytest.mark.parametrize("name", ["with space", "a'quote\"", "new\nline", "naïve ☂", "-dash", "$(touch x)"])
 def test_under_an_odd_path(shell: Shell, make_repo: MakeRepo, name: str) -> None:
     root = make_repo({**NOTES, "docs/tasks/t.md": TASK}, name=name)
