@@ -24,6 +24,7 @@ from pantheon import (
     desk,
     egress,
     enclosure,
+    gcpid,
     hooks,
     learned,
     morning,
@@ -129,7 +130,7 @@ def start_night(
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
         require_space(directory)
-    with nights.alone(repo) as lock:
+    with nights.alone(repo) as lock, gcpid.held(repo.common_dir, lambda line: _say(f"note: {line}", quiet)):
         interrupted = nights.unfinished(repo)
         frozen = nights.load_night(repo, interrupted) if interrupted else None
         base = frozen.base if frozen else repo.head(branch).commit

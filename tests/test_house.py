@@ -27,10 +27,10 @@ RINGS = {
     ),
     2: words(
         "config process git engine artifacts prs redact tools beacon",
-        "sandbox egress limits watch cgroup meter",  # parts of process.py
-        "models relay server slots logprobs voices",  # parts of engine.py
+        "sandbox egress limits watch cgroup meter owner",  # parts of process.py
+        "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
-        "signing signers keys attest reader worktrees trees children usergit",  # parts of git.py
+        "signing signers keys attest reader worktrees trees children usergit gcpid",  # parts of git.py
     ),
     3: words(
         "ledger evidence cards verify",  # share nothing with what writes
