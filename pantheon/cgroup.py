@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from pantheon import owner
 from pantheon.records import Record
 
 NAME = "pantheon"
 NEEDED = ("memory", "pids")
 CLOSE_S = 2.0  # how long the kernel may take to let go of an empty group
-_OWNER = re.compile(rf"{NAME}-(\d+)-(\d+)-(\d+)-\d+")
 _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
 _COUNTER = itertools.count(1)
 
@@ -57,7 +57,7 @@ class Parent(Record):
 
     def open_group(self, *, memory_bytes: int | None, processes: int | None) -> Group:
         """A group for one child. Raises OSError when the kernel refuses."""
-        name = f"{_me()}-{next(_COUNTER)}"
+        name = f"{owner.me().mark}-{next(_COUNTER)}"
         group = Group(self.version, self.memory / name, self.pids / name, self.cpu / name if self.cpu else None)
         try:
             group.limit(memory_bytes, processes)
@@ -160,7 +160,7 @@ def make_parent(proof: Proof, proc: Path = Path("/proc/self")) -> Parent | None:
     for version, memory, pids, cpu in places:
         for place in filter(None, {memory, pids, cpu}):
             _sweep(place)
-        name = f"{NAME}-{_me()}-{next(_COUNTER)}"
+        name = f"{NAME}-{owner.me().mark}-{next(_COUNTER)}"
         parent = Parent(version=version, memory=memory / name, pids=pids / name, cpu=cpu / name if cpu else None)
         try:
             for path in parent.paths:
@@ -264,26 +264,12 @@ def _control(group: Path) -> bool:
 # --- directories and files -------------------------------------------------------------------------------------------
 
 
-def _me() -> str:
-    """Our pid namespace, pid and start time: no other process ever has the same three."""
-    return f"{os.stat('/proc/self/ns/pid').st_ino}-{os.getpid()}-{_started(os.getpid())}"
-
-
-def _started(pid: int) -> int:
-    """Clock ticks from boot to a process's start; -1: no such process."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return -1
-
-
 def _sweep(place: Path) -> None:
     """Remove the parents whose processes have ended. Those of another pid namespace are left: who can tell?"""
     with contextlib.suppress(OSError):
-        space = os.stat("/proc/self/ns/pid").st_ino
         for path in place.glob(f"{NAME}-*"):
-            owner = _OWNER.fullmatch(path.name)
-            if owner and int(owner[1]) == space and _started(int(owner[2])) != int(owner[3]):
+            holder = owner.read_mark(path.name)
+            if holder is not None and not holder.alive():
                 _remove(path)
 
 

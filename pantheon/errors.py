@@ -5,6 +5,7 @@ PantheonError                 what could not be done, to which thing, why, and t
 │   ├── TaskError             a task file
 │   └── ConfigError           a file under .pantheon/
 ├── RepositoryError           the repository is not in a state we can work on
+│   ├── Busy                  another process holds a lock that only one may hold
 │   ├── RefMoved              a compare-and-swap on a ref lost the race
 │   └── MergeConflict         a three-way merge of trees left conflicts (paths)
 ├── TrustError                nobody trusted what a repository's .pantheon/ says
@@ -63,6 +64,10 @@ class ConfigError(InputError):
 
 class RepositoryError(PantheonError):
     """The repository is not in a state Pantheon can work on."""
+
+
+class Busy(RepositoryError):
+    """Another process holds a lock that only one may hold."""
 
 
 class RefMoved(RepositoryError):

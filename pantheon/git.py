@@ -24,7 +24,7 @@ from typing import Literal
 import pygit2
 from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
-from pantheon import children, worktrees
+from pantheon import children, faults, worktrees
 from pantheon.errors import MergeConflict, RefMoved, RepositoryError
 from pantheon.names import valid_name
 from pantheon.records import Record
@@ -286,7 +286,9 @@ class Repo:
 
     def write_blob(self, data: bytes) -> str:
         with _door("cannot write a blob"):
-            return str(self._repo.create_blob(data))
+            oid = str(self._repo.create_blob(data))
+        faults.point("blob")
+        return oid
 
     def write_tree(self, base_tree: str | None, changes: Mapping[str, tuple[int, str] | None]) -> str:
         """`base_tree` with paths set to (mode, blob) or deleted (None), by the rules of `trees.edit_tree`."""
@@ -297,7 +299,9 @@ class Repo:
 
     def _write_items(self, items: Items) -> str:
         with _door("cannot write a tree"):
-            return str(self._repo.write(ObjectType.TREE, render_tree(items)))
+            oid = str(self._repo.write(ObjectType.TREE, render_tree(items)))
+        faults.point("tree")
+        return oid
 
     def commit(
         self, tree: str, parents: Sequence[str], message: str, when: datetime, signer: Signer | None = None
@@ -313,8 +317,11 @@ class Repo:
             )
             content = str(text)  # the stub says Oid; it is the commit's text
             if signer is None:
-                return str(self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
-            return str(self._repo.create_commit_with_signature(content, signer.sign(content.encode("utf-8"))))
+                oid = self._repo.write(ObjectType.COMMIT, content.encode("utf-8"))
+            else:
+                oid = self._repo.create_commit_with_signature(content, signer.sign(content.encode("utf-8")))
+        faults.point("commit")
+        return str(oid)
 
     def merge_trees(self, base: str, ours: str, theirs: str) -> str:
         """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths; RepositoryError: the
@@ -375,10 +382,13 @@ class Repo:
             if name.startswith("refs/heads/") and (place := self._checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
             os.pwrite(intent, name.encode("utf-8"), 0)
+            faults.point("ref locked")
             try:
                 self._swap(name, new, expected, message)
+                faults.point("ref moved")
             finally:
                 os.ftruncate(intent, 0)
+        faults.point("ref left")
 
     def _swap(self, name: str, new: str | None, expected: str | None, message: str) -> None:
         current = self._repo.references.get(name)
@@ -401,6 +411,14 @@ class Repo:
             if "old reference value does not match" not in str(error):
                 raise
             raise RefMoved("a ref has moved", name, f"it no longer holds {expected}", "run it again") from error
+
+    def recover(self) -> None:
+        """Remove the `.lock` files that a killed process of ours left; our next move would, if there were one."""
+        with (
+            _door("cannot look for locks", str(self.common_dir)),
+            _flock(self.common_dir / "pantheon" / "refs.lock") as it,
+        ):
+            self._recover(it)
 
     def _recover(self, intent: int) -> None:
         """Remove what a process of ours left when it was killed in the middle of a move (we hold the flock)."""
@@ -467,6 +485,7 @@ class Repo:
     ) -> str:
         for _ in range(20):
             with _door("cannot write notes", ref), _flock(self.common_dir / "pantheon" / "notes.lock"):
+                faults.point("notes locked")
                 tip = self.ref(ref)
                 tree = None if tip is None else self.tree_of(tip)
                 changes: dict[str, tuple[int, str] | None] = {}
@@ -497,16 +516,23 @@ class Repo:
 
     def add_worktree(self, path: Path, commit: str, name: str) -> None:
         """A real linked worktree at `commit`, detached, nothing checked out. `name` is that of its admin directory."""
-        worktrees.add(self.common_dir, path, self.commit_info(commit).oid, name)
+        oid = self.commit_info(commit).oid
+        faults.point("worktree to add")
+        worktrees.add(self.common_dir, path, oid, name)
+        faults.point("worktree added")
 
     def remove_worktree(self, path: Path, name: str) -> None:
         """Remove it, also when half-made or hostile; git is never run inside."""
+        faults.point("worktree to remove")
         worktrees.remove(self.common_dir, path, name)
+        faults.point("worktree removed")
 
     def export(self, treeish: str, target: Path, store: Path) -> tuple[str, ...]:
         """Regular files of a tree below the new directory `target`; the paths left out (links, unsafe names)."""
         files = ((entry.path, entry.mode, entry.oid) for entry in self.entries(treeish).values())
-        return worktrees.export(files, self.read_blob, target, store)
+        left_out = worktrees.export(files, self.read_blob, target, store)
+        faults.point("exported")
+        return left_out
 
     # --- git children -------------------------------------------------------------------------------------------------
 

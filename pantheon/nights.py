@@ -7,7 +7,6 @@ everything that a night will do, so that one that was interrupted goes on from i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
 
-from pantheon import artifacts, attest, canaries, keys, plan, redact
+from pantheon import artifacts, attest, canaries, keys, lease, plan, redact
 from pantheon.checks import AT_ONCE
 from pantheon.config import Config
-from pantheon.errors import RefMoved, RepositoryError
+from pantheon.errors import Busy, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import Bounds, Forecast, Item, Night, NightReport, Outcome, Record, Run, Serving, Task, pretty
 from pantheon.survey import FILE, Survey
@@ -58,18 +57,21 @@ class Frozen:
 
 
 @contextlib.contextmanager
-def alone(repo: Repo) -> Iterator[int]:
-    """Hold the repository's night lock; its descriptor. Raises RepositoryError when another night runs."""
+def alone(repo: Repo, *, lease_s: float = lease.LEASE_S, told: Callable[[str], None] = lambda _: None) -> Iterator[int]:
+    """Hold the repository's night lock; its descriptor. A holder that is stopped for longer than `lease_s` is ended,
+    and `told` hears of it. Raises RepositoryError when another night runs."""
     path = repo.common_dir / "pantheon" / "night.lock"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with path.open("w") as handle:
+    what, place = "cannot start a night", str(repo.root)
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RepositoryError(
-                "cannot start a night", str(repo.root), "another one is running here", "git pantheon status"
-            ) from error
-        yield handle.fileno()
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = held.enter_context(lease.hold(path, lease_s=lease_s, told=told))
+        except Busy as error:
+            why = f"another one is running here: the lock is held {error.why}"
+            raise RepositoryError(what, place, why, error.hint or "git pantheon status") from error
+        except OSError as error:
+            raise RepositoryError(what, str(path), str(error.strerror), f"df -h {path.parent}") from error
+        yield descriptor
 
 
 def load_night(repo: Repo, night_id: str) -> Night:

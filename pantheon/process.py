@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pantheon import cgroup, meter
+from pantheon import cgroup, faults, meter
 from pantheon.errors import SandboxError
 from pantheon.limits import Completed as Completed
 from pantheon.limits import Limits as Limits
@@ -188,6 +188,7 @@ class _Launch(Started):
         self.group = None if sandbox is None or limits is None else _group(limits)
         command = [*_limit_argv(limits, sandbox is not None, self.group is not None), *argv]
         child_env = dict(env) if env is not None else base_env()
+        faults.point("child to start")
         with contextlib.ExitStack() as held:
             if sandbox is not None:
                 full = _sandbox_argv(bwrap, sandbox, sandbox_env(sandbox, env))
@@ -216,6 +217,7 @@ class _Launch(Started):
             except (OSError, ValueError) as error:
                 self.close()
                 raise SandboxError("cannot start", str(argv[0]), str(error)) from error
+        faults.point("child started")
         self.began(self.process.pid, self.process.stdin, self.process.stdout, self.process.stderr)
 
 
@@ -329,7 +331,9 @@ def _run(
         capture.selector.close()
         launch.close_streams()
         reached = launch.ran()
+        faults.point("child ended")
         launch.close()
+        faults.point("child closed")
     kept = {name: bytes(data) for name, data in capture.kept.items()}
     if not reached and not capture.stopped_for:
         why = kept["stderr"].decode("utf-8", "replace").strip() or f"bwrap ended with {launch.process.returncode}"
@@ -505,7 +509,9 @@ def _group(limits: Limits) -> cgroup.Group | None:
         return None
     processes = None if limits.processes is None else limits.processes + OWN_PROCESSES
     try:
-        return parent.open_group(memory_bytes=limits.memory_bytes, processes=processes)
+        group = parent.open_group(memory_bytes=limits.memory_bytes, processes=processes)
+        faults.point("group made")
+        return group
     except OSError:  # somebody removed it: Completed.limited_by tells
         return None
 
@@ -600,6 +606,7 @@ def enclosed(
             raise SandboxError("cannot start", full[0], str(error), "git pantheon doctor") from error
         held.callback(child.wait)
         held.callback(child.kill)  # a no-op once it was waited for
+        faults.point("enclosure started")
         theirs.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             held.callback(signal.signal, number, signal.signal(number, lambda *_: os.eventfd_write(stop, 1)))
@@ -633,6 +640,7 @@ def _attend(child: subprocess.Popen[bytes], line: socket.socket, stop: int, on_r
                         selector.unregister(line)
                     if READY in part and READY not in said:
                         on_ready()
+                        faults.point("enclosure ready")
                     said += part
             if asked > 1 or time.monotonic() > deadline:
                 child.kill()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pantheon import faults
 from pantheon.errors import RepositoryError
 from pantheon.names import is_git_name
 
@@ -56,10 +57,12 @@ def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
             (scratch / "commondir").write_bytes(b"../..\n")
             (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
             scratch.chmod(0o755)
+            faults.point("worktree written")
             scratch.rename(admin)  # fails on a directory that is there, since that is never empty
         except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+        faults.point("worktree named")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / ".git").write_bytes(b"gitdir: " + os.fsencode(admin) + b"\n")
     except OSError as error:
@@ -77,6 +80,7 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
     path = path.absolute()
     try:
         _remove_tree(path)
+        faults.point("worktree emptied")
         if admin.is_dir() and not admin.is_symlink() and _owner(admin) == os.fspath(path / ".git"):
             _remove_tree(admin)
         for scratch in admin.parent.glob(f"{name}.new.*"):
@@ -84,6 +88,14 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
                 _remove_tree(scratch)
     except OSError as error:
         raise RepositoryError("cannot remove a worktree", str(path), str(error), f"rm -r {path}") from error
+
+
+def clear(path: Path) -> None:
+    """Remove a hostile tree, whatever it holds; nothing in it is followed. Raises RepositoryError."""
+    try:
+        _remove_tree(path)
+    except OSError as error:
+        raise RepositoryError("cannot remove", str(path), str(error), f"rm -r {path}") from error
 
 
 def _remove_tree(path: Path) -> None:

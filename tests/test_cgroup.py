@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pantheon import cgroup
+from pantheon import cgroup, owner
 from pantheon.cgroup import Group, Parent
 
 MIB = 1 << 20
@@ -149,7 +149,7 @@ def test_version_2_holds_with_whatever_controllers_it_has(parent: Parent, monkey
         pytest.skip("version 2 has no controller")
     monkeypatch.setattr(cgroup, "NEEDED", tuple(spare))
     (place,) = cgroup._places_v2(Path("/proc/self"))
-    top = place[1] / f"{cgroup.NAME}-{cgroup._me()}"
+    top = place[1] / f"{cgroup.NAME}-{owner.me().mark}"
     top.mkdir()
     made = Parent(version=2, memory=top, pids=top)
     try:
@@ -191,6 +191,6 @@ def test_our_own_group_is_found_in_every_kind_of_hierarchy(tmp_path: Path) -> No
 
 
 def test_a_name_belongs_to_one_process_for_ever() -> None:
-    assert cgroup._started(os.getpid()) > 0
-    assert cgroup._started(1 << 22) == -1
-    assert cgroup._OWNER.fullmatch(f"{cgroup.NAME}-{cgroup._me()}-1")
+    assert owner.started(os.getpid()) > 0
+    assert owner.started(1 << 22) == -1
+    assert owner.read_mark(f"{cgroup.NAME}-{owner.me().mark}-1") == owner.me().model_copy(update={"boot": ""})
