@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from pantheon import (
     gcpid,
     hooks,
     learned,
+    leftovers,
     morning,
     nights,
+    owner,
     past,
     plan,
     process,
@@ -130,7 +132,7 @@ def start_night(
     process.require_sandbox()
     for directory in (repo.common_dir, _made(where.cache)):
         require_space(directory)
-    with nights.alone(repo) as lock, gcpid.held(repo.common_dir, lambda line: _say(f"note: {line}", quiet)):
+    with _held(repo, where, quiet) as lock:
         interrupted = nights.unfinished(repo)
         frozen = nights.load_night(repo, interrupted) if interrupted else None
         base = frozen.base if frozen else repo.head(branch).commit
@@ -168,16 +170,30 @@ def start_night(
                 controls=egress.attempts(targets, "host")[0],
                 stripped=egress.stripped_names(environ),
             )
-            try:
-                return process.enclosed(
-                    [sys.executable, "-P", "-m", "pantheon.cli", "night", "--enclosed", str(lock)],
-                    sandbox=sandbox,
-                    order=order.to_json().encode("utf-8", "surrogateescape"),
-                    keep=(lock,),
-                    on_ready=listening.close,
-                )
-            finally:
-                enclosure.tidy(repo)
+            return process.enclosed(
+                [sys.executable, "-P", "-m", "pantheon.cli", "night", "--enclosed", str(lock)],
+                sandbox=sandbox,
+                order=order.to_json().encode("utf-8", "surrogateescape"),
+                keep=(lock,),
+                on_ready=listening.close,
+            )
+
+
+@contextlib.contextmanager
+def _held(repo: Repo, where: Places, quiet: bool) -> Iterator[int]:
+    """The repository for one night: its lock, without git's own gc, and with nothing that a killed night left."""
+
+    def told(line: str) -> None:
+        _say(f"note: {line}", quiet)
+
+    with nights.alone(repo, told=told) as lock, gcpid.held(repo.common_dir, told):
+        leftovers.sweep(repo, where)
+        try:
+            yield lock
+        finally:
+            with contextlib.suppress(RepositoryError):
+                leftovers.sweep(repo, where)  # it may have been killed inside its enclosure
+            enclosure.tidy(repo)
 
 
 def _teacher(name: str, kind: str, where: Places) -> Path | None:
@@ -260,7 +276,7 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     frozen = _frozen(repo, where, order)
     if frozen is None:
         return 0
-    work = scratch(repo, where) / frozen.night.id
+    work = leftovers.scratch(repo, where) / frozen.night.id
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, mode=0o700)
     try:
@@ -274,14 +290,9 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     return 0
 
 
-def scratch(repo: Repo, where: Places) -> Path:
-    """Where the nights of a repository keep what they need while they run."""
-    return where.cache / "nights" / hashlib.sha256(bytes(repo.common_dir)).hexdigest()[:12]
-
-
 def metrics(repo: Repo, where: Places) -> int:
     """The running night as Prometheus text, else the last one that ended."""
-    page = beacon.ask(scratch(repo, where) / METRICS)
+    page = beacon.ask(leftovers.scratch(repo, where) / METRICS)
     if page is None:
         found = nights.load_report(repo)
         page = telemetry.exposition(found, morning.learned(repo, found))
@@ -440,7 +451,7 @@ async def _run(
                 def told() -> bytes:
                     return telemetry.live(frozen.night, frozen.own, frozen.sown, progress.sample)
 
-                await held.enter_async_context(beacon.serving(scratch(repo, where) / METRICS, told))
+                await held.enter_async_context(beacon.serving(leftovers.scratch(repo, where) / METRICS, told))
                 return await runner.run(
                     repo,
                     frozen,
@@ -551,7 +562,7 @@ def check(
         task.path for task in survey(repo, commit).tasks if task.spec is not None
     }  # they follow rules of their own
     targets = [path for path in kept_paths(repo.diff(repo.tree_of(before), repo.tree_of(commit))) if path not in tasks]
-    work = _made(where.cache) / "checks" / f"{commit[:12]}-{time.monotonic_ns()}"
+    work = _made(where.cache) / "checks" / f"{commit[:12]}-{owner.me().mark}-{time.monotonic_ns()}"
     work.mkdir(parents=True)
     try:
         room = CheckRoom.open(repo, found, before, work)
@@ -592,6 +603,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
         "trust": lambda: _trust_said(start, where),
         "model": lambda: _model_said(start, where),
         "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
+        "leftovers": lambda: _left_said(start, where),
         "learning": lambda: learned.said(Repo.discover(start), where),
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
     }
@@ -633,6 +645,18 @@ def _limits_said() -> str:
     held = f"control groups (version {groups.version})" if groups else "rlimits and a watchdog: no control group here"
     root = "" if os.geteuid() else "; you are root: an ordinary user's night can do less, see SECURITY.md"
     return f"children are held by {held}{root}"
+
+
+def _left_said(start: Path, where: Places) -> str:
+    """What killed nights left, which is removed where no night runs."""
+    repo = Repo.discover(start)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(nights.alone(repo))
+        except RepositoryError as error:
+            return f"not looked for: {error.why}"
+        gone = leftovers.sweep(repo, where)
+    return f"removed: {', '.join(map(plan.printable, gone))}" if gone else "none of a killed night"
 
 
 def _trust_said(start: Path, where: Places) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from pantheon import owner
 from pantheon.enclosure import alternates
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo
@@ -32,7 +33,7 @@ def shadow_of(
     """
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="shadow-", dir=cache)).resolve()
+        place = Path(tempfile.mkdtemp(prefix=f"shadow-{owner.me().mark}-", dir=cache)).resolve()
     except OSError as error:
         raise RepositoryError("cannot make a directory", str(cache), str(error.strerror), f"df -h {cache}") from error
     try:

@@ -36,7 +36,7 @@ RINGS = {
         "ledger evidence cards verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon hooks survey review schemas registry training planner past",
-        "recorded replay shadow versions",  # runs again, and nothing is written
+        "recorded replay shadow versions leftovers",  # runs again, and nothing is written
     ),
     4: words(
         "cli usage desk session screen notary demo catalog lint scaffold daytime __main__",
