@@ -24,7 +24,7 @@ from typing import Literal
 import pygit2
 from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
-from pantheon import children, faults, worktrees
+from pantheon import children, faults, trees, worktrees
 from pantheon.errors import MergeConflict, RefMoved, RepositoryError
 from pantheon.names import valid_name
 from pantheon.records import Record
@@ -347,6 +347,12 @@ class Repo:
                 added=sum(change.added for change in files),
                 deleted=sum(change.deleted for change in files),
             )
+
+    def changed(self, old: str, new: str) -> dict[str, tuple[str | None, str | None]]:
+        """Path -> the blob before and after, of everything that differs between two trees; renames are not looked for,
+        and only directories that differ are read."""
+        found = trees.changed_paths(self.tree_of(old), self.tree_of(new), self._items)
+        return {os.fsdecode(path): (before, after) for path, before, after in found}
 
     # --- refs ---------------------------------------------------------------------------------------------------------
 

@@ -178,6 +178,23 @@ def _levels(tree: str | None, commit: str, read: Callable[[str], Items]) -> Iter
         tree, rest = (oid, rest[2:]) if mode == DIRECTORY else (None, rest)
 
 
+def changed_paths(
+    old: str | None, new: str | None, read: Callable[[str], Items], where: bytes = b""
+) -> Iterator[tuple[bytes, str | None, str | None]]:
+    """(path, old blob, new blob) of what is not a directory and differs; only what differs is read."""
+    before, after = (read(tree) if tree else {} for tree in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        sides = [side.get(name) for side in (before, after)]
+        if sides[0] == sides[1]:
+            continue
+        folders = [item[1] if item and item[0] == DIRECTORY else None for item in sides]
+        blobs = [item[1] if item and item[0] != DIRECTORY else None for item in sides]
+        if any(folders):
+            yield from changed_paths(folders[0], folders[1], read, where + name + b"/")
+        if any(blobs):
+            yield where + name, blobs[0], blobs[1]
+
+
 def diff_trees(old: pygit2.Tree, new: pygit2.Tree, repo: pygit2.Repository) -> list[pygit2.Patch]:
     """The patch of every changed path, renames found, as text unless a side holds a NUL.
 
