@@ -35,12 +35,12 @@ from pantheon import report as reports
 from pantheon import trust as trusts
 from pantheon.errors import InputError, PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
+from pantheon.names import is_night
 from pantheon.places import Places
 from pantheon.records import NodeState, Outcome, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
-NIGHT = re.compile(r"\d{4}-\d\d-\d\d-\d+", re.ASCII)
 REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
 
 
@@ -185,7 +185,7 @@ def plan(repo: Repo, *, as_json: bool) -> int:
 def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool, page_to: str | None = None) -> int:
     """The morning report. `page_to`: the file that the page is written to; "-" the output; "" a name for it."""
     if page_to is not None:
-        if night is None and NIGHT.fullmatch(page_to):  # --html NIGHT: the option takes the word that follows it
+        if night is None and is_night(page_to):  # --html NIGHT: the option takes the word that follows it
             night, page_to = page_to, ""
         return _report_page(morning.gather(repo, night), page_to)
     if as_json:

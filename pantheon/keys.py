@@ -8,8 +8,10 @@ accepted it here; the tree and the ref only show keys, they never add one.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,17 +100,74 @@ def published(repo: Repo) -> tuple[tuple[KeyLine, ...], frozenset[bytes]]:
 
 
 def publish(repo: Repo, signer: Signer, when: datetime) -> None:
-    """Show the bot's public keys in `refs/pantheon/keys`: one signed commit per change, none when nothing changed."""
+    """Show the bot's public keys in `refs/pantheon/keys`, beside those that other clones showed there: one signed
+    commit per change, none when nothing changed."""
     allowed, revoked = _root(repo)
     mine = [line for line in _read(allowed).splitlines(keepends=True) if line.startswith(PRINCIPAL.encode())]
-    data = {ALLOWED_SIGNERS: b"".join(mine), REVOKED_KEYS: _read(revoked)}
-    tree = repo.write_tree(None, {name: (FILE, repo.write_blob(text)) for name, text in data.items()})
     tip = repo.ref(KEYS)
+    data = {ALLOWED_SIGNERS: b"".join(mine), REVOKED_KEYS: _read(revoked)}
+    if tip is not None:
+        data = united(data, {name: repo.read_path(tip, name) or b"" for name in data})
+    tree = _tree(repo, data)
     if tip is not None and repo.tree_of(tip) == tree:
         return
-    message = f"keys: {len(mine)}, revoked: {len(parse_revoked(data[REVOKED_KEYS]))}\n"
+    shown = len(data[ALLOWED_SIGNERS].splitlines())
+    message = f"keys: {shown}, revoked: {len(parse_revoked(data[REVOKED_KEYS]))}\n"
     commit = repo.commit(tree, [tip] if tip else [], message, when, signer)
     repo.move_ref(KEYS, commit, tip, "pantheon: keys")
+
+
+def united(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The two files of keys as two clones showed them, together: of a key that both show the line that trusts it for
+    the shorter time, and whatever either revoked."""
+    allowed, revoked = one[ALLOWED_SIGNERS], one[REVOKED_KEYS]
+    if other[ALLOWED_SIGNERS] != allowed:
+        lines = [*allowed.splitlines(), *other[ALLOWED_SIGNERS].splitlines()]
+        found: dict[bytes, bytes] = {}
+        for line in sorted(filter(None, lines), key=_span):  # the last of a key counts
+            found[next((word for word in line.split() if word.startswith(b"AAAA")), line)] = line
+        allowed = b"".join(line + b"\n" for line in sorted(found.values()))
+    if other[REVOKED_KEYS] != revoked:
+        gone = {*revoked.splitlines(), *other[REVOKED_KEYS].splitlines()} - {b""}
+        revoked = b"".join(line + b"\n" for line in sorted(gone))
+    return {ALLOWED_SIGNERS: allowed, REVOKED_KEYS: revoked}
+
+
+def _span(line: bytes) -> tuple[bool, str, bytes]:
+    """Of the lines of one key the last has the earliest end, then the latest beginning."""
+    until, since = (re.search(rb'%s="?(\d+)' % name, line) for name in (b"valid-before", b"valid-after"))
+    end = "".join(str(9 - int(digit)) for digit in until[1].decode()) if until else ""
+    return until is not None, end, (since[1] if since else b"") + line
+
+
+def join(repo: Repo, theirs: str, signer: Signer, when: datetime) -> None:
+    """The keys that another clone's commit shows, beside ours: a commit with both as parents. None of it is trusted."""
+    tip = repo.ref(KEYS)
+    sides = [
+        {name: repo.read_path(at, name) or b"" for name in (ALLOWED_SIGNERS, REVOKED_KEYS)}
+        for at in (tip or theirs, theirs)
+    ]
+    parents = [tip, theirs] if tip else [theirs]
+    commit = repo.commit(_tree(repo, united(*sides)), parents, "merge: keys\n", when, signer)
+    repo.move_ref(KEYS, commit, tip, "pantheon: merge")
+
+
+def _tree(repo: Repo, data: Mapping[str, bytes]) -> str:
+    return repo.write_tree(None, {name: (FILE, repo.write_blob(text)) for name, text in data.items()})
+
+
+def tag(blob: bytes) -> str:
+    """Four hexadecimal digits by which the nights of a clone are told from those of others: of its key's digest."""
+    return hashlib.sha256(blob).hexdigest()[:4]
+
+
+def own_tag(repo: Repo) -> str:
+    """The tag of the key that signs here; "" when there is none yet."""
+    words = _read(directory(repo) / f"{KEY_NAME}.pub").split()
+    try:
+        return tag(base64.b64decode(words[1], validate=True)) if len(words) > 1 else ""
+    except ValueError:
+        return ""
 
 
 def accept(repo: Repo, fingerprints: Sequence[str]) -> None:
@@ -119,7 +178,7 @@ def accept(repo: Repo, fingerprints: Sequence[str]) -> None:
     shown, gone = published(repo)
     unknown = [name for name in fingerprints if name not in {line.fingerprint for line in shown}]
     if unknown:
-        hint = "git fetch origin '+refs/pantheon/*:refs/pantheon/*'"
+        hint = "git pantheon pull"
         raise RepositoryError("cannot accept a key", unknown[0], f"{KEYS} does not show it", hint)
     allowed, revoked = _root(repo)
     (repo.common_dir / "pantheon").mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which names a tree of ours may hold.
+"""Which names a tree of ours may hold, and what the id of a night is.
 
 Owns the one rule for new path components: what git, HFS+, NTFS or a terminal would read as something else is refused;
 and the one for patterns that choose paths. Pure text in, reason out; it never touches a disk or a repository.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 
 import pathspec
 
 MAX_NAME_BYTES = 255
 MAX_PATTERN, MAX_STARS = 200, 3  # the time to match grows with the length of a path to the power of stars
+NIGHT = r"\d{4}-\d\d-\d\d-[1-9]\d*(-[0-9a-f]{4}){0,2}"  # a date, a counter, whose night it is, which of two it is
+_NIGHT = re.compile(r"(\d{4}-\d\d-\d\d)-(\d+)((?:-[0-9a-f]{4})*)", re.ASCII)
 _JOINERS = frozenset("\u200c\u200d")  # used inside emoji and several scripts; harmless unless they hide `.git`
 _GIT_SHORT = re.compile(r"git~\d+", re.ASCII)
 _SHORT = re.compile(r"[^.]{1,6}~\d{1,6}(\.[^.]{0,3})?", re.ASCII)
@@ -96,3 +99,29 @@ def pattern_fault(pattern: str) -> str:
 def path_spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
     """Gitignore patterns, compiled once: `match_file` says whether they choose a path."""
     return pathspec.GitIgnoreSpec.from_lines(patterns)
+
+
+# --- nights -----------------------------------------------------------------------------------------------------------
+
+
+def is_night(text: str) -> bool:
+    """Whether this is the id of a night: `2026-11-27-1`, and with the clone that it is of `2026-11-27-1-a3f2`."""
+    return re.fullmatch(NIGHT, text, re.ASCII) is not None
+
+
+def night_order(night_id: str) -> tuple[str, int, str]:
+    """What nights are sorted by: the date, the counter, and then whose it is. What is no id comes first."""
+    match = _NIGHT.fullmatch(night_id)
+    return (match[1], int(match[2]), match[3]) if match else ("", 0, night_id)
+
+
+def night_tag(night_id: str) -> str:
+    """The clone that a night is of: four hexadecimal digits; "" where its repository had no remote."""
+    match = _NIGHT.fullmatch(night_id)
+    return match[3][1:5] if match else ""
+
+
+def next_night(day: str, known: Iterable[str], tag: str) -> str:
+    """The next free id of a day among those that are known, whoever's they are."""
+    taken = [night_order(name)[1] for name in known if name.startswith(f"{day}-")]
+    return f"{day}-{1 + max(taken, default=0)}{f'-{tag}' if tag else ''}"

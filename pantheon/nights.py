@@ -14,11 +14,13 @@ from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
 
-from pantheon import artifacts, attest, canaries, keys, lease, plan, redact
+from pantheon import artifacts, attest, canaries, children, keys, lease, plan, redact
 from pantheon.checks import AT_ONCE
 from pantheon.config import Config
 from pantheon.errors import Busy, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
+from pantheon.names import next_night, night_tag
+from pantheon.names import night_order as order
 from pantheon.records import Bounds, Forecast, Item, Night, NightReport, Outcome, Record, Run, Serving, Task, pretty
 from pantheon.survey import FILE, Survey
 
@@ -80,17 +82,13 @@ def load_night(repo: Repo, night_id: str) -> Night:
 
 
 def unfinished(repo: Repo) -> str | None:
-    """The id of the latest night when it has a queue but no report."""
-    nights = repo.refs(NIGHTS)
+    """The id of the latest night of this clone's when it has a queue but no report. Another clone's goes on there."""
+    own = ("", keys.own_tag(repo))
+    nights = {ref: at for ref, at in repo.refs(NIGHTS).items() if night_tag(ref.removeprefix(NIGHTS)) in own}
     if not nights:
         return None
     name = max(nights, key=lambda ref: order(ref.removeprefix(NIGHTS)))
     return None if repo.read_path(nights[name], "report.json") else name.removeprefix(NIGHTS)
-
-
-def order(night_id: str) -> tuple[str, int]:
-    date, _, counter = night_id.rpartition("-")
-    return date, int(counter) if counter.isdecimal() else 0  # a ref that is none of ours comes first
 
 
 def freeze(
@@ -121,7 +119,7 @@ def freeze(
     keys.publish(repo, signer, now)
     settings = survey.config.settings.gate
     for _ in range(100):
-        night_id = _free_id(repo, now)
+        night_id = _free_id(repo, now, signer)
         share = settings.canaries if sowing else 0.0
         sown = canaries.sow(survey, planned, share, night_id, now, signer, rates(repo) if choosing(survey) else {})
         night = Night(
@@ -167,10 +165,12 @@ def _scripted(config: Config, engine: str) -> tuple[str, ...]:
     return tuple(sorted(found)) if engine != "scripted" else ()
 
 
-def _free_id(repo: Repo, now: datetime) -> str:
+def _free_id(repo: Repo, now: datetime, signer: Signer) -> str:
+    """Where there is a remote, other clones may have nights as well: the id then says whose it is."""
     day = now.strftime("%Y-%m-%d")
-    taken = [order(name.removeprefix(NIGHTS))[1] for name in repo.refs(f"{NIGHTS}{day}-")]
-    return f"{day}-{1 + max(taken, default=0)}"
+    shared = children.quiet(repo.root, "remote").stdout.strip()
+    known = [name.removeprefix(NIGHTS) for name in repo.refs(f"{NIGHTS}{day}-")]
+    return next_night(day, known, keys.tag(signer.blob) if shared else "")
 
 
 def run_name(night: str, item: str) -> str:

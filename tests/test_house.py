@@ -23,6 +23,7 @@ RINGS = {
         "serving inforce promotion curriculum growth families",  # of learning
         "charts figures page",  # of the morning report
         "clusters drafts drawing",  # of the day
+        "merging",  # of what clones wrote apart
         "measured queueing expression route",  # parts of capacity.py, flow.py and plan.py
     ),
     2: words(
