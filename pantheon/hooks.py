@@ -20,7 +20,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from pantheon import attic
+from pantheon import attic, children, stubs
 from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
@@ -28,17 +28,14 @@ from pantheon.places import TRIES
 from pantheon.process import Limits, base_env, run
 from pantheon.records import SCHEMA_VERSION, Record
 from pantheon.signing import ALLOWED_SIGNERS, REVOKED_KEYS
+from pantheon.stubs import CHAINED, LEGACY, NAMES, ONE_LINE, Before, HookEntry, Version, look
 
 DIRECTORY = ".pantheon"  # in the worktree
 STATE = "pantheon"  # in the common git dir
 SETTINGS = "pantheon.toml"
 JOURNAL = "init.json"
 DOORBELL = "doorbell"
-CHAINED = ".pantheon-chained"
-NAMES = ("post-commit", "post-merge", "post-checkout", "post-rewrite", "pre-commit", "pre-push")
-ONE_LINE = 'p="$(git rev-parse --git-common-dir)/pantheon/hooks/${0##*/}"; [ ! -x "$p" ] || "$p" "$@"'
 
-_MARK = b"# pantheon hook v"
 _SECTION_MARK = " # git pantheon init"
 _CHANGES = ("create", "update", "chain", "set", "remove", "restore")
 
@@ -91,21 +88,6 @@ class UninstallPlan(_Planned):
 
     def lines(self) -> list[str]:
         return [*([] if self.changes else ["nothing to put back"]), *self._lines()]
-
-
-class Before(Record):
-    """What was at a path: `content` is the target's bytes of a symbolic link."""
-
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-    kind: Literal["file", "symlink", "other"]
-    mode: int
-    content: bytes = b""
-
-
-class HookEntry(Record):
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-    stub: bytes
-    before: Before | None = None
 
 
 class FileEntry(Record):
@@ -169,11 +151,6 @@ def _quote_config(value: str) -> str:
     return f'"{value}"'
 
 
-def render_stub(stub: bytes, command: str) -> bytes:
-    """A hook stub that calls the program at the absolute path `command`."""
-    return stub.replace(b"@PROGRAM@", os.fsencode(shlex.quote(command)))
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -203,20 +180,6 @@ def inside(repo: Repo) -> tuple[str, ...]:
     """The directory that hooks run from, as a pattern, where core.hooksPath puts it among the tracked files."""
     paths = [repo.root / value for _, value in _setting(repo, "core.hooksPath", "--type=path")]
     return tuple(f"/{p.relative_to(repo.root)}/**" for p in paths if p != repo.root and p.is_relative_to(repo.root))
-
-
-def _look(path: Path) -> Before | None:
-    """What is at a path, links not followed; None when nothing is."""
-    try:
-        info = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    mode = stat.S_IMODE(info.st_mode)
-    if stat.S_ISLNK(info.st_mode):
-        return Before(kind="symlink", mode=mode, content=os.fsencode(path.readlink()))
-    if not stat.S_ISREG(info.st_mode):
-        return Before(kind="other", mode=mode)
-    return Before(kind="file", mode=mode, content=path.read_bytes())
 
 
 def _config_file(repo: Repo) -> Path:
@@ -253,14 +216,26 @@ def _shown_git(repo: Repo) -> str:
 # --- planning init ---------------------------------------------------------------------------------------------------
 
 
-def plan_init(repo: Repo, templates: Path, command: str, files: Mapping[str, bytes] | None = None) -> InitPlan:
+def git_version(repo: Repo) -> Version:
+    return stubs.parse_version(os.fsdecode(children.quiet(repo.root, "version").stdout))
+
+
+def plan_init(
+    repo: Repo,
+    templates: Path,
+    command: str,
+    files: Mapping[str, bytes] | None = None,
+    version: Version | None = None,
+) -> InitPlan:
     """What `init` would write. `templates`: our templates directory, the hook stubs lie beside it. `command`: the
-    absolute path of git-pantheon. `files`: what goes below `.pantheon/`, by path, in place of `templates/pantheon`."""
+    absolute path of git-pantheon. `files`: what goes below `.pantheon/`, by path, in place of `templates/pantheon`.
+    `version`: of git, which is asked when it is not given."""
     if not Path(command).is_absolute():
         raise PantheonError("cannot install the hooks", command, "the program's path is not absolute", "./install.sh")
     wanted = _template_files(templates) if files is None else files
     now = _read_config(repo)
-    settings, block = _plan_config(repo, now)
+    configured = _in_configuration(repo, version or git_version(repo))
+    settings, block = _plan_config(repo, now, configured)
     state = repo.common_dir / STATE
     place = Write(
         kind="dir",
@@ -268,7 +243,12 @@ def plan_init(repo: Repo, templates: Path, command: str, files: Mapping[str, byt
         action="keep" if state.is_dir() else "create",
         detail="" if state.is_dir() else f"mode 0700, with the journal {JOURNAL}",
     )
-    writes = (*_plan_files(repo.root, wanted), *_plan_hooks(repo, _stubs(templates), command), *settings, place)
+    writes = (
+        *_plan_files(repo.root, wanted),
+        *_plan_hooks(repo, stubs.load(templates), command, configured),
+        *settings,
+        place,
+    )
     return InitPlan(writes=writes, git=_shown_git(repo), config_now=now, config_next=now + block)
 
 
@@ -281,21 +261,13 @@ def _template_files(templates: Path) -> dict[str, bytes]:
         raise PantheonError("cannot initialise", str(place), "the templates are missing", "./install.sh") from error
 
 
-def _stubs(templates: Path) -> dict[str, bytes]:
-    """Beside the templates: `hooks` in a checkout, `hook_stubs` in an installed package."""
-    for folder in (templates.parent / "hooks", templates.parent / "hook_stubs"):
-        if (folder / NAMES[0]).is_file():
-            return {name: (folder / name).read_bytes() for name in NAMES}
-    raise PantheonError("cannot install the hooks", str(templates.parent), "the stubs are missing", "./install.sh")
-
-
 def _plan_files(root: Path, wanted: Mapping[str, bytes]) -> list[Write]:
     writes = []
     for name, data in sorted(wanted.items()):
         target = f"{DIRECTORY}/{name}"
         up = [root.joinpath(*Path(target).parts[:n]) for n in range(1, len(Path(target).parts))]
-        blocked = [path for path in up if (found := _look(path)) and (found.kind != "other" or not path.is_dir())]
-        there = _look(root / target)
+        blocked = [path for path in up if (found := look(path)) and (found.kind != "other" or not path.is_dir())]
+        there = look(root / target)
         if blocked:
             say = ("differs", f"{blocked[0].relative_to(root)} is not a directory: not written")
         elif there is None:
@@ -312,59 +284,54 @@ def _plan_files(root: Path, wanted: Mapping[str, bytes]) -> list[Write]:
     return writes
 
 
-def _plan_hooks(repo: Repo, stubs: Mapping[str, bytes], command: str) -> list[Write]:
-    """Stubs go to the hooks directory in force where that lies in the git dir, else beside it with a line to add."""
+def _in_configuration(repo: Repo, version: Version) -> bool:
+    """Whether git is to find our hooks in its configuration: where it can, and they are not in a hooks directory."""
+    here = (read_journal(repo) or Journal()).hooks
+    return version >= stubs.IN_CONFIGURATION and all(target.startswith(f"{STATE}/hooks/") for target in here)
+
+
+def in_force(repo: Repo) -> tuple[str, Path]:
+    """The directory that git runs hooks from, and the scope of the setting that says so ("": none does)."""
     settings = _setting(repo, "core.hooksPath", "--type=path")
     scope, value = settings[-1] if settings else ("", str(repo.common_dir / "hooks"))
-    folder = (repo.root / value).resolve()
+    return scope, (repo.root / value).resolve()
+
+
+def _plan_hooks(repo: Repo, ours: Mapping[str, bytes], command: str, configured: bool) -> list[Write]:
+    """Stubs go to the hooks directory in force where that lies in the git dir. Elsewhere, and where the configuration
+    names them, they stand in a directory of their own."""
     common = repo.common_dir.resolve()
+    scope, folder = in_force(repo)
+    own = common / STATE / "hooks"
     writes = []
-    if not folder.is_relative_to(common) or (folder.exists() and not folder.is_dir()):
-        why = f"core.hooksPath, {scope} configuration" if scope else "the hooks directory is a symbolic link"
-        writes.append(
-            Write(
-                kind="hook",
-                target="hooks",
-                action="differs",
-                detail=(
-                    f"not in use: hooks run from {folder} ({why}), whose files stay; to let them call ours, "
-                    f"add this line to {', '.join(NAMES)} there: {ONE_LINE}"
-                ),
-            )
-        )
-        folder = common / STATE / "hooks"
+    if configured:
+        folder = own
+    elif not folder.is_relative_to(common) or (folder.exists() and not folder.is_dir()):
+        writes.append(Write(kind="hook", target="hooks", action="differs", detail=_not_in_use(scope, folder)))
+        folder = own
     journal = read_journal(repo) or Journal()
     for name in NAMES:
         target = (folder / name).relative_to(common).as_posix()
-        stub = render_stub(stubs[name], command)
-        action, detail = _judge_hook(folder / name, stub, journal.hooks.get(target))
-        writes.append(
-            Write.model_validate(
-                {"kind": "hook", "target": target, "action": action, "detail": detail, "content": stub, "mode": 0o755}
-            )
-        )
+        stub = stubs.render_stub(ours[name], command)
+        for suffix, action, detail in stubs.judge(folder / name, stub, journal.hooks.get(target)):
+            content = stub if action in ("create", "update", "chain") else b""
+            one = {"kind": "hook", "target": target + suffix, "action": action, "detail": detail}
+            writes.append(Write.model_validate(one | {"content": content, "mode": 0o755}))
     return writes
 
 
-def _judge_hook(path: Path, stub: bytes, entry: HookEntry | None) -> tuple[str, str]:
-    there = _look(path)
-    if there is None:
-        return "create", ""
-    if there.kind == "other":
-        return "differs", "not a regular file: kept, ours is not installed"
-    if there.kind == "file" and there.content == stub:
-        return ("keep", "") if there.mode & 0o100 else ("differs", "switched off: to switch it on, chmod +x")
-    if there.kind == "file" and _MARK in there.content:
-        if entry is not None and entry.stub == there.content:
-            return "update", "calls another path of the program than before"
-        return "differs", "our stub, edited since: kept; to renew it, remove it and run init again"
-    if _look(path.with_name(path.name + CHAINED)) is not None:
-        return "differs", f"yours is kept and ours not installed: {path.name}{CHAINED} is there already"
-    asleep = "" if os.access(path, os.X_OK) else "; not executable: git did not run it and neither do we"
-    return "chain", f"yours moves to {path.name}{CHAINED} and runs first{asleep}"
+def _not_in_use(scope: str, folder: Path) -> str:
+    why = f"core.hooksPath, {scope} configuration" if scope else "the hooks directory is a symbolic link"
+    husky = folder.name == "_" and (folder / "h").is_file()  # it writes that directory anew each time
+    place = f"files of these names in {folder.parent}" if husky else f"{', '.join(NAMES)} there"
+    names = f" ({', '.join(NAMES)})" if husky else ""
+    return (
+        f"not in use: hooks run from {folder} ({why}), whose files stay; to let them call ours, "
+        f"add this line to {place}{names}: {ONE_LINE}"
+    )
 
 
-def _plan_config(repo: Repo, now: bytes) -> tuple[list[Write], bytes]:
+def _plan_config(repo: Repo, now: bytes, configured: bool) -> tuple[list[Write], bytes]:
     """The settings and the block that is appended to the configuration file for those that are missing."""
     root = repo.common_dir.resolve() / STATE
     wanted = (
@@ -373,6 +340,7 @@ def _plan_config(repo: Repo, now: bytes) -> tuple[list[Write], bytes]:
         ("notes", "rewriteMode", "cat_sort_uniq", False),
         ('gpg "ssh"', "allowedSignersFile", str(root / ALLOWED_SIGNERS), False),
         ('gpg "ssh"', "revocationFile", str(root / REVOKED_KEYS), False),
+        *(stubs.settings(root / "hooks") if configured else ()),
     )
     writes: list[Write] = []
     sections: dict[str, str] = {}
@@ -414,16 +382,26 @@ def apply_init(repo: Repo, plan: InitPlan) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _create(path, one.content, 0o666)
         elif one.kind == "hook":
-            path = common / one.target
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if one.action == "chain":
-                path.rename(path.with_name(path.name + CHAINED))
-            fresh = path.with_name(f"{path.name}.pantheon-new")
-            fresh.unlink(missing_ok=True)
-            _create(fresh, one.content, 0o777)
-            fresh.replace(path)
+            _place_hook(common / one.target, one)
     if plan.config_next != plan.config_now:
         _swap_config(repo, plan.config_now, plan.config_next)
+
+
+def _place_hook(path: Path, one: Write) -> None:
+    """Carry out one write of a hook: what another tool moved aside goes or comes back before ours is put in place."""
+    if one.action == "remove":
+        path.unlink(missing_ok=True)
+        return
+    if one.action == "restore":
+        stubs.beside(path.with_name(path.name.removesuffix(stubs.OLD)), CHAINED).replace(path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if one.action == "chain":
+        path.rename(stubs.beside(path, CHAINED))
+    fresh = path.with_name(f"{path.name}.pantheon-new")
+    fresh.unlink(missing_ok=True)
+    _create(fresh, one.content, 0o777)
+    fresh.replace(path)
 
 
 def _next_journal(repo: Repo, plan: InitPlan, old: Journal) -> Journal:
@@ -436,11 +414,12 @@ def _next_journal(repo: Repo, plan: InitPlan, old: Journal) -> Journal:
             files.append(FileEntry(root=root, path=one.target, sha256=digest))
             for path in _missing(repo.root, one.target):
                 folders.append(FileEntry(root=root, path=path, sha256=""))
-        elif one.kind == "hook":
+        elif one.kind == "hook" and one.content:
             git_folders += _missing(common, one.target)
-            earlier = old.hooks.get(one.target)
-            before = _look(common / one.target) if one.action == "chain" else earlier.before if earlier else None
-            hooks[one.target] = HookEntry(stub=one.content, before=before)
+            name = one.target.removesuffix(LEGACY)  # there too it is the stub of that hook
+            earlier = old.hooks.get(name)
+            before = look(common / one.target) if one.action == "chain" else earlier.before if earlier else None
+            hooks[name] = HookEntry(stub=one.content, before=before)
         elif one.kind == "dir" and one.action == "create":
             git_folders.append(one.target)
     values = old.model_dump() | {
@@ -523,30 +502,13 @@ def plan_uninstall(repo: Repo, purge: bool = False) -> UninstallPlan:
         writes.append(Write(kind="config", target="config", action="restore", detail="byte for byte"))
     elif (after := strip_config(now, journal.config_blocks)) != now:
         writes.append(Write(kind="config", target="config", action="remove", detail="our lines; yours stay"))
-    writes += [_undo_hook(repo, target, entry) for target, entry in journal.hooks.items()]
+    for target, entry in journal.hooks.items():
+        for suffix, action, detail in stubs.undo(repo.common_dir.resolve() / target, entry):
+            writes.append(Write(kind="hook", target=target + suffix, action=action, detail=detail))
     writes += _undo_files(repo, journal)
     writes += _undo_refs(repo, purge)
     writes.append(_undo_state(repo, purge))
     return UninstallPlan(writes=tuple(writes), git=_shown_git(repo), config_now=now, config_next=after, purge=purge)
-
-
-def _undo_hook(repo: Repo, target: str, entry: HookEntry) -> Write:
-    path = repo.common_dir.resolve() / target
-    there, before = _look(path), entry.before
-    aside = _look(path.with_name(path.name + CHAINED))
-    stub = there is not None and there.kind == "file" and there.content == entry.stub
-    if there is not None and not stub:
-        if there == before and aside is None:
-            return Write(kind="hook", target=target, action="keep", detail="yours, as it was")
-        where = f"; yours from before is {path.name}{CHAINED}" if aside else ""
-        return Write(kind="hook", target=target, action="differs", detail=f"changed since init: kept{where}")
-    if before is None and aside is None:
-        gone = "" if stub else "gone already"
-        return Write(kind="hook", target=target, action="keep" if gone else "remove", detail=gone)
-    detail = f"from {path.name}{CHAINED}" if aside else "from the journal"
-    if aside and before and aside != before:
-        detail += ", with the changes made since"
-    return Write(kind="hook", target=target, action="restore", detail=detail)
 
 
 def _undo_files(repo: Repo, journal: Journal) -> list[Write]:
@@ -558,7 +520,7 @@ def _undo_files(repo: Repo, journal: Journal) -> list[Write]:
             if os.path.lexists(where):
                 writes.append(Write(kind="file", target=where, action="keep", detail="in another worktree"))
             continue
-        there = _look(repo.root / entry.path)
+        there = look(repo.root / entry.path)
         if there is None:
             continue
         same = there.kind == "file" and hashlib.sha256(there.content).hexdigest() == entry.sha256
@@ -608,7 +570,8 @@ def apply_uninstall(repo: Repo, purge: bool = False) -> UninstallPlan:
     done: list[Write] = []
     for one in plan.writes:
         if one.action == "restore" and one.kind == "hook":
-            _restore_hook(common / one.target, journal.hooks[one.target].before)
+            name = one.target.removesuffix(LEGACY)
+            _restore_hook(common / one.target, common / (name + CHAINED), journal.hooks[name].before)
         elif one.action == "remove" and one.kind in ("hook", "file"):
             ((common if one.kind == "hook" else repo.root) / one.target).unlink(missing_ok=True)
         elif one.action == "remove" and one.kind == "ref":
@@ -622,8 +585,7 @@ def apply_uninstall(repo: Repo, purge: bool = False) -> UninstallPlan:
     return plan.model_copy(update={"writes": tuple(done)})
 
 
-def _restore_hook(path: Path, before: Before | None) -> None:
-    aside = path.with_name(path.name + CHAINED)
+def _restore_hook(path: Path, aside: Path, before: Before | None) -> None:
     if os.path.lexists(aside):
         aside.replace(path)
     elif before is not None:

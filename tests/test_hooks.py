@@ -12,7 +12,7 @@ import pytest
 from adapter_files import WHEN, card_of, write_adapter
 from conftest import MakeRepo, git
 
-from pantheon import adapters, hooks
+from pantheon import adapters, hooks, stubs
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
 from pantheon.places import TRIES
@@ -20,7 +20,7 @@ from pantheon.places import TRIES
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 FILES = {"pantheon.toml": b"schema_version = 1\n", "flows/docops.toml": b'[flow]\nname = "docops"\n'}
 ODD = "a 'single' \"double\" $HOME\nnew line é"
-STUBS = {hooks.render_stub((TEMPLATES.parent / "hooks" / name).read_bytes(), "/x") for name in hooks.NAMES}
+STUBS = {stubs.render_stub((TEMPLATES.parent / "hooks" / name).read_bytes(), "/x") for name in stubs.NAMES}
 Snapshot = dict[str, tuple[str, int, bytes]]
 
 
@@ -174,7 +174,7 @@ def test_a_linked_worktree_there_and_back(make_repo: MakeRepo, tmp_path: Path) -
     assert (linked / ".pantheon" / "flows" / "docops.toml").is_file()
     assert not (main / ".pantheon").exists()
     assert str(main / ".git") in "\n".join(plan.lines())
-    assert (main / ".git" / "hooks" / "post-commit").read_bytes().splitlines()[1].startswith(b"# pantheon hook v1")
+    assert (main / ".git" / "hooks" / "post-commit").read_bytes().splitlines()[1].startswith(b"# pantheon hook v2")
     uninstall(linked)
     assert snapshot(main, linked) == before
 
@@ -187,7 +187,7 @@ def test_what_is_shown_is_what_is_written(make_repo: MakeRepo) -> None:
     made = {Path(path).relative_to(root).as_posix() for path, was in snapshot(root).items() if before.get(path) != was}
     folders = {".pantheon", ".pantheon/flows", ".git", ".git/hooks", "."}
     assert made - folders - {".git/config", ".git/pantheon/init.json"} == {
-        *(f".git/hooks/{name}" for name in hooks.NAMES),
+        *(f".git/hooks/{name}" for name in stubs.NAMES),
         ".git/pantheon",
         ".pantheon/pantheon.toml",
         ".pantheon/flows/docops.toml",
@@ -237,10 +237,10 @@ def test_a_hooks_path_of_the_user_is_not_written_to(make_repo: MakeRepo, tmp_pat
     before = snapshot(shared)
     text = "\n".join(init(root, command).lines())
     assert snapshot(shared) == before
-    assert hooks.ONE_LINE in text
+    assert stubs.ONE_LINE in text
     assert f"{scope[2:]} configuration" in text
     with mine.open("a", encoding="utf-8") as file:  # what the line promises
-        file.write(hooks.ONE_LINE + "\n")
+        file.write(stubs.ONE_LINE + "\n")
     commit(root, "a.md")
     assert log.read_text(encoding="utf-8") == "hook post-commit\n"
     log.unlink()
@@ -358,7 +358,7 @@ def test_a_lost_chained_hook_comes_back_from_the_journal(make_repo: MakeRepo) ->
     before = snapshot(root)
     init(root)
     for name in ("pre-commit", "pre-push"):
-        (root / ".git" / "hooks" / (name + hooks.CHAINED)).unlink()
+        (root / ".git" / "hooks" / (name + stubs.CHAINED)).unlink()
     uninstall(root)
     assert snapshot(root) == before
 
@@ -599,8 +599,8 @@ def test_another_tool_may_move_our_stub(make_repo: MakeRepo, tmp_path: Path) -> 
 
 
 def test_the_stubs_are_plain_and_short() -> None:
-    assert len(STUBS) == len(hooks.NAMES)
+    assert len(STUBS) == len(stubs.NAMES)
     for stub in STUBS:
-        assert stub.startswith(b"#!/bin/sh\n# pantheon hook v1")
-        assert len(stub.splitlines()) <= 35
+        assert stub.startswith(b"#!/bin/sh\n# pantheon hook v2")
+        assert len(stub.splitlines()) <= 40
         assert b"[[" not in stub

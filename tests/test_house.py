@@ -27,7 +27,7 @@ RINGS = {
         "measured queueing expression route",  # parts of capacity.py, flow.py and plan.py
     ),
     2: words(
-        "config process git engine artifacts prs redact tools beacon",
+        "config process git engine artifacts prs turns redact tools beacon",
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
@@ -36,7 +36,7 @@ RINGS = {
     3: words(
         "ledger evidence cards verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
-        "daemon hooks survey review schemas registry training planner past",
+        "daemon hooks stubs survey review schemas registry training planner past",
         "recorded replay shadow versions leftovers",  # runs again, and nothing is written
     ),
     4: words(
