@@ -31,13 +31,14 @@ RINGS = {
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
-        "signing signers keys attest reader worktrees trees children usergit gcpid",  # parts of git.py
+        "signing signers keys attest reader worktrees trees children usergit gcpid lease",  # parts of git.py
     ),
     3: words(
         "ledger evidence cards verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon hooks stubs survey review schemas registry training planner past",
-        "recorded replay shadow versions leftovers",  # runs again, and nothing is written
+        "leftovers",
+        "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
         "cli usage desk session screen notary demo catalog lint scaffold daytime __main__",
