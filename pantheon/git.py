@@ -10,7 +10,6 @@ It decides nothing: what to build, when to move a ref and what to merge is told 
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import re
 import stat
@@ -35,7 +34,9 @@ __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer"
 
 NAME, EMAIL = "Pantheon", "pantheon@localhost"
 NAMESPACES = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
+BUSY_S = 2.0  # how long a lock of somebody else's git is waited for
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
+_BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
 _LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
 
 
@@ -385,16 +386,27 @@ class Repo:
         turn = self.common_dir / "pantheon" / "refs.lock"
         with _door("cannot move a ref", name, hint), _flock(turn) as intent:
             self._recover(intent)
-            if name.startswith("refs/heads/") and (place := self._checked_out(name)):
+            if name.startswith("refs/heads/") and (place := self.checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
             os.pwrite(intent, name.encode("utf-8"), 0)
             faults.point("ref locked")
             try:
-                self._swap(name, new, expected, message)
+                self._swapped(name, new, expected, message)
                 faults.point("ref moved")
             finally:
                 os.ftruncate(intent, 0)
         faults.point("ref left")
+
+    def _swapped(self, name: str, new: str | None, expected: str | None, message: str) -> None:
+        """`_swap`, tried again for BUSY_S while a git of somebody else's holds the lock: pack-refs, gc and fetch do."""
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return self._swap(name, new, expected, message)
+            except (pygit2.GitError, OSError) as error:
+                if not any(sign in str(error) for sign in _BUSY) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _swap(self, name: str, new: str | None, expected: str | None, message: str) -> None:
         current = self._repo.references.get(name)
@@ -418,6 +430,25 @@ class Repo:
                 raise
             raise RefMoved("a ref has moved", name, f"it no longer holds {expected}", "run it again") from error
 
+    def delete_refs(self, names: Mapping[str, str]) -> None:
+        """Delete many refs, name -> what it holds, all of them or none. Raises RefMoved when one holds another value:
+        git does it, which rewrites packed-refs once; no branch among them, nor a ref that is not ours."""
+        if strangers := [name for name in names if not name.startswith(NAMESPACES) or name.startswith("refs/heads/")]:
+            raise RepositoryError("will not delete a ref that is not ours", strangers[0])
+        turn = self.common_dir / "pantheon" / "refs.lock"
+        with _door("cannot delete refs", f"{len(names)} of them"), _flock(turn) as intent:
+            self._recover(intent)
+            os.pwrite(intent, "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"), 0)
+            faults.point("refs listed")
+            try:
+                wanted = b"".join(b"delete %s\0%s\0" % (os.fsencode(n), oid.encode()) for n, oid in names.items())
+                done = children.quiet(self.common_dir, "update-ref", "--stdin", "-z", check=False, stdin=wanted)
+            finally:
+                os.ftruncate(intent, 0)
+            if done.returncode != 0:
+                why = os.fsdecode(done.stderr).strip()
+                raise RefMoved("cannot delete refs", f"{len(names)} of them", why, "run it again")
+
     def recover(self) -> None:
         """Remove the `.lock` files that a killed process of ours left; our next move would, if there were one."""
         with (
@@ -428,20 +459,22 @@ class Repo:
 
     def _recover(self, intent: int) -> None:
         """Remove what a process of ours left when it was killed in the middle of a move (we hold the flock)."""
-        left = os.pread(intent, 4096, 0).decode("utf-8", "replace")
-        if left.startswith(NAMESPACES) and ".." not in left:
-            for lock in (self.common_dir / f"{left}.lock", self.common_dir / "packed-refs.lock"):
-                seen: tuple[int, int] | None = None
-                while (info := _info_of(lock)) is not None:  # a living git changes or drops its lock within STALE_S
-                    if (info.st_ino, info.st_mtime_ns) != seen:
-                        seen, since = (info.st_ino, info.st_mtime_ns), time.monotonic()
-                    elif time.monotonic() - since >= STALE_S:
-                        lock.unlink(missing_ok=True)
-                    else:
-                        time.sleep(0.05)
+        size = os.fstat(intent).st_size
+        left = os.pread(intent, size, 0).decode("utf-8", "replace").splitlines()
+        names = [name for name in left if name.startswith(NAMESPACES) and ".." not in name]
+        locks = [self.common_dir / f"{name}.lock" for name in names] + [self.common_dir / "packed-refs.lock"]
+        seen: dict[Path, tuple[tuple[int, int], float]] = {}
+        while found := [(lock, info) for lock in (locks if names else ()) if (info := _info_of(lock)) is not None]:
+            for lock, info in found:  # a living git changes or drops its lock within STALE_S
+                mark = (info.st_ino, info.st_mtime_ns)
+                if lock not in seen or seen[lock][0] != mark:
+                    seen[lock] = (mark, time.monotonic())
+                elif time.monotonic() - seen[lock][1] >= STALE_S:
+                    lock.unlink(missing_ok=True)
+            time.sleep(0.05)
         os.ftruncate(intent, 0)
 
-    def _checked_out(self, name: str) -> str:
+    def checked_out(self, name: str) -> str:
         """Where a branch is checked out; "" when nowhere."""
         heads = [self.common_dir / "HEAD", *(self.common_dir / "worktrees").glob("*/HEAD")]
         line = b"ref: " + os.fsencode(name)
@@ -480,6 +513,13 @@ class Repo:
         """Replace the notes of commits, in one notes commit; the ref's new value."""
         return self._rewrite_notes(ref, list(texts), lambda commit, old: texts[commit], message, when, signer)
 
+    def remove_notes(
+        self, ref: str, commits: Sequence[str], message: str, when: datetime, signer: Signer | None = None
+    ) -> str:
+        """Take away the notes of commits, in one notes commit; the ref's new value. What they said stays in the ref's
+        history."""
+        return self._rewrite_notes(ref, commits, lambda commit, old: b"", message, when, signer)
+
     def _rewrite_notes(
         self,
         ref: str,
@@ -501,7 +541,7 @@ class Repo:
                     new = edit(commit, old)
                     if new != old or len(found) > 1:
                         changes |= {path: None for path, _ in found}
-                        changes[slot] = (0o100644, self.write_blob(new))
+                        changes |= {slot: (0o100644, self.write_blob(new))} if new else {}
                 if not changes:
                     return tip or ""
                 parents = [tip] if tip else []
@@ -570,21 +610,11 @@ class Repo:
 
     def user_identity(self) -> str:
         """Name <email> as the user's git would write it; the login where git has none."""
-        done = children.quiet(self.root, "var", "GIT_AUTHOR_IDENT", check=False)
-        if done.returncode == 0 and done.stdout.strip():
-            return os.fsdecode(done.stdout).strip().rsplit(" ", 2)[0]
-        with suppress(KeyError, OSError):
-            login = getpass.getuser()
-            return f"{login} <{login}@localhost>"
-        return f"{os.getuid()} <{os.getuid()}@localhost>"
+        return children.identity(self.root)
 
     def fsck(self) -> tuple[str, ...]:
         """What `git fsck --strict` complains about; empty when clean."""
-        done = children.quiet(self.root, "fsck", "--strict", "--no-dangling", "--no-progress", check=False)
-        lines = os.fsdecode(done.stdout + done.stderr).splitlines()
-        if (done.returncode != 0 or done.timed_out) and not lines:
-            lines = [f"git fsck ended with {done.returncode}"]
-        return tuple(lines)
+        return children.fsck(self.root)
 
     def merge_base(self, one: str, two: str) -> str:
         with _door("cannot find a common ancestor", f"{one} and {two}"):

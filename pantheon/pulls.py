@@ -1,4 +1,4 @@
-"""Local PRs and what people said of them, as records. Ring 0."""
+"""Local PRs, what people said of them, and what was taken away of old ones, as records. Ring 0."""
 
 from __future__ import annotations
 
@@ -25,8 +25,29 @@ class PullItem(Record):
     commit: str
     summary: str = ""
     dropped: bool = False
-    verdict: Literal["", "dropped", "rejected", "retry", "never"] = ""  # why it is not wanted; "": nothing was said
+    verdict: Literal["", "dropped", "rejected", "retry", "never", "later"] = ""  # why it is off; "": nothing was said
     reason: str = ""
+    said_at: datetime | None = None
+    patch: str = ""  # once something was said: the change's name, as `git patch-id --stable` gives it
+    until: datetime | None = None  # of one put off: when it is offered again
+
+
+class Trouble(Record):
+    """Why an item does not go with what the user's branch is now. `run` is that of the item; "" of a version of an
+    agent."""
+
+    run: str
+    target: str
+    why: str
+    paths: tuple[str, ...] = ()  # that both sides changed
+
+
+class Pushed(Record):
+    """That a review branch was pushed by a person's word."""
+
+    remote: str
+    commit: str
+    when: datetime
 
 
 class PullRequest(Record):
@@ -49,6 +70,10 @@ class PullRequest(Record):
     reason: str = ""
     landed_on: str = ""  # of an accepted one: where the user's branch was before, and the commit that it was moved to
     landed: str = ""
+    troubles: tuple[Trouble, ...] = ()  # what a refresh onto `tried` met: while there is any, the PR is in conflict
+    tried: str = ""
+    later: datetime | None = None  # put off: until then it needs nobody
+    pushed: tuple[Pushed, ...] = ()
 
     @property
     def live(self) -> tuple[PullItem, ...]:
@@ -60,6 +85,10 @@ class PullRequest(Record):
         """Whether it puts another version of an agent in force: it has no items, and is taken or refused as a whole."""
         return bool(self.items) and not any(item.run for item in self.items)
 
+    def asleep(self, now: datetime) -> bool:
+        """Whether it is put off at this time."""
+        return self.state is PullState.OPEN and self.later is not None and now < self.later
+
 
 class HumanDecision(Record):
     """One line of `refs/notes/pantheon/decisions`: what a person said of one item's commit. `step`: its place in the
@@ -69,8 +98,29 @@ class HumanDecision(Record):
     pr: int
     item: str
     run: str
-    verdict: Literal["accepted", "rejected", "dropped", "retry", "never", "undone"]
+    verdict: Literal["accepted", "rejected", "dropped", "retry", "never", "later", "undone"]
     reason: str = ""
     who: str
     when: datetime
     step: int = 0
+
+
+class Retired(Record):
+    """A closed PR that left the ref namespace: the tips that the archive keeps in its place, by the revisions' names
+    (`r1`)."""
+
+    schema_version: int = SCHEMA_VERSION
+    pr: int
+    meta: str
+    revisions: dict[str, str]
+
+
+class Collected(Record):
+    """One ref that was taken away: what it held, why, and the commits whose notes of artifacts went with it."""
+
+    schema_version: int = SCHEMA_VERSION
+    ref: str
+    oid: str
+    why: str
+    when: datetime
+    homes: tuple[str, ...] = ()

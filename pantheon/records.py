@@ -19,10 +19,12 @@ from pantheon.forms import Glob as Glob
 from pantheon.forms import Record as Record
 from pantheon.forms import pretty as pretty
 from pantheon.forms import seconds as seconds
+from pantheon.pulls import Collected as Collected
 from pantheon.pulls import HumanDecision as HumanDecision
 from pantheon.pulls import PullItem as PullItem
 from pantheon.pulls import PullRequest as PullRequest
 from pantheon.pulls import PullState as PullState
+from pantheon.pulls import Retired as Retired
 
 # --- tasks and items -------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pantheon.names import fold_name, name_fault, valid_name
 
 WHEN = datetime(2026, 3, 2, 1, 2, 3, tzinfo=timezone(timedelta(hours=-3, minutes=-30)))
 NOTES = "refs/notes/pantheon/artifacts"
+SHARED = "refs/pantheon/runs/ff/ff000000"
 ALLOWED = [HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=ALLOWED)
 
@@ -447,6 +450,40 @@ def test_locks_of_a_dead_process_are_recovered(repo: Repo) -> None:
     assert foreign.exists()
 
 
+def test_many_refs_are_deleted_together_or_not_at_all(repo: Repo) -> None:
+    one, two = repo.head().commit, commit(repo, {"x": b"x"})
+    names = [f"refs/pantheon/runs/ab/ab{number:04x}" for number in range(40)]
+    for name in names:
+        repo.move_ref(name, one, None, "new")
+    git("pack-refs", "--all", cwd=repo.root)
+    repo.move_ref(names[7], two, one, "it moved meanwhile")
+    wanted = dict.fromkeys(names, one)
+    with pytest.raises(RefMoved):
+        repo.delete_refs(wanted)
+    assert list(repo.refs("refs/pantheon/")) == names
+    for foreign in ("refs/heads/main", "refs/heads/pantheon/t/1", "refs/tags/x"):
+        with pytest.raises(RepositoryError, match="not ours"):
+            repo.delete_refs({**wanted, foreign: one})
+    repo.delete_refs({**wanted, names[7]: two})
+    assert repo.refs("refs/pantheon/") == {}
+    assert repo.head().commit == one
+
+
+def test_locks_of_a_deletion_that_was_killed_are_recovered_together(repo: Repo) -> None:
+    head = repo.head().commit
+    names = [f"refs/pantheon/runs/ab/ab{number:04x}" for number in range(30)]
+    for name in names:
+        repo.move_ref(name, head, None, "new")
+    for left in (*names, "packed-refs"):
+        (repo.common_dir / f"{left}.lock").touch()
+    (repo.common_dir / "pantheon/refs.lock").write_text("\n".join(names), "ascii")
+    started = time.monotonic()
+    repo.delete_refs(dict.fromkeys(names, head))
+    assert time.monotonic() - started < 20, "they are waited for together, not one after the other"
+    assert repo.refs("refs/pantheon/") == {}
+    assert [path.name for path in repo.common_dir.rglob("*.lock")] == ["refs.lock"], "which is ours"
+
+
 def test_creating_one_ref_is_won_once(repo: Repo) -> None:
     head, wins = repo.head().commit, []
 
@@ -506,24 +543,70 @@ def test_notes_at_any_fan_out_are_found_and_replaced_in_place(repo: Repo) -> Non
         assert b"by git" in (repo.read_note(ref, one) or b"")
 
 
-def _write_notes(root: str, commits: list[str], writer: int) -> None:
+def _write_notes(root: str, commits: list[str], writer: int, count: int) -> None:
     repo = Repo.discover(Path(root))
-    for number in range(25):
+    for number in range(count):
         repo.append_notes(NOTES, {commits[number % len(commits)]: [f"{writer}-{number}"]}, "n", WHEN)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_eight_writers_lose_no_note(repo: Repo) -> None:
+def _write_refs(root: str, commits: list[str], writer: int, count: int) -> None:
+    """Refs of its own, and one that all of them move: each move is one more commit on what was there."""
+    repo = Repo.discover(Path(root))
+    for number in range(count):
+        repo.move_ref(f"refs/pantheon/runs/{writer:02x}/{writer:02x}{number:04x}", commits[0], None, "mine")
+        while True:
+            at = repo.ref(SHARED)
+            grown = repo.commit(repo.tree_of(commits[0]), [at] if at else [], f"{writer}-{number}", WHEN)
+            with contextlib.suppress(RefMoved):
+                repo.move_ref(SHARED, grown, at, "one more")
+                break
+
+
+def _together(work: Callable[[str, list[str], int, int], None], repo: Repo, counts: Sequence[int]) -> None:
+    """One process a count, all at once, while `git pack-refs` runs again and again; each ends well."""
     commits = [commit(repo, {"x": b"%d" % number}) for number in range(5)]
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_write_notes, args=(str(repo.root), commits, w)) for w in range(8)]
+    args = [(str(repo.root), commits, writer, count) for writer, count in enumerate(counts)]
+    writers = [context.Process(target=work, args=each) for each in args]
     for process in writers:
         process.start()
+    while any(process.is_alive() for process in writers):
+        git("pack-refs", "--all", "--prune", cwd=repo.root, ok=(0, 1, 128))
     for process in writers:
-        process.join(60)
-    assert [process.exitcode for process in writers] == [0] * 8
-    lines = [line for c in commits for line in (repo.read_note(NOTES, c) or b"").decode().split()]
-    assert sorted(lines) == sorted(f"{w}-{n}" for w in range(8) for n in range(25))
+        process.join(120)
+    assert [process.exitcode for process in writers] == [0] * len(counts)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("counts", [(8, 8, 8, 8, 7, 7, 7, 7), (50,) * 8], ids=["60 of 60", "400 of 400"])
+def test_eight_writers_lose_no_note(repo: Repo, counts: Sequence[int]) -> None:
+    _together(_write_notes, repo, counts)
+    noted = git("notes", f"--ref={NOTES}", "list", cwd=repo.root).split()[1::2]
+    lines = [line for each in noted for line in (repo.read_note(NOTES, each) or b"").decode().split()]
+    assert sorted(lines) == sorted(f"{w}-{n}" for w, count in enumerate(counts) for n in range(count))
+    assert int(git("rev-list", "--count", NOTES, cwd=repo.root)) == sum(counts)
+    assert repo.fsck() == ()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_eight_writers_lose_no_ref_and_no_move_of_one(repo: Repo) -> None:
+    _together(_write_refs, repo, (50,) * 8)
+    wanted = {f"refs/pantheon/runs/{w:02x}/{w:02x}{n:04x}" for w in range(8) for n in range(50)}
+    assert set(repo.refs("refs/pantheon/runs/")) == wanted | {SHARED}
+    subjects = git("log", "--format=%s", SHARED, cwd=repo.root).split()
+    assert sorted(subjects) == sorted(f"{w}-{n}" for w in range(8) for n in range(50))
+    assert repo.fsck() == ()
+
+
+def test_notes_are_taken_away_and_stay_in_the_history(repo: Repo) -> None:
+    commits = [commit(repo, {"x": b"%d" % number}) for number in range(3)]
+    repo.append_notes(NOTES, {each: ["a", "b"] for each in commits}, "n", WHEN)
+    before = repo.ref(NOTES)
+    after = repo.remove_notes(NOTES, commits[:2], "gone", WHEN)
+    assert [repo.read_note(NOTES, each) for each in commits] == [None, None, b"a\nb\n"]
+    assert repo.commit_info(after).parents == (before,)
+    assert repo.remove_notes(NOTES, commits[:2], "again", WHEN) == after, "nothing is left to take"
+    git("notes", f"--ref={NOTES}", "show", commits[2], cwd=repo.root)
     assert repo.fsck() == ()
 
 
