@@ -27,6 +27,7 @@ from pantheon import (
     nights,
     prompt,
     quality,
+    redact,
     registry,
     report,
 )
@@ -358,9 +359,10 @@ async def run(
     now: Now,
     progress: Progress,
     page: Callable[[NightReport], bytes] | None = None,
+    told: Callable[[], tuple[str, ...]] = tuple,
 ) -> NightReport:
-    """Run a frozen night to its report; `page` renders it for browsers. Raises EngineError, SandboxError; what ended
-    before is in git."""
+    """Run a frozen night to its report; `page` renders it for browsers, `told` has at the end what else a person should
+    know. Raises EngineError, SandboxError; what ended before is in git."""
     if not proof.closed:
         raise SandboxError("no night", "the network", "a sandboxed process could reach it", "git pantheon doctor")
     started = time.monotonic()
@@ -378,6 +380,9 @@ async def run(
         runner.ended = "interrupted"
         nights.checkpoint(repo, frozen, {}, "interrupted", now(), signer)
         raise
+    except EngineError:
+        nights.checkpoint(repo, frozen, {}, "engine", now(), signer)
+        raise
     after = await engine.metrics()
     working = time.monotonic() - started
     progress.say("opening PRs")
@@ -394,7 +399,7 @@ async def run(
         runs=frozen.own,
         left=frozen.night.items - len(frozen.own),
         prs=tuple(pulls),
-        notes=frozen.notes,
+        notes=(*frozen.notes, *map(redact.scrub_text, told())),
         host_cpu_s=round(_host_cpu() - cpu + runner.checks_cpu_s, 3),
         wall_s=round(working, 3),
         canaries=frozen.sown,

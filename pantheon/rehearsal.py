@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pantheon import artifacts, config, flow, hooks, nights, screen, session, trust
+from pantheon import artifacts, config, engines, flow, hooks, nights, screen, session, trust
 from pantheon import cast as casting
 from pantheon.cast import Cast
 from pantheon.config import Config
@@ -197,7 +197,7 @@ async def _engine(
         yield ScriptedEngine()
         return
     chosen = cast.alone if cast else Serving()
-    async with session.engine_by_day(kind, model, where, quiet, cast, chosen) as engine:
+    async with engines.engine_by_day(kind, model, where, quiet, cast, chosen) as engine:
         yield engine
 
 

@@ -24,6 +24,7 @@ from pantheon import (
     attic,
     config,
     desk,
+    engines,
     growth,
     hooks,
     nights,
@@ -442,13 +443,13 @@ def _speaking(
         why = "your own server is not given adapters: a bench needs a local model of vLLM's"
         raise EngineError("cannot bench", versions[0].name, why, "git pantheon model")
     if model is None:
-        return session.engine_by_day(kind, None, where, quiet)
+        return engines.engine_by_day(kind, None, where, quiet)
     agents = {**head.config.agents, versions[0].name: versions[0]}
     cast = casting.prepare(repo, [*agents.values(), versions[1]], model, where.cache, quiet=quiet)
     named = {label.rpartition("@")[0] for held in paper.items for label in held.item.agents.values()}
     asked = [one for name, one in agents.items() if name in named and one.runtime.engine == "vllm"]
     voices = {one.runtime.adapter or "" for one in (*asked, *versions)}
-    return session.engine_by_day(kind, model, where, quiet, cast, serving.choose(voices, cpu=cast.cpu))
+    return engines.engine_by_day(kind, model, where, quiet, cast, serving.choose(voices, cpu=cast.cpu))
 
 
 # --- agents: show, rollback ------------------------------------------------------------------------------------------

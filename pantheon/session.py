@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pantheon import (
     desk,
     egress,
     enclosure,
+    engines,
     gcpid,
     hooks,
     learned,
@@ -44,42 +44,23 @@ from pantheon import cast as casting
 from pantheon import night as runner
 from pantheon.cast import Cast
 from pantheon.checks import CheckRoom, needed
-from pantheon.config import Config, UserEngine, UserLimits
+from pantheon.config import Config, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
-from pantheon.engine import Engine, ScriptedEngine, VllmEngine, expected_window
+from pantheon.engine import expected_window
 from pantheon.errors import ConfigError, EngineError, PantheonError, RepositoryError, SandboxError, TrustError
 from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.models import find_model
 from pantheon.places import Places
-from pantheon.records import Night, NightReport, Record, Serving, seconds
-from pantheon.server import OpenAIEngine
+from pantheon.records import Night, NightReport, seconds
+from pantheon.revive import Lives
 from pantheon.survey import Survey, open_count, read_config, survey
 
 METRICS = "metrics.sock"  # of a running night
 MIN_FREE = 512 << 20  # bytes of disk a night wants to begin with
 
 
-class Server(Record):
-    """The user's own model server, as a night reaches it through the relay."""
-
-    url: str
-    to: str  # what the relay connects to: a number with a port, or a socket's path
-    root: str
-    model: str
-    context: int
-
-
-class EngineOrder(Record):
-    """Which engine to open: a model's directory, or a server of the user's; with neither, the scripted one."""
-
-    quiet: bool
-    model: Path | None
-    server: Server | None = None
-    cast: Cast | None = None  # with a model: who else speaks
-
-
-class Order(EngineOrder):
+class Order(engines.EngineOrder):
     """What the night is told from outside: it sees neither the user's environment nor what was trusted."""
 
     start: str
@@ -130,7 +111,7 @@ def start_night(
     """A night in `repo` under the trust and the settings of `own`: the same repository, or a dry run's shadow of it
     (`rehearsed`), which prints no report and measures nobody."""
     process.require_sandbox()
-    for directory in (repo.common_dir, _made(where.cache)):
+    for directory in (repo.common_dir, engines.made(where.cache)):
         require_space(directory)
     with _held(repo, where, quiet) as lock:
         interrupted = nights.unfinished(repo)
@@ -148,7 +129,7 @@ def start_night(
         cast = _cast(repo, loaded, model, where, teaching, quiet)
         desk.signer(repo)  # made here: the night cannot write it
         with contextlib.ExitStack() as reached, contextlib.ExitStack() as listening:
-            server, way = _reached(reached, user.engine, where) if kind == "openai" else (None, None)
+            server, way = engines.reached(reached, user.engine, where) if kind == "openai" else (None, None)
             shown = cast.shown if cast else ()
             sandbox = enclosure.night_sandbox(repo, where, model, environ, way, needs, shown)
             others = [str(way / relay.SOCKET)] if way else []
@@ -218,27 +199,12 @@ def _cast(
     if teacher is not None and teacher.name == model.name:
         why = "the night's own model has that name, and its statements could not tell who answered"
         raise EngineError("no teacher", str(teacher), why, f"mv {teacher} {teacher.parent}/ANOTHER-NAME")
-    return casting.prepare(repo, found.agents.values(), model, _made(where.cache), teacher=teacher, quiet=quiet)
+    return casting.prepare(repo, found.agents.values(), model, engines.made(where.cache), teacher=teacher, quiet=quiet)
 
 
 def _say(line: str, quiet: bool) -> None:
     if not quiet:
         print(plan.printable(line))
-
-
-def _reached(held: contextlib.ExitStack, user: UserEngine, where: Places) -> tuple[Server, Path]:
-    """The user's model server, and the directory of the relay to it, which listens as long as `held`.
-
-    Raises EngineError when there is none, or none that is local.
-    """
-    if not user.url:
-        why = "a night asks only the server that you name yourself, and you named none"
-        hint = f'put [engine] url = "http://127.0.0.1:PORT/v1" and model into {where.config}/config.toml'
-        raise EngineError("no model server", "engine openai", why, hint)
-    model, address = relay.local_model(user.model), relay.parse(user.url)
-    target = relay.reach(relay.resolve(address))
-    server = Server(url=address.url, to=str(target), root=address.root, model=model, context=user.context)
-    return server, held.enter_context(relay.serving(target, model, where.runtime))
 
 
 def enclosed_night(where: Places, lock: int) -> int:
@@ -298,14 +264,6 @@ def metrics(repo: Repo, where: Places) -> int:
         page = telemetry.exposition(found, morning.learned(repo, found))
     sys.stdout.buffer.write(page)
     return 0
-
-
-def _made(directory: Path) -> Path:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PantheonError("cannot make the cache directory", str(directory), str(error.strerror)) from error
-    return directory
 
 
 def require_space(directory: Path) -> int:
@@ -442,9 +400,11 @@ async def _run(
         current.cancel()
 
     loop.add_reader(line, asked_to_stop)
-    held = contextlib.AsyncExitStack()
+    held, lives = contextlib.AsyncExitStack(), Lives()
     try:
-        server = await open_engine(order, where, frozen.night.id, relay.INSIDE, chosen=frozen.night.serving)
+        server = await engines.open_engine(
+            order, where, frozen.night.id, relay.INSIDE, chosen=frozen.night.serving, lives=lives
+        )
         try:
             with screen.night_bar(order.quiet) as progress:
 
@@ -462,6 +422,7 @@ async def _run(
                     now=desk.now,
                     progress=progress,
                     page=lambda found: morning.written(repo, found),
+                    told=lives.told,
                 )
         finally:
             await held.aclose()
@@ -470,74 +431,6 @@ async def _run(
         raise KeyboardInterrupt from error
     finally:
         loop.remove_reader(line)
-
-
-async def open_engine(
-    order: EngineOrder,
-    where: Places,
-    name: str,
-    way: Path,
-    log: str = "engine.log",
-    chosen: Serving = Serving(),  # noqa: B008 - frozen
-) -> Engine:
-    """The engine that was ordered; `name` tells it from others of this user, `way` holds the relay to a server. Raises
-    EngineError."""
-    if order.server is not None:
-        return await _ask(order.server, way)
-    if order.model is None:
-        return ScriptedEngine(latency_s=0.01)
-
-    async def start(model: Path, adapters: Mapping[str, Path], called: str) -> Engine:
-        with screen.waiting("starting the engine", order.quiet or chosen.mode == "phases") as say:
-            return await VllmEngine.start(
-                model,
-                runtime_dir=_socket_directory(where, name),
-                cache_dir=_made(where.cache / "engine"),
-                log_path=_made(where.logs) / log,
-                on_progress=say,
-                adapters=adapters,
-                name=called,
-            )
-
-    return await casting.open_engine(order.cast or Cast(model=order.model), chosen, start)
-
-
-def _socket_directory(where: Places, name: str) -> Path:
-    return where.runtime / f"pantheon-{hashlib.sha256(bytes(where.cache)).hexdigest()[:8]}-{name}"
-
-
-@contextlib.asynccontextmanager
-async def engine_by_day(
-    kind: str,
-    model: Path | None,
-    where: Places,
-    quiet: bool,
-    cast: Cast | None = None,
-    chosen: Serving = Serving(),  # noqa: B008 - frozen
-) -> AsyncIterator[Engine]:
-    """An engine for a command of the day: no enclosure around it, the same sandbox of its own as at night. Raises
-    EngineError, SandboxError."""
-    process.require_sandbox()
-    name = f"day-{os.getpid()}"
-    with contextlib.ExitStack() as held:
-        user = config.load_user(where.config)
-        server, way = _reached(held, user.engine, where) if kind == "openai" else (None, relay.INSIDE)
-        order = EngineOrder(quiet=quiet, model=model, server=server, cast=cast)
-        try:  # a night may be writing the other log
-            engine = await open_engine(order, where, name, way, "engine-day.log", chosen)
-            try:
-                yield engine
-            finally:
-                await engine.close()
-        finally:
-            with contextlib.suppress(OSError):
-                _socket_directory(where, name).rmdir()
-
-
-async def _ask(server: Server, way: Path) -> OpenAIEngine:
-    return await OpenAIEngine.connect(
-        way / relay.SOCKET, url=server.url, root=server.root, model=server.model, context=server.context
-    )
 
 
 # --- checks outside a night ------------------------------------------------------------------------------------------
@@ -562,7 +455,7 @@ def check(
         task.path for task in survey(repo, commit).tasks if task.spec is not None
     }  # they follow rules of their own
     targets = [path for path in kept_paths(repo.diff(repo.tree_of(before), repo.tree_of(commit))) if path not in tasks]
-    work = _made(where.cache) / "checks" / f"{commit[:12]}-{owner.me().mark}-{time.monotonic_ns()}"
+    work = engines.made(where.cache) / "checks" / f"{commit[:12]}-{owner.me().mark}-{time.monotonic_ns()}"
     work.mkdir(parents=True)
     try:
         room = CheckRoom.open(repo, found, before, work)
@@ -602,7 +495,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
         "night": lambda: _enclosure_proof(start, where, environ),
         "trust": lambda: _trust_said(start, where),
         "model": lambda: _model_said(start, where),
-        "disk": lambda: f"{require_space(_made(where.cache)) >> 20} MiB free",
+        "disk": lambda: f"{require_space(engines.made(where.cache)) >> 20} MiB free",
         "leftovers": lambda: _left_said(start, where),
         "learning": lambda: learned.said(Repo.discover(start), where),
         "configuration": lambda: f"{len(survey(*_base(start)).config.agents)} agents",
@@ -675,13 +568,13 @@ def _model_said(start: Path, where: Places) -> str:
     if settings.kind == "vllm":
         return str(find_model(settings.model, where.models))
 
-    async def ask(server: Server, way: Path) -> int:
-        engine = await _ask(server, way)
+    async def ask(server: engines.Server, way: Path) -> int:
+        engine = await engines.ask(server, way)
         await engine.close()
         return engine.max_model_len
 
     with contextlib.ExitStack() as held:
-        server, way = _reached(held, config.load_user(where.config).engine, where)
+        server, way = engines.reached(held, config.load_user(where.config).engine, where)
         context = asyncio.run(ask(server, way))
     return f"{plan.printable(server.model)} at {server.url} ({server.to}) answers, {context} tokens of context"
 

@@ -17,6 +17,7 @@ from typing import Any
 from pantheon.engine import Engine
 from pantheon.errors import EngineError
 from pantheon.records import Completion, EngineMetrics, Phase, Runtime
+from pantheon.revive import summed
 
 SETTLE_S = 2.0  # a voice whose last node has ended may have more to say: items come out of their checks meanwhile
 Key = tuple[str, str | None]  # model, adapter
@@ -58,7 +59,7 @@ class Voices:
     # --- what an engine does ---
 
     def alive(self) -> bool:
-        return not self._closed and self._error is None
+        return not self._closed and self._error is None and (self._now is None or self._now.alive())
 
     def of(self, runtime: Runtime) -> Engine:
         """The voice of a model and an adapter. A model that is no voice of its own is the night's. Raises EngineError
@@ -89,7 +90,7 @@ class Voices:
         with contextlib.suppress(EngineError):
             now = await self._now.metrics()
             self._tokens = int(now.generation_tokens)
-            return _sum(self._ended, now)
+            return summed(self._ended, now)
         return self._ended
 
     async def close(self) -> None:
@@ -181,7 +182,7 @@ class Voices:
         now, self._now = self._now, None
         before = self._ended
         with contextlib.suppress(EngineError):
-            self._ended = _sum(before, await now.metrics())
+            self._ended = summed(before, await now.metrics())
         if self._phases:
             tokens = int(self._ended.generation_tokens - before.generation_tokens)
             seconds = round(self._clock() - self._opened_at, 3)
@@ -224,9 +225,3 @@ class _Voice:
 
     async def close(self) -> None:
         await self._voices.close()
-
-
-def _sum(one: EngineMetrics, other: EngineMetrics) -> EngineMetrics:
-    """Counters added up; how many requests there are now is the other's."""
-    counters = ("prompt_tokens", "generation_tokens", "engine_steps", "prefix_cache_queries", "prefix_cache_hits")
-    return other.model_copy(update={name: getattr(one, name) + getattr(other, name) for name in counters})

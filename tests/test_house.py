@@ -41,7 +41,7 @@ RINGS = {
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
-        "cli usage desk session screen notary demo catalog lint scaffold daytime __main__",
+        "cli usage desk session engines screen notary demo catalog lint scaffold daytime __main__",
         "rehearsal webdesk outlook shelf school",
     ),
 }

@@ -17,7 +17,7 @@ from test_night import WHEN, freeze, play
 from test_replay import snapshot
 from test_webdesk import Client
 
-from pantheon import adapters, desk, prs, publish, school, session, trust
+from pantheon import adapters, desk, engines, prs, publish, school, trust
 from pantheon.cli import main
 from pantheon.errors import ConfigError, EngineError, InputError, RepositoryError
 from pantheon.git import Repo
@@ -387,7 +387,7 @@ def test_better_by_more_than_chance_is_offered_and_by_chance_only_is_kept(
     async def by_day(*_: object) -> AsyncIterator[Learned]:
         yield engine
 
-    monkeypatch.setattr(session, "engine_by_day", by_day)
+    monkeypatch.setattr(engines, "engine_by_day", by_day)
     assert main(["bench", AGENT]) == 0
     said = capsys.readouterr().out
     if bad == 3:
