@@ -104,6 +104,18 @@ class UserEngine(Record):
     context: int = Field(default=4096, ge=512, le=1 << 20)  # tokens, where the server does not tell
 
 
+class DaemonSettings(Record):
+    """`[daemon]` of the user's own config.toml: when and how nights run by themselves. `zone`: a name of the tz database,
+    the machine's when empty."""
+
+    window: str = "22:00-06:00"
+    zone: str = ""
+    on_battery: bool = False
+    nice: int = Field(default=10, ge=0, le=19)
+    idle_io: bool = True  # of the disk only what nobody else wants
+    poll: str = "30s"  # how often branches are looked at although nothing rang
+
+
 class UserSettings(Record):
     """`git-pantheon/config.toml` below the user's configuration directory; no repository reads or writes it."""
 
@@ -111,6 +123,7 @@ class UserSettings(Record):
     limits: UserLimits = UserLimits()
     engine: UserEngine = UserEngine()
     planner: PlannerSettings = PlannerSettings()
+    daemon: DaemonSettings = DaemonSettings()
 
 
 class Settings(Record):
@@ -150,7 +163,7 @@ class Config(Record):
 # What decides how safe a night is comes from the user, never from a repository: such keys are left out, and said.
 NOT_A_REPOSITORYS = frozenset(
     {
-        *("trust", "sandbox", "network", "keys", "signing", "signers", "limits", "privileged", "env", "environment"),
+        *("trust", "sandbox", "network", "keys", "signing", "signers", "limits", "privileged", "env", "environment", "daemon"),
         *("endpoint", "url", "base_url", "host", "port", "socket", "uds", "api_key", "token"),
     }
 )

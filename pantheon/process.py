@@ -467,6 +467,28 @@ def start(
     return Child(argv, sandbox=sandbox, limits=limits, log_path=stdout_path, env=env, umask=umask)
 
 
+def attended() -> list[str]:
+    """What to put in front of a command without a sandbox so that the kernel kills it when we die, however we die. It
+    holds as long as the thread lives that starts it."""
+    check = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'  # we may have died before the kernel was told
+    return ["setpriv", "--pdeathsig", "KILL", "/bin/sh", "-c", check, "sh", str(os.getpid())]
+
+
+def detached(argv: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:
+    """Start a program that outlives us, in a session of its own; what it prints goes to the end of `log_path`. Whether
+    it runs is for the caller to find out. Raises SandboxError."""
+    command = ["setsid", "--fork", *argv]
+    try:
+        with log_path.open("ab") as log:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env), cwd="/", check=False
+            )
+    except OSError as error:
+        raise SandboxError("cannot start", str(argv[0]), str(error)) from error
+    if done.returncode != 0:
+        raise SandboxError("cannot start", str(argv[0]), f"setsid ended with {done.returncode}")
+
+
 # --- control groups --------------------------------------------------------------------------------------------------
 
 
