@@ -68,7 +68,7 @@ def status(options: argparse.Namespace, where: Places) -> int:
 def plan(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.plan(desk.here(), as_json=options.json)
+    return desk.plan(desk.here(), as_json=options.json, branch=options.branch)
 
 
 def capacity(options: argparse.Namespace, where: Places) -> int:

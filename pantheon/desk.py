@@ -141,9 +141,9 @@ def _queued(planned: plans.Plan) -> str:
     return f"{tasks}, {len(planned.items)} item{'s' if len(planned.items) != 1 else ''} for tonight"
 
 
-def plan(repo: Repo, *, as_json: bool) -> int:
-    """What tonight would run, in what order, how long."""
-    found = survey(repo, repo.head().commit)
+def plan(repo: Repo, *, as_json: bool, branch: str | None = None) -> int:
+    """What tonight would run, in what order, how long. `branch`: on this one, whatever is checked out."""
+    found = survey(repo, repo.head(branch).commit)
     planned = make_plan(repo, found)
     settings = found.config.settings
     expected = past.expected(
