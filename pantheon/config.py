@@ -163,8 +163,8 @@ class Config(Record):
 # What decides how safe a night is comes from the user, never from a repository: such keys are left out, and said.
 NOT_A_REPOSITORYS = frozenset(
     {
-        *("trust", "sandbox", "network", "keys", "signing", "signers", "limits", "privileged", "env", "environment", "daemon"),
-        *("endpoint", "url", "base_url", "host", "port", "socket", "uds", "api_key", "token"),
+        *("trust", "sandbox", "network", "keys", "signing", "signers", "limits", "privileged", "env", "environment"),
+        *("endpoint", "url", "base_url", "host", "port", "socket", "uds", "api_key", "token", "daemon"),
     }
 )
 
