@@ -312,13 +312,30 @@ def review_desk(options: argparse.Namespace, where: Places) -> int:
 def init(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.init(desk.here(), _program(), dry_run=options.dry_run)
+    code = desk.init(desk.here(), _program(), dry_run=options.dry_run)
+    if code == 0 and not options.dry_run and not options.no_fetch:
+        from pantheon import sync
+
+        sync.first(desk.here(), desk.now())
+    return code
 
 
 def uninstall(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
     return desk.uninstall(desk.here(), purge=options.purge)
+
+
+def pull(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, sync
+
+    return sync.pull(desk.here(), options.remote, desk.now(), as_json=options.json)
+
+
+def push(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, sync
+
+    return sync.push(desk.here(), options.remote, desk.now(), as_json=options.json)
 
 
 def night(options: argparse.Namespace, where: Places) -> int:
@@ -437,6 +454,13 @@ def model_add(options: argparse.Namespace, where: Places) -> int:
     from pantheon import shelf
 
     return shelf.add(Path.cwd(), where, options.source, dict(os.environ))
+
+
+def clean_up(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import cleanup, desk
+
+    when = desk.now()
+    return cleanup.command(desk.here(), keep=options.keep, dry_run=options.dry_run, when=when, as_json=options.json)
 
 
 def doctor(options: argparse.Namespace, where: Places) -> int:

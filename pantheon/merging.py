@@ -17,6 +17,7 @@ from pantheon.plan import printable
 
 Json = Mapping[str, Any]
 ACCEPTED, REJECTED, SUPERSEDED = "accepted", "rejected", "superseded"
+WORD = ("verdict", "reason", "said_at", "until")  # of an item: what a person said of it
 _RANK = {ACCEPTED: 3, REJECTED: 2, SUPERSEDED: 1}  # of a PR's state; what waits, in whatever way, gives way to all
 _BRANCH = re.compile(r"(.*/)([1-9]\d*)", re.DOTALL)
 
@@ -134,12 +135,13 @@ def _word(item: Json | None) -> tuple[bool, str, str]:
 
 @dataclass(frozen=True)
 class _Word:
-    """What was last said of an item since the sides parted. `off`: it is not wanted."""
+    """What was last said of an item since the sides parted. `off`: it is not wanted; `item`: as it then was."""
 
     when: int
     off: bool
     verdict: str
     reason: str
+    item: Json
 
 
 def _words(base: Json, side: Sequence[Operation]) -> dict[str, _Word]:
@@ -147,11 +149,11 @@ def _words(base: Json, side: Sequence[Operation]) -> dict[str, _Word]:
     found: dict[str, _Word] = {}
     before = {_key(item): _word(item) for item in _items(base)}
     for operation in side:
-        now = {_key(item): _word(item) for item in _items(operation.record)}
-        for key, word in now.items():
-            if word != before.get(key, (False, "", "")):
-                found[key] = _Word(operation.when, *word)
-        before = now
+        items = {_key(item): item for item in _items(operation.record)}
+        for key, item in items.items():
+            if _word(item) != before.get(key, (False, "", "")):
+                found[key] = _Word(operation.when, *_word(item), item)
+        before = {key: _word(item) for key, item in items.items()}
     return found
 
 
@@ -171,11 +173,11 @@ def _last_word(record: Json, item: dict[str, Any], kept: _Word | None, other: _W
     if off and not other.off:
         return item, None, f"{name} was taken back in one clone and is {verdict or 'dropped'} all the same"
     if off and (other.verdict, other.reason) != (verdict, str(item.get("reason", ""))):
-        mine = _Word(kept.when if kept else -1, off, verdict, str(item.get("reason", "")))
+        mine = _Word(kept.when if kept else -1, off, verdict, str(item.get("reason", "")), item)
         last = max((mine, other), key=lambda word: (word.when, word.verdict, word.reason))
         both = kept is not None and other.verdict != verdict
         said = f"{name} was {' and '.join(sorted({verdict or 'dropped', other.verdict or 'dropped'}))}" if both else ""
-        return item | {"verdict": last.verdict, "reason": last.reason}, None, said
+        return item | {name: last.item[name] for name in WORD if name in last.item}, None, said
     return item, None, ""
 
 
@@ -192,11 +194,13 @@ class Claim:
     branch: str
 
 
-def assign(claims: Iterable[Claim]) -> dict[str, tuple[int, str]]:
-    """root -> (number, branch): the older PR keeps its names, the other gets the next free ones."""
+def assign(claims: Iterable[Claim], retired: Iterable[int] = ()) -> dict[str, tuple[int, str]]:
+    """root -> (number, branch): the older PR keeps its names, the other gets the next free ones. `retired`: numbers of
+    PRs that are in the archive; they stay theirs."""
     ordered = sorted(claims, key=lambda claim: (claim.since, claim.root))
-    numbers, branches = {claim.number for claim in ordered}, {claim.branch for claim in ordered}
-    had_numbers, had_branches = set[int](), set[str]()
+    had_numbers, had_branches = set(retired), set[str]()
+    numbers = had_numbers | {claim.number for claim in ordered}
+    branches = {claim.branch for claim in ordered}
     found: dict[str, tuple[int, str]] = {}
     for claim in ordered:
         number, branch = claim.number, claim.branch

@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("status", "status", "what needs me? then queue, last night, open PRs", json=True)
     sub = add("init", "init", "prepare this repository; shows everything it writes")
     sub.add_argument("--dry-run", action="store_true", help="show, write nothing")
+    sub.add_argument("--no-fetch", action="store_true", help="do not ask the remotes what other clones pushed there")
     sub = add("uninstall", "uninstall", "put the repository back as it was")
     sub.add_argument("--purge", action="store_true", help="also delete Pantheon's refs, branches and keys")
     sub = add("plan", "plan", "what tonight would run, in what order, how long", json=True)
@@ -55,10 +56,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--flow", help="the flow whose rules the check `rules` goes by")
     sub.add_argument("--base", metavar="REV", help="the commit to compare with (default: its first parent)")
     _add_learning(add)
+    _add_sync(add)
     _add_provenance(add)
     sub = add("trust", "trust", "read what .pantheon/ can run, and trust it", json=True)
     sub.add_argument("--yes", action="store_true", help="trust it without being asked (read it first)")
     _add_model(add)
+    sub = add("gc", "clean_up", "take away what old nights left; what was accepted or is open stays", json=True)
+    sub.add_argument("--keep", type=_count, metavar="N", help="so many nights (default: retention.nights)")
+    sub.add_argument("--dry-run", action="store_true", help="show what would go, take nothing")
     add("doctor", "doctor", "prove that a night can run here", json=True)
     sub = add("demo", "demo", "build a small repository and run a real night in it")
     sub.add_argument("directory", nargs="?", help="where (default: ~/pantheon-demo)")
@@ -224,6 +229,15 @@ def _add_model(add: Callable[..., argparse.ArgumentParser]) -> None:
     verb = verbs.add_parser("add", help="put one beside the others: a directory, or by day hf:OWNER/NAME[@REVISION]")
     verb.add_argument("source", metavar="PATH|hf:OWNER/NAME")
     verb.set_defaults(command="model_add")
+
+
+def _add_sync(add: Callable[..., argparse.ArgumentParser]) -> None:
+    for name, summary in (
+        ("pull", "fetch what other clones pushed, and merge it with what was done here"),
+        ("push", "put nights, runs, PRs and notes on a remote, merged with what is there"),
+    ):
+        sub = add(name, name, summary, json=True)
+        sub.add_argument("remote", nargs="?", metavar="REMOTE", help="default: the branch's, origin or the only one")
 
 
 def _add_provenance(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -31,18 +31,19 @@ RINGS = {
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
-        "signing signers keys attest reader worktrees trees children usergit gcpid lease",  # parts of git.py
+        "signing signers keys attest reader worktrees trees children usergit gcpid lease remotes",  # parts of git.py
     ),
     3: words(
         "ledger evidence cards verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon hooks stubs survey review schemas registry training planner past",
         "leftovers",
+        "weave reunion",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
         "cli usage desk session engines screen notary demo catalog lint scaffold daytime __main__",
-        "rehearsal webdesk outlook shelf school",
+        "sync rehearsal webdesk outlook shelf school",
     ),
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
