@@ -20,11 +20,15 @@ from pantheon.git import NAMESPACES, Repo
 from pantheon.places import Places
 from pantheon.sandbox import HOME_INSIDE, MIB, PACKAGE_INSIDE, Sandbox
 
-LOCKS = ("refs.lock", "notes.lock")  # below `pantheon/` in the common git dir: the only files there the night writes
+LOCKS = (
+    "refs.lock",
+    "notes.lock",
+    "prs.lock",
+)  # below `pantheon/` in the common git dir: the only files there the night writes
 TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
 SHARED_BYTES = 4096 * MIB  # of /tmp and /dev/shm, which the night's children share memory through
 _REFS = tuple(name.rstrip("/") for name in NAMESPACES)
-_WRITTEN = (*_REFS, *(f"logs/{name}" for name in _REFS), "worktrees")
+_WRITTEN = (*_REFS, *(f"logs/{name}" for name in _REFS), "worktrees", "pantheon/placed")
 _MADE = (*_WRITTEN, "refs/notes", "logs/refs/notes")
 _DEPTH = 8  # of alternates that borrow from alternates, as git counts
 

@@ -1,54 +1,89 @@
-"""What a person does with a local PR: accept, drop, reject, retry, never, undo. The only place that touches the user's
-branch.
+"""What a person does with a local PR: accept, drop, reject, retry, never, later, undo. The only place that touches the
+user's branch.
 
 Accepting merges with the user's own git, configuration and identity; nothing is half-merged. A decision is written
 three times, in this order: a note on each item's commit, the PR's record, its review branch. Nothing of it is ever
 rewritten: `undo` puts an earlier record on top, and of an accepted PR the user's branch back, while nobody built on it.
+What is about to happen to the user's branch stands in `pantheon/under-way` below the common git dir until it is
+recorded: after a kill `finish` knows what to record, and nothing is merged twice.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pantheon import artifacts, attest, children, prs, usergit
-from pantheon.errors import InputError, MergeConflict, RepositoryError
+from pantheon import artifacts, children, faults, prs, turns, usergit
+from pantheon.errors import InputError, MergeConflict, PantheonError, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.plan import HINT_LENGTH, printable
-from pantheon.records import HumanDecision, PullItem, PullRequest, PullState
+from pantheon.records import HumanDecision, PullItem, PullRequest, PullState, Record
 
-OffVerdict = Literal["dropped", "rejected", "retry", "never"]
+OffVerdict = Literal["dropped", "rejected", "retry", "never", "later"]
+Strategy = Literal["merge", "ff", "rebase"]
+RUN, TASK = "Pantheon-Run", "Pantheon-Task"  # trailers of an item's commit; of that which ends a task only the second
+DECIDE_S = 10.0  # how long one decision waits for another
 
 
 @dataclass(frozen=True)
 class Standing:
     """What people's last words mean for the next night, by the items' ids: the blob that an item was rejected for, the
-    items that nobody wants again, and what was said of those that are wanted again."""
+    items that nobody wants again, what was said of those that are wanted again, and until when some are put off."""
 
     rejected: dict[str, str]
     never: frozenset[str]
     hints: dict[str, str]
+    later: dict[str, datetime]
 
 
 def standing(repo: Repo, pulls: Sequence[PullRequest]) -> Standing:
     """The last word on every item, from the PRs' records. An item that waits in an open PR keeps the word before."""
     last: dict[str, PullItem] = {}
+    bases: dict[str, str] = {}
     verdicts: dict[str, str] = {}
     for pull in sorted(pulls, key=lambda pull: pull.id):
         for item in pull.items:
             verdict: str = item.verdict or ("rejected" if item.dropped or pull.state is PullState.REJECTED else "")
             verdict = verdict or ("accepted" if pull.state is PullState.ACCEPTED else "")
             if item.run and verdict:
-                last[item.item], verdicts[item.item] = item, verdict
+                last[item.item], verdicts[item.item], bases[item.item] = item, verdict, pull.base
     off = [name for name, verdict in verdicts.items() if verdict in ("rejected", "dropped")]
     return Standing(
-        rejected={name: artifacts.load_run(repo, last[name].run).item.blob for name in off},
+        rejected={name: _blob_of(repo, last[name], bases[name]) for name in off},
         never=frozenset(name for name, verdict in verdicts.items() if verdict == "never"),
         hints={name: last[name].reason for name, verdict in verdicts.items() if verdict == "retry"},
+        later={name: until for name, v in verdicts.items() if v == "later" and (until := last[name].until) is not None},
     )
+
+
+def _blob_of(repo: Repo, item: PullItem, base: str) -> str:
+    """What an item found in its target; of a run that was collected what the base of its PR has there."""
+    try:
+        return artifacts.load_run(repo, item.run).item.blob
+    except RepositoryError:
+        return found.oid if (found := repo.entries(base).get(item.target)) else ""
+
+
+def refused(pulls: Sequence[PullRequest]) -> dict[tuple[str, str, str], PullItem]:
+    """(task, target, patch-id) of every change that a person rejected, with the item that it was."""
+    return {
+        (pull.task, item.target, item.patch): item
+        for pull in pulls
+        for item in pull.items
+        if item.verdict == "rejected" and item.patch
+    }
+
+
+def patch_id(repo: Repo, commit: str) -> str:
+    """The name that `git patch-id --stable` gives a commit's change; "" where it changes nothing."""
+    info = repo.commit_info(commit)
+    patch = repo.diff(repo.tree_of(info.parents[0]), info.tree).patch if info.parents else b""
+    words = children.quiet(repo.root, "patch-id", "--stable", stdin=patch).stdout.split()
+    return words[0].decode("ascii") if words else ""
 
 
 def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
@@ -66,19 +101,33 @@ def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def alone(repo: Repo) -> Iterator[None]:
+    """One decision at a time in this repository, whatever it is about. Raises RepositoryError."""
+    with turns.hold(repo.common_dir / "pantheon" / "decide.lock", "cannot decide now", DECIDE_S):
+        yield
+
+
 def accept(
     repo: Repo,
     pull: PullRequest,
     *,
     drop: Sequence[str],
-    strategy: Literal["merge", "ff", "rebase"],
+    strategy: Strategy,
     when: datetime,
     signer: Signer | None,
 ) -> PullRequest:
-    """Merge a PR into the branch it was made for, without the dropped items. Raises RepositoryError; items that were
-    dropped before a merge was refused stay dropped."""
-    _must_be_open(repo, pull)
+    """Merge a PR into the branch it was made for, without the dropped items; where a person merged it there already,
+    only the record is written. Raises RepositoryError; items that were dropped before a merge was refused stay
+    dropped."""
+    _must_be_undecided(pull)
     head = _must_stand_on(repo, pull, "accept")
+    if found := landing(repo, pull, head, ""):
+        if drop:
+            why = f"all of it is on {pull.onto} already"
+            raise RepositoryError(f"cannot drop from PR {pull.id}", "", why, f"git pantheon accept {pull.id}")
+        return _record_accepted(repo, pull, found, when, signer)
+    _must_be_ours(repo, pull)
     dropped = find_items(pull, drop)
     if dropped and len(dropped) == len(pull.live):
         raise RepositoryError(
@@ -88,12 +137,21 @@ def accept(
         pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
     count = "" if pull.promotes else f" ({len(pull.live)} items)"
     message = f"Merge PR {pull.id}: {pull.title}{count}"
-    landed = usergit.merge(repo, pull.branch, strategy=strategy, message=message)
-    closed = pull.model_copy(update={"state": PullState.ACCEPTED, "landed_on": head, "landed": landed})
+    with _under_way(repo, UnderWay(verb="accept", pr=pull.id, onto=pull.onto, head=head)):
+        landed = usergit.merge(repo, pull.branch, strategy=strategy, message=message)
+        faults.point("accept merged")
+        return _record_accepted(repo, pull, (head, landed), when, signer)
+
+
+def _record_accepted(
+    repo: Repo, pull: PullRequest, found: tuple[str, str], when: datetime, signer: Signer | None
+) -> PullRequest:
+    """That a PR is on the user's branch: `found` are the commit before it, and that which brought it there."""
+    gone = {"troubles": (), "tried": "", "later": None}
+    closed = pull.model_copy(update={"state": PullState.ACCEPTED, "landed_on": found[0], "landed": found[1], **gone})
     _decide(repo, closed, closed.live, "accepted", "", when, signer)
-    prs.update(repo, closed, "accept", when, signer)
-    prs.close_branch(repo, closed)
-    return closed
+    faults.point("decision noted")
+    return prs.update(repo, closed, "accept", when, signer)
 
 
 def drop(repo: Repo, pull: PullRequest, *, items: Sequence[str], when: datetime, signer: Signer | None) -> PullRequest:
@@ -111,6 +169,16 @@ def reject(
 def never(repo: Repo, pull: PullRequest, *, items: Sequence[str], when: datetime, signer: Signer | None) -> PullRequest:
     """Reject items for good: they are not offered again, also when their file changes."""
     return _take_off(repo, pull, items, "never", "", when, signer)
+
+
+def later(
+    repo: Repo, pull: PullRequest, *, items: Sequence[str], until: datetime, when: datetime, signer: Signer | None
+) -> PullRequest:
+    """Put a PR off: until then it needs nobody. Items of it are taken off, and offered again once that time came."""
+    if items:
+        return _take_off(repo, pull, items, "later", "", when, signer, until)
+    _must_be_undecided(pull)
+    return prs.update(repo, pull.model_copy(update={"later": until}), "later", when, signer)
 
 
 def retry(
@@ -135,33 +203,51 @@ def _take_off(
     reason: str,
     when: datetime,
     signer: Signer | None,
+    until: datetime | None = None,
 ) -> PullRequest:
     """The PR without some of its items (all of them without `names`), each with a word on it; closed when none is
-    left."""
-    _must_be_open(repo, pull)
+    left, which needs no review branch."""
+    _must_be_undecided(pull)
     chosen = find_items(pull, names) if names else pull.live
-    runs = {item.run for item in chosen}
-    said = {"verdict": verdict, "reason": reason}
-    items = tuple(item.model_copy(update=said) if item.run in runs else item for item in pull.items)
-    if len(chosen) == len(pull.live):
-        after = pull.model_copy(update={"items": items, "state": PullState.REJECTED, "reason": reason})
+    whole = len(chosen) == len(pull.live)
+    if not whole:
+        _must_be_ours(repo, pull)
+    said = {"verdict": verdict, "reason": reason, "said_at": when, "until": until}
+    patches = {item.run: patch_id(repo, item.commit) for item in chosen}
+    items = tuple(
+        item.model_copy(update={**said, "patch": patches[item.run]}) if item.run in patches else item
+        for item in pull.items
+    )
+    kept = tuple(trouble for trouble in pull.troubles if trouble.run not in patches)
+    after = pull.model_copy(update={"items": items, "troubles": () if whole else kept})
+    if whole:
+        after = after.model_copy(update={"state": PullState.REJECTED, "reason": reason, "later": None})
     else:
-        after = _without(repo, pull.model_copy(update={"items": items}), runs, when, signer)
+        after = _without(repo, after, set(patches), when, signer)
     _decide(repo, pull, chosen, verdict, reason, when, signer)
-    after = prs.update(repo, after, verdict, when, signer)
-    if after.state is PullState.REJECTED:
-        prs.close_branch(repo, after)
-    return after
+    faults.point("decision noted")
+    return prs.update(repo, after, verdict, when, signer)
 
 
-def _must_be_open(repo: Repo, pull: PullRequest) -> None:
+def _must_be_undecided(pull: PullRequest) -> None:
     if pull.state is not PullState.OPEN:
         raise RepositoryError(f"PR {pull.id} is closed", pull.title, f"it was {pull.state}", "git pantheon pr")
-    at = repo.ref(f"refs/heads/{pull.branch}")
-    if at != pull.tip:
-        why = "the review branch was deleted" if at is None else "somebody committed to the review branch: hands off"
-        hint = f"git branch -f {pull.branch} {pull.tip[:12]}"
-        raise RepositoryError(f"cannot touch PR {pull.id}", pull.branch, why, hint)
+
+
+def _must_be_ours(repo: Repo, pull: PullRequest) -> None:
+    """The review branch is where we left it. Raises RepositoryError with what a person can do in its place."""
+    reject, tip = f"git pantheon reject {pull.id} -m WHY", pull.tip[:12]
+    match prs.branch_of(repo, pull):
+        case "ours":
+            return
+        case "deleted":
+            why, hint = "the review branch was deleted", f"git branch {pull.branch} {tip} (or {reject})"
+        case "behind":
+            why, hint = "the review branch is at an older revision, and checked out", "git switch -"
+        case _:
+            why = "somebody committed to the review branch: hands off, it is yours from now on"
+            hint = f"git merge {pull.branch}; git pantheon accept {pull.id} (or git branch -f {pull.branch} {tip})"
+    raise RepositoryError(f"cannot touch PR {pull.id}", pull.branch, why, hint)
 
 
 def _must_stand_on(repo: Repo, pull: PullRequest, verb: str) -> str:
@@ -199,7 +285,6 @@ def _without(repo: Repo, pull: PullRequest, gone: set[str], when: datetime, sign
     later items need them."""
     tip = pull.base
     items: list[PullItem] = []
-    moved: dict[str, str] = {}
     for item in pull.items:
         if item.dropped or item.run in gone or not item.run:  # with an item gone, the task is not done either
             items.append(item.model_copy(update={"dropped": True}))
@@ -214,12 +299,8 @@ def _without(repo: Repo, pull: PullRequest, gone: set[str], when: datetime, sign
                 f"it builds on a dropped item ({error})",
                 f"git pantheon pr show {pull.id}",
             ) from error
-        moved[item.commit] = commit
         tip = commit
         items.append(item.model_copy(update={"commit": commit}))
-    artifacts.copy_notes(repo, moved, when, signer)
-    if signer is not None:
-        attest.restate(repo, moved, when, signer)
     return pull.model_copy(update={"items": tuple(items), "tip": tip, "revision": pull.revision + 1})
 
 
@@ -248,17 +329,24 @@ def undo(repo: Repo, pull: PullRequest, *, when: datetime, signer: Signer | None
     again = before.model_copy(update={"revision": revision})
     _must_be_alone(repo, again)
     if pull.state is PullState.OPEN:
-        _must_be_open(repo, pull)
-    elif (at := repo.ref(f"refs/heads/{pull.branch}")) not in (None, pull.tip):
-        why = f"a branch of that name is at {at}"
+        _must_be_ours(repo, pull)
+    elif prs.branch_of(repo, pull) == "theirs":
+        why = "a branch of that name is somebody's"
         raise RepositoryError(f"cannot undo in PR {pull.id}", pull.branch, why, f"git branch -m {pull.branch} NAME")
-    if pull.state is PullState.ACCEPTED:
-        _take_back(repo, pull)
+    if pull.state is not PullState.ACCEPTED:
+        return _put_back(repo, pull, again, when, signer)
+    head = _must_stand_on(repo, pull, "undo the merge of")
+    with _under_way(repo, UnderWay(verb="undo", pr=pull.id, onto=pull.onto, head=head)):
+        _take_back(repo, pull, head)
+        faults.point("accept taken back")
+        return _put_back(repo, pull, again, when, signer)
+
+
+def _put_back(repo: Repo, pull: PullRequest, again: PullRequest, when: datetime, signer: Signer | None) -> PullRequest:
     here = {item.run for item in (pull.live if pull.state is PullState.OPEN else ())}
     undone = [item for item in pull.items if item.run in {old.run for old in again.live} - here]
     _decide(repo, pull, undone, "undone", "", when, signer)
-    if pull.state is not PullState.OPEN:
-        prs.open_branch(repo, pull)
+    faults.point("decision noted")
     return prs.update(repo, again, prs.UNDO, when, signer)
 
 
@@ -273,9 +361,8 @@ def _must_be_alone(repo: Repo, pull: PullRequest) -> None:
                     raise RepositoryError(f"cannot undo in PR {pull.id}", "", why, f"git pantheon pr show {other.id}")
 
 
-def _take_back(repo: Repo, pull: PullRequest) -> None:
+def _take_back(repo: Repo, pull: PullRequest, head: str) -> None:
     """The user's branch as it was before the merge of this PR, by their own git. Raises RepositoryError."""
-    head = _must_stand_on(repo, pull, "undo the merge of")
     merge = bool(pull.landed) and len(repo.commit_info(pull.landed).parents) > 1
     revert = f"git revert -m 1 {pull.landed[:12]}" if merge else f"git revert {pull.landed_on[:12]}..{pull.landed[:12]}"
     what = f"cannot undo the merge of PR {pull.id}"
@@ -315,3 +402,102 @@ def _refuse_dirty(repo: Repo, pull: PullRequest) -> None:
     if dirty:
         why = f"your changes to {', '.join(sorted(dirty))} would be overwritten"
         raise RepositoryError(f"cannot undo the merge of PR {pull.id}", pull.onto, why, "git stash")
+
+
+# --- what a kill left ------------------------------------------------------------------------------------------------
+
+
+class UnderWay(Record):
+    """What is about to happen to the user's branch: `head` is where it is before."""
+
+    verb: Literal["accept", "undo"]
+    pr: int
+    onto: str
+    head: str
+
+
+@contextmanager
+def _under_way(repo: Repo, what: UnderWay) -> Iterator[None]:
+    """Have it written down until it is recorded. A refusal that left the branch as it was leaves nothing behind."""
+    path = repo.common_dir / "pantheon" / "under-way"
+    fresh = path.with_name(f"under-way.{os.getpid()}")
+    try:
+        fresh.write_text(what.to_json() + "\n", encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError as error:
+        why = str(error.strerror)
+        raise RepositoryError(f"cannot {what.verb} PR {what.pr}", str(path), why, f"ls -ld {path.parent}") from error
+    faults.point("accept begins")
+    try:
+        yield
+    except PantheonError:
+        if repo.ref(f"refs/heads/{what.onto}") == what.head and not usergit.under_way(repo):
+            path.unlink(missing_ok=True)
+        raise
+    path.unlink(missing_ok=True)
+    faults.point("accept recorded")
+
+
+def finish(repo: Repo, when: datetime, signer: Signer | None) -> PullRequest | None:
+    """Record what was done to the user's branch by an accept or an undo that was killed: the PR, or None where there
+    was none, or where git's part of it did not come to its end."""
+    path = repo.common_dir / "pantheon" / "under-way"
+    try:
+        what = UnderWay.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        with suppress(OSError):
+            path.unlink()
+        return None
+    pull, done = prs.load(repo, what.pr), None
+    at = repo.ref(f"refs/heads/{what.onto}") or ""
+    if usergit.under_way(repo):
+        return None  # a person ends it or takes it back: git status says how
+    if what.verb == "accept" and pull.state is PullState.OPEN and at and at != what.head:
+        found = landing(repo, pull, at, what.head)
+        done = _record_accepted(repo, pull, found, when, signer) if found else None
+    elif what.verb == "undo" and pull.state is PullState.ACCEPTED and at == pull.landed_on:
+        left = prs.standing(prs.history(repo, pull.id))
+        revision = pull.revision + (left[-2].revision != pull.revision)
+        done = _put_back(repo, pull, left[-2].model_copy(update={"revision": revision}), when, signer)
+    path.unlink(missing_ok=True)
+    return done
+
+
+def interrupted(repo: Repo) -> bool:
+    """Whether there is something for `finish`."""
+    return (repo.common_dir / "pantheon" / "under-way").exists()
+
+
+def landing(repo: Repo, pull: PullRequest, at: str, since: str) -> tuple[str, str] | None:
+    """(before, landed) of a PR whose whole work is in `at`, a commit of the user's branch; else None.
+
+    `since`: a commit of that branch from before, where it is known; after it commits that were picked count as well.
+    """
+    if not _within(repo, pull.tip, at):
+        return _picked(repo, pull, at, since) if since else None
+    landed = at
+    while landed != pull.tip:
+        parents = repo.commit_info(landed).parents
+        if not _within(repo, pull.tip, parents[0]):
+            return parents[0], landed
+        landed = parents[0]
+    return since or pull.base, landed
+
+
+def _within(repo: Repo, commit: str, tip: str) -> bool:
+    try:
+        return repo.merge_base(commit, tip) == commit
+    except RepositoryError:  # they have nothing in common
+        return False
+
+
+def _picked(repo: Repo, pull: PullRequest, at: str, since: str) -> tuple[str, str] | None:
+    """The same by trailers: the strategy `rebase` makes new commits."""
+    wanted = [item for item in pull.items if not item.dropped]
+    one, every = (prs.PROMOTES, prs.PROMOTES) if pull.promotes else (RUN, TASK)
+    found = repo.trailers(every, at, [since])
+    names = {name for _, values in repo.trailers(one, at, [since]) for name in values}
+    need = {item.item if pull.promotes else item.run for item in wanted} - {""}
+    return (since, found[0][0]) if len(found) >= len(wanted) and need <= names else None

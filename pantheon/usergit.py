@@ -34,18 +34,22 @@ def merge(repo: Repo, branch: str, *, strategy: Literal["merge", "ff", "rebase"]
     done = children.users_own(repo.root, *argv)
     if done.returncode == 0 and not done.timed_out:
         return repo.head().commit
-    if any((repo.git_dir / name).exists() for name in _IN_PROGRESS):
+    if under_way(repo):
         children.users_own(repo.root, undo, "--abort")
     why = "it did not end in 30 minutes" if done.timed_out else os.fsdecode(done.stderr + done.stdout).strip()
-    if repo.head().commit != head or any((repo.git_dir / name).exists() for name in _IN_PROGRESS):
+    if repo.head().commit != head or under_way(repo):
         raise RepositoryError("git could not merge, and could not undo it", branch, why, f"git {undo} --abort")
     raise RepositoryError("git could not merge; your branch is as it was", branch, why, f"git diff HEAD...{branch}")
 
 
+def under_way(repo: Repo) -> str:
+    """What shows that a merge, a cherry-pick or the like stopped in the middle; "" for nothing."""
+    return next((name for name in _IN_PROGRESS if (repo.git_dir / name).exists()), "")
+
+
 def _refuse(repo: Repo, branch: str, head: str, tip: str) -> None:
-    for name in _IN_PROGRESS:
-        if (repo.git_dir / name).exists():
-            raise RepositoryError("cannot merge", branch, f"{name} shows an operation under way", "git status")
+    if name := under_way(repo):
+        raise RepositoryError("cannot merge", branch, f"{name} shows an operation under way", "git status")
     changes = repo.diff(repo.merge_base(head, tip), tip).files
     paths = {path for change in changes for path in (change.path, change.old_path) if path is not None}
     dirty = set(repo.dirty_paths(sorted(paths)))

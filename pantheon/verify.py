@@ -33,6 +33,7 @@ from pantheon.evidence import (
 from pantheon.ledger import NOTES, Ledger, lines_of
 from pantheon.reader import Commit, Fault, Unreadable
 from pantheon.records import Night, PullRequest, PullState, Record
+from pantheon.remains import read_remains
 from pantheon.signers import SignatureFault, Trust, open_envelope, parse_allowed, parse_revoked
 
 NIGHTS, PRS, KEYS, BRANCHES = (
@@ -45,7 +46,8 @@ SEAL = "application/vnd.git-pantheon.seal+json"
 SEAL_FILES = ("seal.json", "seal.dsse.json")
 GROWING = ("artifacts", "attestations", "decisions", "summary")
 _KNOWN = re.compile(
-    r"refs/pantheon/(nights/\d{4}-\d\d-\d\d-[1-9]\d*|runs/([0-9a-f]{2})/\2[0-9a-f]{6,62}|prs/[1-9]\d*/(meta|r[1-9]\d*)|keys)"
+    r"refs/pantheon/(nights/\d{4}-\d\d-\d\d-[1-9]\d*|runs/([0-9a-f]{2})/\2[0-9a-f]{6,62}|prs/[1-9]\d*/(meta|r[1-9]\d*)|keys"
+    r"|archive/(prs|collected))"
     rf"|{CARDS}{NAME}|{NOTES}({'|'.join(GROWING)})|{BRANCHES}.+"
 )
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[1-9]\d*", re.ASCII)
@@ -119,6 +121,11 @@ class _Operation:
     def undoes(self) -> bool:
         return self.commit.message.startswith("undo: ")
 
+    @property
+    def stays(self) -> bool:
+        """Whether it decides nothing, so that an `undo` leaves it as it is."""
+        return self.commit.message.startswith(("refresh: ", "push: "))
+
 
 @dataclass
 class _Hall:
@@ -132,6 +139,7 @@ class _Hall:
 
     def hear(self, what: str | None) -> None:
         ledger = self.ledger
+        read_remains(ledger, PRS)
         night_ids = sorted((n.removeprefix(NIGHTS) for n in ledger.refs if n.startswith(NIGHTS)), key=_order)
         numbers = sorted({int(m[1]) for n in ledger.refs if (m := re.match(rf"{PRS}([1-9]\d*)/meta\Z", n))})
         if what == "all":
@@ -146,7 +154,8 @@ class _Hall:
         else:
             chosen_nights, chosen_pulls = [what], []
             if NIGHTS + what not in ledger.refs:
-                raise RepositoryError("no such night", what, hint="git pantheon report")
+                why = "git pantheon gc took it away" if NIGHTS + what in ledger.taken else ""
+                raise RepositoryError("no such night", what, why, hint="git pantheon report")
         for number in chosen_pulls:
             self.read_pull(number)
         for night in chosen_nights:
@@ -245,7 +254,8 @@ class _Hall:
             self.nights[night_id] = None
             self.ledger.step(f"night {night_id}")
             if NIGHTS + night_id not in self.ledger.refs:
-                self.ledger.fault("ref", NIGHTS + night_id, "is missing")
+                if NIGHTS + night_id not in self.ledger.taken:
+                    self.ledger.fault("ref", NIGHTS + night_id, "is missing")
             else:
                 self.nights[night_id] = self._read_night(night_id)
         return self.nights[night_id]
@@ -328,13 +338,17 @@ class _Hall:
             return
         for name, oid in seal["refs"].items():
             self._check_sealed_ref(name, str(oid), where)
-        earlier = [n for n in self.ledger.refs if n.startswith(NIGHTS) and _order(n[len(NIGHTS) :]) < _order(night_id)]
+        known = {**ledger.taken, **ledger.refs}
+        earlier = [n for n in known if n.startswith(NIGHTS) and _order(n[len(NIGHTS) :]) < _order(night_id)]
         before = max(earlier, key=lambda n: _order(n[len(NIGHTS) :]), default=None)
         if seal["previous"] is None:
             sealed_others = [name for name in seal["refs"] if name.startswith(NIGHTS) and name != NIGHTS + night_id]
             if sealed_others:
                 ledger.fault("seal", where, f"field previous: nothing, but it lists {', '.join(sealed_others)}")
-        elif before is None or not ledger.reaches(ledger.refs[before], str(seal["previous"])):
+        elif before is None or not (
+            known[before] == seal["previous"]  # of one that was collected the objects may be gone
+            or (before in ledger.refs and ledger.reaches(known[before], str(seal["previous"])))
+        ):
             why = f"field previous: {seal['previous']} is not of the night before ({before or 'there is none'})"
             ledger.fault("seal", where, why)
 
@@ -380,9 +394,12 @@ class _Hall:
         present = self.ledger.refs.get(name)
         if name.startswith(BRANCHES):
             return  # held against the PR's record, which only grows
-        if present == sealed:
+        if present == sealed or (present is None and self.ledger.taken.get(name) == sealed):
             return
-        if present is None:
+        if present is None and name in self.ledger.taken:
+            why = f"was collected at {self.ledger.taken[name]}; the {where} has it at {sealed}"
+            self.ledger.fault("ref", name, why)
+        elif present is None:
             self.ledger.fault("ref", name, f"is missing; the {where} has it at {sealed}")
         elif re.fullmatch(rf"{PRS}\d+/r\d+", name):
             self.ledger.fault("ref", name, f"a revision never moves: sealed at {sealed}, found at {present}")
@@ -429,7 +446,7 @@ class _Hall:
             ledger.fault("pr", where, "its record cannot be read")
             return
         now = operations[0].pull
-        fixed = ("id", "task", "title", "night", "branch", "onto", "base", "created_at")
+        fixed = ("id", "task", "title", "night", "branch", "onto", "created_at")
         revisions: dict[int, PullRequest] = {}
         self._check_undone(where, operations)
         for newer, older in pairwise(operations):
@@ -438,7 +455,8 @@ class _Hall:
             if newer.pull.revision - older.pull.revision not in (0, 1):
                 why = f"field revision: {newer.pull.revision} follows {older.pull.revision}"
                 ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
-            for name in fixed:
+            rebuilt = newer.undoes or newer.commit.message.startswith("refresh: ")
+            for name in fixed if rebuilt else (*fixed, "base"):
                 if getattr(newer.pull, name) != getattr(older.pull, name):
                     why = f"field {name}: expected {getattr(older.pull, name)!s}, found {getattr(newer.pull, name)!s}"
                     ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
@@ -452,8 +470,9 @@ class _Hall:
             self.cards.check_promotion(now)
         elif not now.night:
             ledger.fault("pr", where, "field night: nothing; only a version of an agent is of no night")
-        if facts is not None and now.base != facts.night.base:
-            ledger.fault("pr", where, f"field base: expected {facts.night.base} of its night, found {now.base}")
+        first = operations[-1].pull
+        if facts is not None and first.base != facts.night.base:
+            ledger.fault("pr", where, f"field base: expected {facts.night.base} of its night, found {first.base}")
         for revision, pull in revisions.items():
             name = f"{PRS}{number}/r{revision}"
             if ledger.refs.get(name) != pull.tip:
@@ -462,7 +481,9 @@ class _Hall:
         branch = ledger.refs.get(f"refs/heads/{now.branch}")
         if branch is None and now.tip in ledger.store.tracked(now.branch):
             branch = now.tip  # a clone: there it is
-        if branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
+        if branch in {pull.tip for pull in revisions.values()} - {now.tip} and now.state is PullState.OPEN:
+            ledger.said.append(f"{now.branch} is at an older revision of {where}: an operation was killed")
+        elif branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
             why = f"expected {now.tip}, the tip of {where}, found {branch}"
             ledger.fault("ref", f"refs/heads/{now.branch}", why)
 
@@ -477,6 +498,8 @@ class _Hall:
                 if before is None or before.model_copy(update={"revision": pull.revision}) != pull:
                     why = f"commit {operation.commit.oid} undoes what was not done, or leaves another record"
                     self.ledger.fault("pr", where, why)
+            elif operation.stays:
+                del left[-1:]
             left.append(pull)
 
     def _check_decided(self, pull: PullRequest, decided: dict[str, dict[int, str]]) -> None:
@@ -511,7 +534,7 @@ class _Hall:
                 if len(commit.parents) != 1:
                     ledger.fault("pr", place, f"commit {oid} has {len(commit.parents)} parents")
                     return
-                if oid not in {item.commit for item in pull.items if item.run}:
+                if oid not in {item.commit for item in pull.items if item.run in self.runs}:
                     check_change(ledger, commit)  # the others are looked at with their runs
             except Unreadable:
                 return
@@ -521,7 +544,7 @@ class _Hall:
             ledger.fault("pr", place, why)
         for item in pull.items:
             proof = self.runs.get(item.run)
-            if item.run and proof is None:
+            if item.run and proof is None and f"{RUNS}{item.run[:2]}/{item.run}" not in ledger.taken:
                 ledger.fault("pr", place, f"run {item.run} of {item.target} cannot be read")
             if proof is None:
                 continue
@@ -551,7 +574,7 @@ class _Hall:
         """No note on a commit that no run and no PR of ours made."""
         for name in GROWING:
             for commit, (path, _) in self.ledger.notes(name).items():
-                if (name, commit) not in self.ledger.noted:
+                if (name, commit) not in self.ledger.noted and commit not in self.ledger.bare:
                     why = f"{commit} is no commit of a run or a PR of Pantheon's"
                     self.ledger.fault("note", f"{NOTES}{name} {path}", why)
 
@@ -570,6 +593,8 @@ class _Hall:
                 ledger.said.append(f"{name} has no record: the opening of its PR was killed")
             elif name.startswith(BRANCHES) and name not in branches and len(self.pulls) and self._all_read():
                 ledger.said.append(f"{name} belongs to no PR")
+        if gone := len(ledger.taken.keys() - ledger.refs.keys()):
+            ledger.said.append(f"{gone} refs were taken away by `git pantheon gc`, as refs/pantheon/archive/ tells")
         ledger.store.check_derived()
         for oid in sorted(ledger.store.replaced()):
             ledger.fault("ref", f"refs/replace/{oid}", "it shows another object in the place of one of ours")

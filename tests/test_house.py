@@ -21,28 +21,28 @@ RINGS = {
     1: words(
         "tasks capacity flow plan loop prompt gate testguard sourceguard report quality tally telemetry",
         "serving inforce promotion curriculum growth families",  # of learning
-        "charts figures page",  # of the morning report
+        "retention charts figures page",  # of the morning report
         "clusters drafts drawing",  # of the day
         "merging",  # of what clones wrote apart
-        "measured queueing expression route",  # parts of capacity.py, flow.py and plan.py
+        "measured queueing expression route kinship",  # parts of capacity.py, flow.py and plan.py
     ),
     2: words(
         "config process git engine artifacts prs turns redact tools beacon",
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
-        "signing signers keys attest reader worktrees trees children usergit gcpid lease remotes",  # parts of git.py
+        "signing signers keys attest reader worktrees trees children usergit gcpid archive upkeep lease remotes",  # parts of git.py
     ),
     3: words(
-        "ledger evidence cards verify",  # share nothing with what writes
+        "ledger evidence cards remains verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
-        "daemon hooks stubs survey review schemas registry training planner past",
-        "leftovers",
+        "daemon hooks stubs reindex survey review schemas registry training planner past",
+        "leftovers collect",
         "weave reunion",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
-        "cli usage desk session engines screen notary demo catalog lint scaffold daytime __main__",
+        "cli usage desk cleanup session engines screen notary demo catalog lint scaffold daytime __main__",
         "sync rehearsal webdesk outlook shelf school",
     ),
 }
@@ -160,7 +160,7 @@ def test_broad_catches_stand_in_three_places_only() -> None:
     assert set(found) <= {"cli.py", "agent.py", "item.py"}
 
 
-VERIFYING = {"reader", "ledger", "evidence", "cards", "verify", "signers"}
+VERIFYING = {"reader", "ledger", "evidence", "cards", "remains", "verify", "signers"}
 
 
 @pytest.mark.parametrize("name", sorted(VERIFYING))
@@ -180,6 +180,7 @@ def test_one_writer_per_ref_namespace() -> None:
         "refs/notes/pantheon/summary": "artifacts.py",
         "refs/notes/pantheon/decisions": "prs.py",
         "refs/pantheon/adapters/": "adapters.py",
+        "refs/pantheon/archive/": "archive.py",
     }
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):

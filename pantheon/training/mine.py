@@ -258,7 +258,7 @@ def last_words(repo: Repo, ledger: Ledger) -> dict[str, Word | None]:
     same, or where nobody who is trusted signed the record."""
     said: dict[str, Word | None] = {}
     for pull in prs.load_all(repo):
-        meta = repo.ref(f"{prs.PRS}{pull.id}/meta") or ""
+        meta = prs.meta_of(repo, pull.id) or ""
         sound = signed(ledger, meta, f"PR {pull.id}")
         for item in pull.items:
             word = _word(pull, item)
@@ -269,6 +269,8 @@ def last_words(repo: Repo, ledger: Ledger) -> dict[str, Word | None]:
 
 
 def _word(pull: PullRequest, item: PullItem) -> Word | None:
+    if item.verdict == "later":
+        return None  # nothing was said of it but when
     if item.verdict:
         return item.verdict
     if item.dropped or pull.state is PullState.REJECTED:

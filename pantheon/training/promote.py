@@ -92,7 +92,6 @@ def offer(
         if one.state is PullState.OPEN:
             gone = one.model_copy(update={"state": PullState.SUPERSEDED, "reason": f"PR {pull.id} takes its place"})
             prs.update(repo, gone, "supersede", when, signer)
-            prs.close_branch(repo, gone)
     return pull
 
 
