@@ -103,6 +103,21 @@ def copy_notes(repo: Repo, moved: Mapping[str, str], when: datetime, signer: Sig
         repo.set_notes(SUMMARY, texts, f"summary of {len(texts)} rewritten commit(s)\n", when, signer)
 
 
+def carry_notes(
+    repo: Repo,
+    lines: Mapping[str, Sequence[str]],
+    summaries: Mapping[str, str],
+    when: datetime,
+    signer: Signer | None,
+) -> None:
+    """Lines of artifact notes, and whole summaries, on commits that lack them."""
+    if lines:
+        repo.append_notes(NOTES, lines, f"artifacts of {len(lines)} commit(s)\n", when, signer)
+    if summaries:
+        notes = {commit: text.encode("utf-8", "replace") for commit, text in summaries.items()}
+        repo.set_notes(SUMMARY, notes, f"summary of {len(notes)} commit(s)\n", when, signer)
+
+
 def _describe(run_id: str, node: str, name: str, data: bytes, oid: str, hidden: tuple[str, ...]) -> Artifact:
     """The record of one artifact. `size` and `sha256` are those of the full content without its secrets, `oid` is of
     what was kept of it."""
@@ -210,3 +225,23 @@ def read_artifact(repo: Repo, run_id: str, node: str, name: str) -> bytes:
     if data is None:
         raise RepositoryError("no such artifact", f"{node}/{name}", f"not in run {run_id}", "git pantheon status")
     return data
+
+
+def homes_of(repo: Repo, run: Run) -> tuple[str, ...]:
+    """The commits that notes of a run may stand on: its result or its own commit, of every version of its record."""
+    homes = [run.noted_on]
+    oid, base = run.run_commit, run.base
+    while oid is not None:
+        info = repo.commit_info(oid)
+        stored = _load(repo, run.id, oid)
+        homes += [stored.result or oid]
+        known = {base, stored.result}
+        oid = next((parent for parent in info.parents[1:] if parent not in known), None)
+    return tuple(dict.fromkeys(homes))
+
+
+def forget_notes(repo: Repo, homes: Sequence[str], when: datetime, signer: Signer | None = None) -> None:
+    """Take away the artifact and summary notes of these commits: their runs are collected."""
+    for ref in (NOTES, SUMMARY):
+        if repo.ref(ref) is not None:
+            repo.remove_notes(ref, homes, f"collected: notes of {len(homes)} commit(s)\n", when, signer)

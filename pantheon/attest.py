@@ -172,12 +172,23 @@ def read(repo: Repo, commit: str) -> list[str]:
 
 def covers(repo: Repo, commit: str, run_commit: str) -> bool:
     """Whether a note that is there speaks of this state of a run; whether it holds is not asked."""
+    return tells(read(repo, commit), run_commit)
+
+
+def tells(lines: Sequence[str], run_commit: str) -> bool:
+    """The same of the lines of a note."""
     wanted = {"name": "run", "digest": {"gitCommit": run_commit}}
-    for line in read(repo, commit):
+    for line in lines:
         with suppress(ValueError, KeyError, TypeError):
             if wanted in json.loads(base64.b64decode(json.loads(line)["payload"]))["subject"]:
                 return True
     return False
+
+
+def carry(repo: Repo, lines: Mapping[str, Sequence[str]], when: datetime, signer: Signer) -> None:
+    """Envelopes as they are, on commits that lack them."""
+    if lines:
+        repo.append_notes(ATTESTATIONS, lines, f"attestations of {len(lines)} commit(s)\n", when, signer)
 
 
 def restate(repo: Repo, moved: Mapping[str, str], when: datetime, signer: Signer) -> None:
@@ -197,6 +208,12 @@ def restate(repo: Repo, moved: Mapping[str, str], when: datetime, signer: Signer
                 said["predicate"]["runDetails"]["metadata"]["finishedOn"] = _instant(when)
                 statements[new] = [_json(said)]  # the last one is the present one
     attest(repo, statements, when, signer)
+
+
+def forget(repo: Repo, homes: Sequence[str], when: datetime, signer: Signer | None) -> None:
+    """Take away the attestations of commits whose runs are collected."""
+    if repo.ref(ATTESTATIONS) is not None:
+        repo.remove_notes(ATTESTATIONS, homes, f"collected: statements on {len(homes)} commit(s)\n", when, signer)
 
 
 def trust_root(common_dir: Path) -> Trust:

@@ -31,7 +31,8 @@ RINGS = {
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
-        "signing signers keys attest reader worktrees trees children usergit gcpid archive upkeep lease remotes",  # parts of git.py
+        "signing signers keys attest reader worktrees trees children usergit",  # parts of git.py
+        "gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
     ),
     3: words(
         "ledger evidence cards remains verify",  # share nothing with what writes
