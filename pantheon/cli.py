@@ -20,9 +20,7 @@ from pantheon.errors import PantheonError
 from pantheon.places import Places, places
 
 Command = Callable[[argparse.Namespace, Places], int]
-LATER = (
-    "the daemon keeps the night window in a later version; start a night with: git pantheon night --now --budget 10m"
-)
+WHEN = "start a night with: git pantheon night --now --budget 10m; or have nights run: git pantheon daemon start"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -352,7 +350,7 @@ def night(options: argparse.Namespace, where: Places) -> int:
             branch=options.branch,
         )
     if not options.now and options.enclosed is None:
-        print(LATER)
+        print(WHEN)
         return 2
     from pantheon import session
 
@@ -461,6 +459,50 @@ def clean_up(options: argparse.Namespace, where: Places) -> int:
 
     when = desk.now()
     return cleanup.command(desk.here(), keep=options.keep, dry_run=options.dry_run, when=when, as_json=options.json)
+
+
+def daemon_start(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, nightwatch
+
+    return nightwatch.start(
+        desk.here(), where, dict(os.environ), branch=options.branch, window=options.window, now=desk.now()
+    )
+
+
+def daemon_stop(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.stop(where)
+
+
+def daemon_status(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.status(where, as_json=options.json)
+
+
+def daemon_logs(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.logs(where, follow=options.follow, count=options.n, as_json=options.json)
+
+
+def daemon_run(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.run(where, dict(os.environ), quiet=options.quiet)
+
+
+def daemon_install(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.install(where, dict(os.environ), remove=options.remove)
+
+
+def daemon_forget(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import nightwatch
+
+    return nightwatch.forget(Path.cwd(), where, options.path)
 
 
 def doctor(options: argparse.Namespace, where: Places) -> int:

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     sub = add("trust", "trust", "read what .pantheon/ can run, and trust it", json=True)
     sub.add_argument("--yes", action="store_true", help="trust it without being asked (read it first)")
     _add_model(add)
+    _add_daemon(add)
     sub = add("gc", "clean_up", "take away what old nights left; what was accepted or is open stays", json=True)
     sub.add_argument("--keep", type=_count, metavar="N", help="so many nights (default: retention.nights)")
     sub.add_argument("--dry-run", action="store_true", help="show what would go, take nothing")
@@ -238,6 +239,34 @@ def _add_sync(add: Callable[..., argparse.ArgumentParser]) -> None:
     ):
         sub = add(name, name, summary, json=True)
         sub.add_argument("remote", nargs="?", metavar="REMOTE", help="default: the branch's, origin or the only one")
+
+
+def _add_daemon(add: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = add("daemon", "daemon_status", "nights by themselves: start, stop, status, logs, run, install", json=True)
+    verbs = sub.add_subparsers(metavar="VERB")
+    verb = verbs.add_parser("start", help="have this repository watched, and its nights run in the window")
+    verb.set_defaults(command="daemon_start")
+    verb.add_argument("--branch", metavar="NAME", help="the branch to watch (default: the one checked out now)")
+    verb.add_argument("--window", metavar="HH:MM-HH:MM", help="a window of its own (default: that of your config.toml)")
+    verb = verbs.add_parser("stop", help="end the daemon; a night that runs goes on another time")
+    verb.set_defaults(command="daemon_stop")
+    verb = verbs.add_parser("status", help="what it watches, and when the next night is")
+    verb.set_defaults(command="daemon_status")
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    verb = verbs.add_parser("logs", help="what it did")
+    verb.set_defaults(command="daemon_logs")
+    verb.add_argument("-f", "--follow", action="store_true", help="and what it does")
+    verb.add_argument("-n", type=_count, default=50, metavar="N", help="the last N lines")
+    verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    verb = verbs.add_parser("run", help="be the daemon, on this terminal")
+    verb.set_defaults(command="daemon_run")
+    verb.add_argument("--quiet", "-q", action="store_true", help="only the log file")
+    verb = verbs.add_parser("install", help="write a systemd user service")
+    verb.set_defaults(command="daemon_install")
+    verb.add_argument("--remove", action="store_true", help="take it away again")
+    verb = verbs.add_parser("forget", help="have this repository no longer watched")
+    verb.set_defaults(command="daemon_forget")
+    verb.add_argument("path", nargs="?", help="a repository that is on the list (default: this one)")
 
 
 def _add_provenance(add: Callable[..., argparse.ArgumentParser]) -> None:

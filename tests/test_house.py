@@ -22,6 +22,7 @@ RINGS = {
         "tasks capacity flow plan loop prompt gate testguard sourceguard report quality tally telemetry",
         "serving inforce promotion curriculum growth families",  # of learning
         "retention charts figures page",  # of the morning report
+        "window",  # of the daemon
         "clusters drafts drawing",  # of the day
         "merging",  # of what clones wrote apart
         "measured queueing expression route kinship",  # parts of capacity.py, flow.py and plan.py
@@ -29,6 +30,7 @@ RINGS = {
     2: words(
         "config process git engine artifacts prs turns redact tools beacon",
         "sandbox egress limits watch cgroup meter owner",  # parts of process.py
+        "roster machine doorbell refwatch",  # parts of daemon.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
         "signing signers keys attest reader worktrees trees children usergit",  # parts of git.py
@@ -37,12 +39,13 @@ RINGS = {
     3: words(
         "ledger evidence cards remains verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
-        "daemon hooks stubs reindex survey review schemas registry training planner past",
+        "daemon patrol hooks stubs reindex survey review schemas registry training planner past",
         "leftovers collect",
         "weave reunion",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
+        "nightwatch",
         "cli usage desk cleanup session engines screen notary demo catalog lint scaffold daytime __main__",
         "sync rehearsal webdesk outlook shelf school",
     ),
