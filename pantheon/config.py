@@ -36,6 +36,7 @@ class NightSettings(Record):
     window: int = Field(default=0, ge=0, le=4096)  # runs in flight; 0: what the engine suggests
     max_items_per_pr: int = Field(default=25, ge=1, le=1000)
     max_open_prs: int = Field(default=20, ge=1, le=10_000)
+    max_open_prs_per_task: int = Field(default=0, ge=0, le=10_000)  # 0: no limit
     protected: tuple[Glob, ...] = ()
 
 
@@ -74,6 +75,14 @@ class PushSettings(Record):
     """Branches (gitignore patterns) that are not pushed with work of the bot that nobody accepted."""
 
     protected: tuple[Glob, ...] = ("main", "master", "trunk", "develop", "release/**")
+
+
+class RetentionSettings(Record):
+    """What `git pantheon gc` keeps: the newest nights with all their runs, and closed PRs with refs of their own. What
+    was accepted, mined or waits in an open PR stays in any case."""
+
+    nights: int = Field(default=90, ge=1)
+    closed_prs: int = Field(default=50, ge=0)
 
 
 class UserLimits(Record):
@@ -137,6 +146,7 @@ class Settings(Record):
     accept: AcceptSettings = AcceptSettings()
     training: TrainingSettings = TrainingSettings()
     push: PushSettings = PushSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 class Config(Record):

@@ -49,6 +49,7 @@ Kind = Literal[
     "seal",
     "pr",
     "card",
+    "archive",
     "adapter",
 ]
 OURS = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
@@ -161,6 +162,10 @@ class Store:
             self.complain(Fault(kind="object", where=oid, why=f"{where}: a {found[0]}, not a {kind}"))
             raise Unreadable(oid)
         return found[1]
+
+    def has(self, oid: str) -> bool:
+        """Whether some copy of an object is here, sound or not."""
+        return next(self._copies(oid), None) is not None
 
     def _damaged(self, oid: str, why: str) -> None:
         self.complain(Fault(kind="object", where=oid, why=why))

@@ -37,7 +37,7 @@ RINGS = {
         "gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
     ),
     3: words(
-        "ledger evidence cards remains verify",  # share nothing with what writes
+        "ledger rewritten evidence cards remains verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon patrol hooks stubs reindex survey review schemas registry training planner past",
         "leftovers collect",
@@ -164,7 +164,7 @@ def test_broad_catches_stand_in_three_places_only() -> None:
     assert set(found) <= {"cli.py", "agent.py", "item.py"}
 
 
-VERIFYING = {"reader", "ledger", "evidence", "cards", "remains", "verify", "signers"}
+VERIFYING = {"reader", "ledger", "rewritten", "evidence", "cards", "remains", "verify", "signers"}
 
 
 @pytest.mark.parametrize("name", sorted(VERIFYING))
