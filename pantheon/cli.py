@@ -111,33 +111,51 @@ def metrics(options: argparse.Namespace, where: Places) -> int:
 
 
 def pr_list(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.pr_list(desk.here(), everything=options.all, as_json=options.json)
+    return prdesk.pr_list(desk.here(), everything=options.all, as_json=options.json)
 
 
 def pr_show(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.pr_show(desk.here(), options.pr, as_json=options.json)
+    return prdesk.pr_show(desk.here(), options.pr, as_json=options.json)
 
 
 def pr_diff(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.pr_diff(desk.here(), options.pr)
+    return prdesk.pr_diff(desk.here(), options.pr)
 
 
 def pr_log(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.pr_git(desk.here(), options.pr, "log")
+    return prdesk.pr_git(desk.here(), options.pr, "log")
+
+
+def pr_range_diff(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, prdesk
+
+    return prdesk.pr_range_diff(desk.here(), options.pr, options.one, options.other)
+
+
+def pr_refresh(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, prdesk
+
+    return prdesk.refresh_all(desk.here(), options.prs, where)
+
+
+def pr_push(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, prdesk
+
+    return prdesk.say(desk.here(), options.pr, "push", push_to=options.remote)
 
 
 def pr_checkout(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.pr_git(desk.here(), options.pr, "switch")
+    return prdesk.pr_git(desk.here(), options.pr, "switch")
 
 
 def run(options: argparse.Namespace, where: Places) -> int:
@@ -261,33 +279,47 @@ def new(options: argparse.Namespace, where: Places) -> int:
 
 
 def accept(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.say(desk.here(), options.pr, "accept", options.drop, state=where.state)
+    return prdesk.say(
+        desk.here(),
+        options.pr,
+        "accept",
+        options.drop,
+        where=where,
+        checked=not options.no_check,
+        push_to=options.push,
+    )
 
 
 def reject(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.say(desk.here(), options.pr, "reject", options.items, options.message)
+    return prdesk.say(desk.here(), options.pr, "reject", options.items, options.message)
 
 
 def retry(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.say(desk.here(), options.pr, "retry", options.items, options.message)
+    return prdesk.say(desk.here(), options.pr, "retry", options.items, options.message)
 
 
 def never(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.say(desk.here(), options.pr, "never", options.items)
+    return prdesk.say(desk.here(), options.pr, "never", options.items)
+
+
+def later(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, prdesk
+
+    return prdesk.say(desk.here(), options.pr, "later", options.items, options.until)
 
 
 def undo(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, prdesk
 
-    return desk.say(desk.here(), options.pr, "undo", state=where.state)
+    return prdesk.say(desk.here(), options.pr, "undo", where=where)
 
 
 def review_desk(options: argparse.Namespace, where: Places) -> int:

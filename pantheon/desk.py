@@ -1,5 +1,5 @@
-"""The commands with which a person looks and decides: status, plan, report, pr, run, accept, reject, retry, never,
-undo, init, hook.
+"""The commands with which a person looks: status, plan, report, run; and init, trust, hook. prdesk.py has those about
+local PRs.
 
 Ring 4: takes plain values, calls the rings below, prints text or JSON, returns an exit code.
 """
@@ -11,13 +11,13 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from pantheon import (
     artifacts,
-    children,
     config,
     hooks,
     morning,
@@ -26,6 +26,7 @@ from pantheon import (
     past,
     prs,
     publish,
+    refresh,
     review,
     screen,
     tasks,
@@ -41,6 +42,7 @@ from pantheon.records import NodeState, Outcome, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
+LOOK_S = 0.2  # how long a command that only looks waits for one that decides
 REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
 
 
@@ -74,10 +76,41 @@ def make_plan(repo: Repo, found: Survey, teacher: str = "") -> plans.Plan:
         rejected=said.rejected,
         never=said.never,
         hints=said.hints,
+        later={name: f"{until:%Y-%m-%d %H:%M} UTC" for name, until in said.later.items() if until > now()},
     )
     planned = past.staged(repo, found.config, planned, teacher).plan
+    night = found.config.settings.night
+    planned = plans.within_debt(
+        planned,
+        Counter(pull.task for pull in pulls if pull.state is PullState.OPEN),
+        most=night.max_open_prs,
+        per_task=night.max_open_prs_per_task,
+        per_pr=night.max_items_per_pr,
+    )
     notes = (*found.problems, *found.config.ignored, *planned.notes)
     return plans.Plan(planned.items, planned.tasks, tuple(plans.printable(note) for note in notes))
+
+
+def mended(repo: Repo) -> list[str]:
+    """What a killed command left is put right before PRs are shown; what was recorded, a line each. Somebody who
+    decides meanwhile does it as well, and a repository that cannot be written is only looked at."""
+    if review.interrupted(repo) or prs.torn(repo):
+        with suppress(RepositoryError), review.alone(repo, LOOK_S):
+            done = settled(repo, None)
+            return [f"PR {done.id} was decided when the command was killed: it is {done.state}"] if done else []
+    return []
+
+
+def settled(repo: Repo, where: Places | None) -> PullRequest | None:
+    """Record and put right what a killed command left; the PR that an accept or an undo was recorded of. To be called
+    under `review.alone`."""
+    when, key = now(), signer(repo)
+    prs.mend(repo, when, key)
+    done = review.finish(repo, when, key)
+    if done is not None and done.promotes and where is not None:
+        ends = (done.landed_on, done.landed) if done.state is PullState.ACCEPTED else (done.tip, repo.head().commit)
+        trusts.carry(repo, ends[0], ends[1], done.items[0].target, where.state, when)
+    return done
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -85,7 +118,9 @@ def make_plan(repo: Repo, found: Survey, teacher: str = "") -> plans.Plan:
 
 def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     """What needs me? Then queue, last night, open PRs."""
+    finished = mended(repo)
     pulls = [pull for pull in prs.load_all(repo) if pull.state is PullState.OPEN]
+    looks = {pull.id: refresh.look(repo, pull, now()) for pull in pulls}
     found = survey(repo, repo.head().commit, config.load_user(where.config).limits)
     planned = make_plan(repo, found)
     trusted = trusts.look(repo, found.entries, where.state).trusted
@@ -96,16 +131,16 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
     open_night = nights.unfinished(repo)
     learning = reports.growth_lines(past.grown_now(repo, found.config))
+    awake = [pull for pull in pulls if looks[pull.id].word != "later"]
+    needs = reports.needs_you(awake, failed, len(found.problems), trusted, last.quality if last else ())
     if as_json:
         return screen.print_json(
             {
-                "needs_you": reports.needs_you(
-                    pulls, failed, len(found.problems), trusted, last.quality if last else ()
-                ),
+                "needs_you": needs,
                 "trusted": trusted,
                 "queued_items": len(planned.items),
                 "queued_tasks": len(planned.tasks),
-                "open_prs": [pull.model_dump(mode="json") for pull in pulls],
+                "open_prs": [{**pull.model_dump(mode="json"), "look": looks[pull.id].model_dump()} for pull in pulls],
                 "last_night": last.night.id if last else None,
                 "unfinished_night": open_night,
                 "failed": failed,
@@ -114,7 +149,9 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "learning": learning,
             }
         )
-    print(reports.needs_you(pulls, failed, len(found.problems), trusted, last.quality if last else ()))
+    print(needs)
+    for line in finished:
+        print(line)
     parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"
     print(f"queue: {_queued(planned)}{parked}")
     if open_night:
@@ -128,7 +165,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     for line in learning:
         print(line)
     if pulls:
-        screen.pulls(pulls, everything=False)
+        screen.pulls(pulls, everything=False, looks=looks)
     for note in planned.notes[:8]:
         print(f"note: {plans.printable(note)}")
     if len(planned.notes) > 8:
@@ -187,7 +224,7 @@ def report(repo: Repo, night: str | None, *, as_json: bool, markdown: bool, page
     if page_to is not None:
         if night is None and is_night(page_to):  # --html NIGHT: the option takes the word that follows it
             night, page_to = page_to, ""
-        return _report_page(morning.gather(repo, night), page_to)
+        return _report_page(morning.gather(repo, night, now()), page_to)
     if as_json:
         return screen.print_json(nights.load_report(repo, night).model_dump(mode="json"))
     found = morning.current(repo, night)
@@ -215,43 +252,6 @@ def _report_page(found: reports.Morning, page_to: str) -> int:
     return 0
 
 
-def pr_list(repo: Repo, *, everything: bool, as_json: bool) -> int:
-    found = prs.load_all(repo)
-    if as_json:
-        return screen.print_json([p.model_dump(mode="json") for p in found if everything or p.state is PullState.OPEN])
-    screen.pulls(found, everything)
-    return 0
-
-
-def pr_show(repo: Repo, number: int, *, as_json: bool) -> int:
-    found = prs.load(repo, number)
-    if as_json:
-        return screen.print_json(found.model_dump(mode="json"))
-    screen.pull(found)
-    return 0
-
-
-def pr_diff(repo: Repo, number: int) -> int:
-    """The whole change of a PR, as a patch."""
-    found = prs.load(repo, number)
-    if sys.stdout.isatty():
-        return children.shown(repo.root, "diff", "--no-ext-diff", "--no-textconv", found.base, found.tip)
-    sys.stdout.buffer.write(repo.diff(repo.tree_of(found.base), repo.tree_of(found.tip)).patch)
-    return 0
-
-
-def pr_git(repo: Repo, number: int, verb: str) -> int:
-    """`git log` over the PR's commits, or `git switch` to its branch: the user's own git."""
-    found = prs.load(repo, number)
-    if verb == "log":
-        return children.shown(repo.root, "log", f"--notes={artifacts.SUMMARY}", f"{found.base}..{found.tip}")
-    if found.state is not PullState.OPEN:
-        raise RepositoryError(
-            "cannot check out", f"PR {number}", f"it was {found.state}", f"git switch --detach {found.tip[:12]}"
-        )
-    return children.shown(repo.root, "switch", found.branch)
-
-
 def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
     """One run: its nodes, why it failed, its artifacts; or one artifact's bytes."""
     matches = [ref.rsplit("/", 1)[1] for ref in repo.refs(artifacts.RUNS) if ref.rsplit("/", 1)[1].startswith(name)]
@@ -272,86 +272,6 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
     for path in sorted(repo.entries(at)):
         print(f"  artifact {plans.printable(path)}")
     print(f"look: git pantheon run {found.id[:12]} NODE/NAME")
-    return 0
-
-
-# --- deciding --------------------------------------------------------------------------------------------------------
-
-
-def decide(
-    repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "", state: Path | None = None
-) -> str:
-    """One decision on a PR, by the name of its command; what came of it. `items` by id or path: of `accept` those to
-    leave out. `text`: the reason, or the note. `state`: where trust is kept, for what a promotion changes of
-    `.pantheon/`. Raises PantheonError."""
-    pull, when, key = prs.load(repo, number), now(), signer(repo)
-    if pull.promotes:
-        return _decide_promotion(repo, pull, verb, items, text, state)
-    match verb:
-        case "accept":
-            head = repo.head().commit
-            strategy = read_config(repo, head, repo.entries(head)).settings.accept.strategy
-            after = review.accept(repo, pull, drop=items, strategy=strategy, when=when, signer=key)
-            return f"PR {number} accepted: {plans.many(len(after.live), 'item')} {_are(len(after.live))} on {pull.onto}"
-        case "undo":
-            after = review.undo(repo, pull, when=when, signer=key)
-            back = f"; {pull.onto} is back at {pull.landed_on[:12]}" if pull.state is PullState.ACCEPTED else ""
-            return f"PR {number} is open again with {plans.many(len(after.live), 'item')}{back}"
-        case "reject":
-            after = review.reject(repo, pull, items=items, reason=text, when=when, signer=key)
-            what = "rejected; the same change is not offered again"
-        case "drop":
-            after = review.drop(repo, pull, items=items, when=when, signer=key)
-            what = "left out"
-        case "retry":
-            after = review.retry(repo, pull, items=items, note=text, when=when, signer=key)
-            what = "tried again next night, with your note"
-        case "never":
-            after = review.never(repo, pull, items=items, when=when, signer=key)
-            what = "not offered again, whatever becomes of the file"
-        case _:
-            raise InputError("no such decision", verb, "accept, drop, reject, retry, never or undo")
-    left = len(after.live) if after.state is PullState.OPEN else 0
-    gone = len(pull.live) - left
-    rest = f"{plans.many(left, 'item')} {_are(left)} left to review" if left else "nothing is left in it"
-    return f"PR {number}: {plans.many(gone, 'item')} {_are(gone)} {what}; {rest}"
-
-
-def _decide_promotion(
-    repo: Repo, pull: PullRequest, verb: str, items: Sequence[str], text: str, state: Path | None
-) -> str:
-    """The same of a PR that changes an agent. Trust in `.pantheon/` goes on to what a person accepted or took back just
-    now, since that is nothing but a version and an adapter, which they saw."""
-    when, key, before = now(), signer(repo), repo.head().commit
-    if items or verb not in ("accept", "undo", "reject"):
-        why = "it has no items: it is accepted or rejected as a whole"
-        raise InputError(f"cannot {verb} in PR {pull.id}", pull.title, why)
-    if verb == "reject":
-        review.reject(repo, pull, items=(), reason=text, when=when, signer=key)
-        return f"PR {pull.id} is rejected; the version in force stays"
-    if verb == "accept":
-        strategy = read_config(repo, before, repo.entries(before)).settings.accept.strategy
-        review.accept(repo, pull, drop=(), strategy=strategy, when=when, signer=key)
-        said = f"PR {pull.id} accepted: it is in force on {pull.onto} from the next night on"
-    else:
-        review.undo(repo, pull, when=when, signer=key)
-        back = f"; {pull.onto} is back at {pull.landed_on[:12]}" if pull.state is PullState.ACCEPTED else ""
-        said = f"PR {pull.id} is open again{back}"
-    after = repo.head().commit
-    if state is None or after == before or trusts.carry(repo, before, after, pull.items[0].target, state, when):
-        return said
-    return f"{said}; {config.DIRECTORY}/ is another now, and nothing of it runs until you trust it: {trusts.HINT}"
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
-
-
-def say(
-    repo: Repo, number: int, verb: str, items: Sequence[str] = (), text: str = "", state: Path | None = None
-) -> int:
-    """Decide, and print what came of it."""
-    print(decide(repo, number, verb, items, text, state))
     return 0
 
 

@@ -6,8 +6,10 @@ Ring 3, where git and the pure renderers meet. Reads refs and the packaged templ
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from pantheon import adapters, artifacts, config, curriculum, nights, page, past, prs, redact
+from pantheon import adapters, artifacts, config, curriculum, nights, page, past, prs, redact, refresh
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import Repo
 from pantheon.growth import Learned
@@ -38,12 +40,13 @@ def current(repo: Repo, night_id: str | None = None) -> NightReport:
     return Morning(found, pulls=tuple(PullView(pull, ()) for pull in prs.load_all(repo))).current
 
 
-def gather(repo: Repo, night_id: str | None = None) -> Morning:
-    """Everything about a night, as it stands now. Raises RepositoryError as `current` does."""
-    return compose(repo, nights.load_report(repo, night_id))
+def gather(repo: Repo, night_id: str | None = None, now: datetime | None = None) -> Morning:
+    """Everything about a night, as it stands now; with `now` also how the PRs stand beside their branches. Raises
+    RepositoryError as `current` does."""
+    return compose(repo, nights.load_report(repo, night_id), now)
 
 
-def compose(repo: Repo, report: NightReport) -> Morning:
+def compose(repo: Repo, report: NightReport, now: datetime | None = None) -> Morning:
     """The same of a report that need not be in git yet. Past are the nights with the same kind of engine: what a dry
     run did says nothing of a model."""
     found = prs.load_all(repo)
@@ -51,7 +54,11 @@ def compose(repo: Repo, report: NightReport) -> Morning:
     older = [pull for pull in found if pull.night != report.night.id and pull.state is PullState.OPEN]
     before = [one for one in nights.reports(repo, PAST + 1) if _before(one.night, report.night)]
     runs = {run.id: run for run in report.runs}
-    return Morning(report, tuple(before[-PAST:]), tuple(_views(repo, [*mine, *older], runs)), learned(repo, report))
+    views = tuple(
+        replace(view, look=refresh.look(repo, view.pull, now)) if now else view
+        for view in _views(repo, [*mine, *older], runs)
+    )
+    return Morning(report, tuple(before[-PAST:]), views, learned(repo, report))
 
 
 def learned(repo: Repo, report: NightReport) -> Learned:

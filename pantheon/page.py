@@ -68,6 +68,7 @@ class Pull:
     view: PullView
     anchor: str
     is_open: bool
+    word: str
     tone: str
     words: str
     added: int
@@ -267,11 +268,16 @@ def _pull(view: PullView, room: int, each: int, few: bool) -> Pull:
     words = f"{many(len(pull.live), 'item')} on {pull.branch} for {pull.onto}, night {pull.night}.{status}"
     if pull.promotes:
         words = f"On {pull.branch} for {pull.onto}. {clip(' '.join(map(_sentence, pull.text.splitlines())), TEXT)}"
+    if view.look.said:
+        words = f"{words} {clip(_sentence(view.look.said), TEXT)}"
     return Pull(
         view=view,
         anchor=anchor(view),
         is_open=is_open,
-        tone={"open": "good", "accepted": "plain", "rejected": "bad"}.get(pull.state, "plain"),
+        word=view.look.word or pull.word,
+        tone={"open": "good", "rejected": "bad", **dict.fromkeys(_UNUSABLE, "bad")}.get(
+            view.look.word or pull.word, "plain"
+        ),
         words=words,
         added=sum(diff.added for diff in kept),
         deleted=sum(diff.deleted for diff in kept),
@@ -282,8 +288,14 @@ def _pull(view: PullView, room: int, each: int, few: bool) -> Pull:
     )
 
 
+_UNUSABLE = ("conflict", "yours", "branch deleted")  # looks of a PR that cannot be accepted as it is
+_TONES = {"open": "good", "rejected": "bad", **dict.fromkeys(_UNUSABLE, "bad")}
+
+
 def _pull_commands(view: PullView) -> tuple[str, ...]:
     number = view.pull.id
+    if view.look.hint and view.look.word in (*_UNUSABLE, "merged"):
+        return (f"git pantheon pr diff {number}", view.look.hint)
     return (f"git pantheon pr diff {number}", f"git pantheon accept {number}", f"git pantheon reject {number} -m WHY")
 
 

@@ -18,7 +18,7 @@ from pantheon.records import Agent, Finding, Flow, Item, PullRequest, PullState,
 Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file breaks
 HINT_LENGTH = 400  # characters of what a person says to the next try
 PERSON, WAITING = "needs a person", "waiting for your review"
-TAKEN, NO, NEVER = "already taken by", "you rejected this", "you never want this"
+TAKEN, NO, NEVER, LATER = "already taken by", "you rejected this", "you never want this", "you put this off"
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,14 @@ def freeze(
     rejected: Mapping[str, str] | None = None,
     never: Collection[str] = (),
     hints: Mapping[str, str] | None = None,
+    later: Mapping[str, str] | None = None,
 ) -> Plan:
     """The night's queue.
 
     `blobs` maps every path of the base commit to its blob, `judge` says what a path breaks of a flow's rules, `rates`
     how well each agent did so far, `rejected` maps an item's id to the blob a person rejected it for, `never` are those
-    that nobody wants to see again, `hints` what a person said of those to be tried again. Tasks that cannot run become
-    notes, never errors.
+    that nobody wants to see again, `hints` what a person said of those to be tried again, `later` until when some are
+    put off. Tasks that cannot run become notes, never errors.
     """
     items: list[Item] = []
     taken: list[Task] = []
@@ -79,7 +80,7 @@ def freeze(
             if item.findings and item.id in waiting:
                 held[waiting[item.id]] += 1
                 continue
-            note = _why_not(item, claimed, rejected or {}, never)
+            note = _why_not(item, claimed, rejected or {}, never, later or {})
             if note is None:
                 chosen, why, nobody = route.agents_of(flow, agents, task, target, rates or {}, model)
                 if nobody:
@@ -136,7 +137,13 @@ def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Findin
     )
 
 
-def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str], never: Collection[str]) -> str | None:
+def _why_not(
+    item: Item,
+    claimed: Mapping[str, str],
+    rejected: Mapping[str, str],
+    never: Collection[str],
+    later: Mapping[str, str],
+) -> str | None:
     """None: it runs. "": nothing to do. Else the reason it does not run tonight."""
     if not item.findings:
         return ""
@@ -154,6 +161,8 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
         return f"{shown}: {TAKEN} {claimed[item.target]}"
     if item.id in never:
         return f"{shown}: {NEVER}; it is not offered again"
+    if item.id in later:
+        return f"{shown}: {LATER} until {later[item.id]}"
     if rejected.get(item.id) == item.blob:
         return f"{shown}: {NO}; it is offered again when the file changes"
     return None
@@ -161,7 +170,36 @@ def _why_not(item: Item, claimed: Mapping[str, str], rejected: Mapping[str, str]
 
 def settled(note: str) -> bool:
     """Whether a note of a plan is about what somebody decided already, so that nobody has to do anything."""
-    return any(f" {word}" in note for word in (TAKEN, NO, NEVER, WAITING))
+    return any(f" {word}" in note for word in (TAKEN, NO, NEVER, LATER, WAITING))
+
+
+def within_debt(planned: Plan, waiting: Mapping[str, int], *, most: int, per_task: int, per_pr: int) -> Plan:
+    """The plan without what would open more PRs than may wait for a person.
+
+    `waiting`: task -> its open PRs, those of no task by another name; a queue promises one PR for each `per_pr` items
+    of a task. `most` in all, `per_task` of one task (0: no such limit). What is left for later becomes notes.
+    """
+    room, taken, left = most - sum(waiting.values()), Counter[str](), Counter[str]()
+    full: set[str] = set()
+    items = []
+    for item in planned.items:
+        if taken[item.task] % per_pr == 0:  # it would begin another PR
+            if 0 < per_task <= waiting.get(item.task, 0) + taken[item.task] // per_pr:
+                full.add(item.task)
+            if item.task in full or room <= 0:
+                left[item.task] += 1
+                continue
+            room -= 1
+        taken[item.task] += 1
+        items.append(item)
+    notes = []
+    for task in planned.tasks:
+        if left[task.uuid]:
+            why = f"with tonight's, {most} PRs are {WAITING} (night.max_open_prs)"
+            if task.uuid in full:
+                why = f"with tonight's, {per_task} of its PRs are {WAITING} (night.max_open_prs_per_task)"
+            notes.append(f"{task.path}: {many(left[task.uuid], 'item')} left for later: {why}")
+    return Plan(tuple(items), planned.tasks, (*planned.notes, *notes))
 
 
 def many(count: int, noun: str) -> str:

@@ -85,9 +85,22 @@ class PullRequest(Record):
         """Whether it puts another version of an agent in force: it has no items, and is taken or refused as a whole."""
         return bool(self.items) and not any(item.run for item in self.items)
 
+    @property
+    def word(self) -> str:
+        """Its state as people read it."""
+        return "conflict" if self.state is PullState.OPEN and self.troubles else str(self.state)
+
     def asleep(self, now: datetime) -> bool:
         """Whether it is put off at this time."""
         return self.state is PullState.OPEN and self.later is not None and now < self.later
+
+
+class Look(Record):
+    """How a PR stands, seen beside the user's branch and its review branch: a word, what it means, the next command."""
+
+    word: str
+    said: str = ""
+    hint: str = ""
 
 
 class HumanDecision(Record):

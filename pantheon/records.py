@@ -21,10 +21,13 @@ from pantheon.forms import pretty as pretty
 from pantheon.forms import seconds as seconds
 from pantheon.pulls import Collected as Collected
 from pantheon.pulls import HumanDecision as HumanDecision
+from pantheon.pulls import Look as Look
 from pantheon.pulls import PullItem as PullItem
 from pantheon.pulls import PullRequest as PullRequest
 from pantheon.pulls import PullState as PullState
+from pantheon.pulls import Pushed as Pushed
 from pantheon.pulls import Retired as Retired
+from pantheon.pulls import Trouble as Trouble
 
 # --- tasks and items -------------------------------------------------------------------------------------------------
 

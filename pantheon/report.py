@@ -20,6 +20,7 @@ from pantheon.records import (
     CanaryFigures,
     Estimate,
     FlowQuality,
+    Look,
     NightReport,
     Outcome,
     PullItem,
@@ -31,6 +32,7 @@ from pantheon.records import (
 
 SUBJECT_WIDTH = 72
 MOST_NODES = 40
+NOBODY_LOOKED = Look(word="")  # of a PR: how it stands beside its branches is not known here
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class ItemView:
 class PullView:
     pull: PullRequest
     items: tuple[ItemView, ...]
+    look: Look = NOBODY_LOOKED
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def needs_you(
     for pull in pulls:
         if pull.promotes:
             parts.append(f"{printable(pull.title)}: git pantheon pr show {pull.id}")
+        if pull.troubles:
+            parts.append(f"PR {pull.id} is in conflict with {printable(pull.onto)}: git pantheon pr show {pull.id}")
     if problems:
         parts.append(f"{many(problems, 'task file')} cannot be used: git pantheon status")
     if broken:
@@ -466,7 +471,7 @@ def _md_pulls(pulls: Sequence[PullRequest]) -> list[str]:
     if not pulls:
         return ["No PR was opened."]
     lines = ["| PR | state | branch | items | title |", "| ---: | --- | --- | ---: | --- |"]
-    lines += [f"| {p.id} | {p.state} | {_code(p.branch)} | {len(p.live)} | {_cell(p.title)} |" for p in pulls]
+    lines += [f"| {p.id} | {p.word} | {_code(p.branch)} | {len(p.live)} | {_cell(p.title)} |" for p in pulls]
     waiting = [pull.id for pull in pulls if pull.state is PullState.OPEN]
     if not waiting:
         return [*lines, "", "All of them are decided."]

@@ -11,7 +11,7 @@ recorded: after a kill `finish` knows what to record, and nothing is merged twic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,9 +102,9 @@ def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
 
 
 @contextmanager
-def alone(repo: Repo) -> Iterator[None]:
+def alone(repo: Repo, wait_s: float = DECIDE_S) -> Iterator[None]:
     """One decision at a time in this repository, whatever it is about. Raises RepositoryError."""
-    with turns.hold(repo.common_dir / "pantheon" / "decide.lock", "cannot decide now", DECIDE_S):
+    with turns.hold(repo.common_dir / "pantheon" / "decide.lock", "cannot decide now", wait_s):
         yield
 
 
@@ -120,20 +120,16 @@ def accept(
     """Merge a PR into the branch it was made for, without the dropped items; where a person merged it there already,
     only the record is written. Raises RepositoryError; items that were dropped before a merge was refused stay
     dropped."""
-    _must_be_undecided(pull)
-    head = _must_stand_on(repo, pull, "accept")
+    must_be_undecided(pull)
+    head = must_stand_on(repo, pull, "accept")
     if found := landing(repo, pull, head, ""):
         if drop:
             why = f"all of it is on {pull.onto} already"
             raise RepositoryError(f"cannot drop from PR {pull.id}", "", why, f"git pantheon accept {pull.id}")
         return _record_accepted(repo, pull, found, when, signer)
-    _must_be_ours(repo, pull)
-    dropped = find_items(pull, drop)
-    if dropped and len(dropped) == len(pull.live):
-        raise RepositoryError(
-            f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
-        )
-    if dropped:
+    must_be_ours(repo, pull)
+    must_leave_some(pull, drop)
+    if drop:
         pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
     count = "" if pull.promotes else f" ({len(pull.live)} items)"
     message = f"Merge PR {pull.id}: {pull.title}{count}"
@@ -141,6 +137,15 @@ def accept(
         landed = usergit.merge(repo, pull.branch, strategy=strategy, message=message)
         faults.point("accept merged")
         return _record_accepted(repo, pull, (head, landed), when, signer)
+
+
+def must_leave_some(pull: PullRequest, drop: Sequence[str]) -> None:
+    """Something is left to accept without the dropped items. Raises RepositoryError."""
+    dropped = find_items(pull, drop)
+    if dropped and len(dropped) == len(pull.live):
+        raise RepositoryError(
+            f"cannot accept PR {pull.id}", "", "every item was dropped", f"git pantheon reject {pull.id} -m WHY"
+        )
 
 
 def _record_accepted(
@@ -177,7 +182,7 @@ def later(
     """Put a PR off: until then it needs nobody. Items of it are taken off, and offered again once that time came."""
     if items:
         return _take_off(repo, pull, items, "later", "", when, signer, until)
-    _must_be_undecided(pull)
+    must_be_undecided(pull)
     return prs.update(repo, pull.model_copy(update={"later": until}), "later", when, signer)
 
 
@@ -207,11 +212,11 @@ def _take_off(
 ) -> PullRequest:
     """The PR without some of its items (all of them without `names`), each with a word on it; closed when none is
     left, which needs no review branch."""
-    _must_be_undecided(pull)
+    must_be_undecided(pull)
     chosen = find_items(pull, names) if names else pull.live
     whole = len(chosen) == len(pull.live)
     if not whole:
-        _must_be_ours(repo, pull)
+        must_be_ours(repo, pull)
     said = {"verdict": verdict, "reason": reason, "said_at": when, "until": until}
     patches = {item.run: patch_id(repo, item.commit) for item in chosen}
     items = tuple(
@@ -229,12 +234,33 @@ def _take_off(
     return prs.update(repo, after, verdict, when, signer)
 
 
-def _must_be_undecided(pull: PullRequest) -> None:
+def leave_out(
+    repo: Repo, pull: PullRequest, off: Mapping[str, tuple[str, str]], *, when: datetime, signer: Signer | None
+) -> PullRequest:
+    """The PR without the runs that were taken off in another clone, where that was noted. `off`: run -> the verdict and
+    the reason there."""
+    must_be_undecided(pull)
+    must_be_ours(repo, pull)
+    items = tuple(
+        item.model_copy(update={"verdict": off[item.run][0], "reason": off[item.run][1], "said_at": when})
+        if item.run in off
+        else item
+        for item in pull.items
+    )
+    after = pull.model_copy(update={"items": items})
+    if all(item.run in off for item in pull.live):
+        after = after.model_copy(update={"state": PullState.REJECTED, "troubles": (), "later": None})
+    else:
+        after = _without(repo, after, set(off), when, signer)
+    return prs.update(repo, after, next(iter(off.values()))[0], when, signer)
+
+
+def must_be_undecided(pull: PullRequest) -> None:
     if pull.state is not PullState.OPEN:
         raise RepositoryError(f"PR {pull.id} is closed", pull.title, f"it was {pull.state}", "git pantheon pr")
 
 
-def _must_be_ours(repo: Repo, pull: PullRequest) -> None:
+def must_be_ours(repo: Repo, pull: PullRequest) -> None:
     """The review branch is where we left it. Raises RepositoryError with what a person can do in its place."""
     reject, tip = f"git pantheon reject {pull.id} -m WHY", pull.tip[:12]
     match prs.branch_of(repo, pull):
@@ -250,7 +276,7 @@ def _must_be_ours(repo: Repo, pull: PullRequest) -> None:
     raise RepositoryError(f"cannot touch PR {pull.id}", pull.branch, why, hint)
 
 
-def _must_stand_on(repo: Repo, pull: PullRequest, verb: str) -> str:
+def must_stand_on(repo: Repo, pull: PullRequest, verb: str) -> str:
     """The commit of HEAD, which is on the branch that a PR was made for."""
     head = repo.head()
     if head.branch != pull.onto:
@@ -329,13 +355,13 @@ def undo(repo: Repo, pull: PullRequest, *, when: datetime, signer: Signer | None
     again = before.model_copy(update={"revision": revision})
     _must_be_alone(repo, again)
     if pull.state is PullState.OPEN:
-        _must_be_ours(repo, pull)
+        must_be_ours(repo, pull)
     elif prs.branch_of(repo, pull) == "theirs":
         why = "a branch of that name is somebody's"
         raise RepositoryError(f"cannot undo in PR {pull.id}", pull.branch, why, f"git branch -m {pull.branch} NAME")
     if pull.state is not PullState.ACCEPTED:
         return _put_back(repo, pull, again, when, signer)
-    head = _must_stand_on(repo, pull, "undo the merge of")
+    head = must_stand_on(repo, pull, "undo the merge of")
     with _under_way(repo, UnderWay(verb="undo", pr=pull.id, onto=pull.onto, head=head)):
         _take_back(repo, pull, head)
         faults.point("accept taken back")

@@ -29,6 +29,7 @@ from pantheon import (
     hooks,
     nights,
     past,
+    prdesk,
     prs,
     screen,
     serving,
@@ -514,7 +515,7 @@ def rollback(repo: Repo, where: Places, agent: str, *, to: str | None, at_once: 
     """Go back to the adapter before, or to another one: as a local PR, which `at_once` is accepted at once."""
     pull = promote.roll_back(repo, agent, to, when=desk.now(), signer=desk.signer(repo))
     if at_once:
-        return desk.say(repo, pull.id, "accept", state=where.state)
+        return prdesk.say(repo, pull.id, "accept", where=where)
     return _say([f"PR {pull.id}: {pull.title}"], f"git pantheon pr diff {pull.id}; git pantheon accept {pull.id}")
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,7 +24,7 @@ from pantheon import figures, report
 from pantheon import night as runner
 from pantheon.growth import NOTHING, Learned
 from pantheon.plan import many, printable
-from pantheon.records import NightReport, PullRequest, PullState
+from pantheon.records import Look, NightReport, PullRequest, PullState
 
 PLAIN_EVERY_S = 15.0
 FAILURES, NOTES = 12, 10  # causes and notes that are shown before the rest is only counted
@@ -137,8 +138,8 @@ def _plain_bar() -> Callable[[runner.Progress], None]:
     return draw
 
 
-def pulls(found: list[PullRequest], everything: bool) -> None:
-    """The list of local PRs."""
+def pulls(found: list[PullRequest], everything: bool, looks: Mapping[int, Look]) -> None:
+    """The list of local PRs, and what some of them need."""
     shown = [pull for pull in found if everything or pull.state is PullState.OPEN]
     if not shown:
         print("no open PRs" if not everything else "no PRs yet")
@@ -150,14 +151,24 @@ def pulls(found: list[PullRequest], everything: bool) -> None:
     table.add_column("title", overflow="ellipsis")
     for pull in shown:
         live = "" if pull.promotes else str(len(pull.live))
-        table.add_row(str(pull.id), pull.state, live, pull.branch, pull.night, escape(printable(pull.title)))
-    Console(highlight=False).print(table)
+        table.add_row(str(pull.id), looks[pull.id].word, live, pull.branch, pull.night, escape(printable(pull.title)))
+    out = Console(highlight=False)
+    out.print(table)
+    for pull in shown:
+        _look(out, looks[pull.id], f"PR {pull.id}: ")
 
 
-def pull(found: PullRequest) -> None:
-    """One PR with its items and the commands a person may type next."""
+def _look(out: Console, look: Look, name: str = "") -> None:
+    if look.said:
+        out.print(Text(printable(f"{name}{look.said}"), style="yellow"), soft_wrap=True)
+    if look.hint:
+        out.print(Text(f"  next: {printable(look.hint)}"), soft_wrap=True)
+
+
+def pull(found: PullRequest, look: Look, revisions: Mapping[int, tuple[datetime, str]]) -> None:
+    """One PR with its items, its revisions (when and why each was made), and the commands a person may type next."""
     out = console()
-    out.print(f"[bold]PR {found.id}[/] {escape(printable(found.title))} [dim]({found.state})[/]")
+    out.print(f"[bold]PR {found.id}[/] {escape(printable(found.title))} [dim]({look.word})[/]")
     out.print(
         f"branch {found.branch}, onto {found.onto}, base {found.base[:12]}, "
         f"{f'night {found.night}, ' if found.night else ''}revision {found.revision}"
@@ -166,11 +177,21 @@ def pull(found: PullRequest) -> None:
         out.print(escape(printable(line)), soft_wrap=True)
     if found.reason:
         out.print(f"reason: {escape(printable(found.reason))}")
+    _look(out, look)
+    for trouble in found.troubles:
+        paths = f" ({', '.join(trouble.paths)})" if trouble.paths else ""
+        out.print(Text(printable(f"conflict: {trouble.target}: {trouble.why}{paths}"), style="yellow"))
     for item in found.items:
         mark = f"{item.verdict or 'dropped'} " if item.dropped else ""
         name = item.run[:12] if item.run else "agent" if found.promotes else "status"
         out.print(f"  {name:12}  {item.commit[:12]}  {mark}{escape(printable(item.target))}")
-    if found.state is PullState.OPEN:
+    for number, (when, why) in revisions.items() if len(revisions) > 1 else ():
+        out.print(Text(printable(f"  r{number}  {when:%Y-%m-%d %H:%M}  {why}"), style="dim"))
+    for pushed in found.pushed:
+        out.print(
+            Text(printable(f"pushed to {pushed.remote}: {pushed.commit[:12]}, {pushed.when:%Y-%m-%d}"), style="dim")
+        )
+    if found.state is PullState.OPEN and not look.hint:
         drop = "" if found.promotes else " [--drop ITEM]"
         out.print(
             f"next: git pantheon pr diff {found.id}; git pantheon accept {found.id}{drop}; "

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from pantheon import artifacts, plan, prs, quality, redact, report, tasks
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.item import Shop, Trip, confirmed, gating_checks, kept_paths
 from pantheon.records import Item, Night, Outcome, PullItem, PullRequest, Run, Task
-from pantheon.review import put
+from pantheon.review import patch_id, put, refused
 from pantheon.survey import FILE
 
 
@@ -48,9 +49,7 @@ class Stacks:
     def push(self, run: Run, trip: Trip) -> Run:
         """An accepted run on its task's stack: the run with its commit, or parked where it conflicts."""
         assert trip.tree is not None
-        stacks = self.by_task.setdefault(run.item.task, [])
-        limit = self.shop.config.settings.night.max_items_per_pr
-        tip = next((stack.tip for stack in stacks if len(stack.runs) < limit), self.night.base)
+        tip = self._tip(run.item.task)
         message = redact.scrub_text(
             report.commit_message(run, trip.target, trip.task.uuid, self.shop.config.flows[run.item.flow].subject)
         )
@@ -58,6 +57,8 @@ class Stacks:
             commit = put(self.repo, self.night.base, tip, trip.tree, message, self.now(), self.signer)
         except RepositoryError as error:
             return run.model_copy(update={"outcome": Outcome.PARKED, "node": quality.STACK, "reason": str(error)})
+        if why := self._rejected(run, commit):
+            return run.model_copy(update={"outcome": Outcome.PARKED, "node": quality.STACK, "reason": why})
         run = run.model_copy(update={"result": commit})
         self._stacked(run)
         return run
@@ -69,10 +70,46 @@ class Stacks:
             tips = {stack.tip for stacks in self.by_task.values() for stack in stacks} | {self.night.base}
             parents = {run.id: self.repo.commit_info(run.result or "").parents[0] for run in waiting}
             ready = [run for run in waiting if parents[run.id] in tips]
-            if not ready:
-                raise RepositoryError("cannot resume the night", self.night.id, "its stacks do not connect")
-            self._stacked(ready[0])
-            waiting.remove(ready[0])
+            if ready:
+                self._stacked(ready[0])
+                waiting.remove(ready[0])
+            else:  # a kill came while a stack was built anew: what is left of it goes on top of the others
+                self._again(waiting.pop(0))
+
+    def _again(self, run: Run) -> None:
+        """An accepted run whose commit builds on one that is no longer on a stack, on a stack as in `push`."""
+        info = self.repo.commit_info(run.result or "")
+        try:
+            commit = put(
+                self.repo, info.parents[0], self._tip(run.item.task), info.tree, info.message, self.now(), self.signer
+            )
+        except RepositoryError as error:
+            self._park(run, quality.STACK, f"builds on a dropped item: {error}")
+            return
+        artifacts.copy_notes(self.repo, {info.oid: commit}, self.now(), self.signer)
+        moved = run.model_copy(update={"result": commit})
+        self._replace(moved)
+        self._stacked(moved)
+
+    def _tip(self, task: str) -> str:
+        """Where the next item of a task goes."""
+        limit = self.shop.config.settings.night.max_items_per_pr
+        return next((one.tip for one in self.by_task.get(task, ()) if len(one.runs) < limit), self.night.base)
+
+    @cached_property
+    def _refused(self) -> dict[tuple[str, str, str], PullItem]:
+        """The changes that people rejected, as they stand when the first item of this part of the night is stacked."""
+        return refused(prs.load_all(self.repo))
+
+    def _rejected(self, run: Run, commit: str) -> str:
+        """Why a change is not offered: a person rejected the same one; "" where nobody did."""
+        if not any((task, target) == (run.item.task, run.item.target) for task, target, _ in self._refused):
+            return ""
+        said = self._refused.get((run.item.task, run.item.target, patch_id(self.repo, commit)))
+        if said is None:
+            return ""
+        day = f" on {said.said_at:%Y-%m-%d}" if said.said_at else ""
+        return f"you rejected this change{day}: {said.reason or 'no reason was given'}"
 
     def _stacked(self, run: Run) -> None:
         """Note an accepted run on the stack its commit builds on."""
@@ -103,17 +140,20 @@ class Stacks:
         return [pull for pull in prs.load_all(self.repo) if pull.night == self.night.id]
 
     async def open_pulls(self) -> list[PullRequest]:
-        """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs."""
+        """Check every stack's tip once more, drop what breaks it, mark finished tasks, open the PRs: each once, though
+        the night was killed in the middle of it."""
+        prs.mend(self.repo, self.now(), self.signer)
         opened = {item.run: pull for pull in self._opened() for item in pull.items if item.run}
         pulls = []
         for uuid, stacks in self.by_task.items():
             task = self.tasks[uuid]
             for number, stack in enumerate(stacks, 1):
+                before = next((opened[run.id] for run in stack.runs if run.id in opened), None)
+                if before is not None:
+                    pulls.append(before)
+                    continue
                 await self._prove(stack)
                 if not stack.runs:
-                    continue
-                if stack.runs[0].id in opened:
-                    pulls.append(opened[stack.runs[0].id])
                     continue
                 items = [pull_item(self.repo, run) for run in stack.runs]
                 if number == len(stacks) and self._complete(task):
@@ -187,7 +227,7 @@ class Stacks:
             return False
         outcomes = {run.item.id: run.outcome for run in self.runs}
         mine = [item.id for item in self.items if item.task == task.uuid and item.canary is None]
-        left = [note for note in self.notes if plan.PERSON in note or plan.WAITING in note]
+        left = [note for note in self.notes if any(word in note for word in (plan.PERSON, plan.WAITING, plan.LATER))]
         return not left and all(outcomes.get(i) is Outcome.ACCEPTED for i in mine)
 
     def _mark_done(self, task: Task, stack: Stack) -> PullItem:

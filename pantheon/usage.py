@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from pantheon import __version__
 
@@ -178,7 +179,7 @@ def _add_report(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = add("pr", "pr_list", "local PRs: list, show, diff, log, checkout", json=True)
+    sub = add("pr", "pr_list", "local PRs: list, show, diff, range-diff, log, checkout, refresh, push", json=True)
     sub.add_argument("--all", action="store_true", help="closed ones too")
     verbs = sub.add_subparsers(metavar="VERB")
     for name, command, summary in (
@@ -195,9 +196,12 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
             verb.add_argument("--all", action="store_true", default=argparse.SUPPRESS)
         else:
             verb.add_argument("pr", type=int)
-    sub = add("accept", "accept", "merge a PR with your own git")
+    _add_pr_verbs(verbs)
+    sub = add("accept", "accept", "merge a PR with your own git; checked anew first where its base moved")
     sub.add_argument("pr", type=int)
     sub.add_argument("--drop", nargs="+", default=[], metavar="ITEM", help="leave these items out (id or path)")
+    sub.add_argument("--no-check", action="store_true", help="merge it as it is, though its base moved")
+    sub.add_argument("--push", nargs="?", const="", metavar="REMOTE", help="push its review branch first")
     sub = add("reject", "reject", "reject a PR or some of its items")
     sub.add_argument("pr", type=int)
     sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; all when absent")
@@ -209,6 +213,10 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub = add("never", "never", "reject items for good, also when their files change")
     sub.add_argument("pr", type=int)
     sub.add_argument("items", nargs="+", metavar="ITEM", help="id or path")
+    sub = add("later", "later", "put a PR off, or have items of it offered again later")
+    sub.add_argument("pr", type=int)
+    sub.add_argument("items", nargs="*", metavar="ITEM", help="id or path; the PR as a whole when absent")
+    sub.add_argument("--until", default="1d", metavar="WHEN", help="3d, 12h or a date like 2026-12-24 (default: 1d)")
     sub = add("undo", "undo", "take back the last decision on a PR")
     sub.add_argument("pr", type=int)
     sub = add("desk", "review_desk", "the morning report in your browser, with buttons to decide")
@@ -216,6 +224,21 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--idle", default="30m", metavar="T", help="close after so long without a request")
     sub.add_argument("--read-only", action="store_true", help="nothing can be decided there")
     sub.add_argument("--no-open", action="store_true", help="print the link, open no browser")
+
+
+def _add_pr_verbs(verbs: Any) -> None:
+    verb = verbs.add_parser("range-diff", help="what changed from one revision to another (default: the last two)")
+    verb.set_defaults(command="pr_range_diff")
+    verb.add_argument("pr", type=int)
+    verb.add_argument("one", type=_count, nargs="?", metavar="A", help="a revision")
+    verb.add_argument("other", type=_count, nargs="?", metavar="B", help="a later one")
+    verb = verbs.add_parser("refresh", help="build PRs anew on what their branch is now, and check them there")
+    verb.set_defaults(command="pr_refresh")
+    verb.add_argument("prs", type=int, nargs="*", metavar="N", help="all open ones whose base moved when absent")
+    verb = verbs.add_parser("push", help="push a PR's review branch")
+    verb.set_defaults(command="pr_push")
+    verb.add_argument("pr", type=int)
+    verb.add_argument("remote", nargs="?", metavar="REMOTE", help="default: the usual one")
 
 
 def _add_model(add: Callable[..., argparse.ArgumentParser]) -> None:

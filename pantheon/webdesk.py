@@ -1,4 +1,5 @@
-"""`git pantheon desk`: the morning report on loopback, with buttons. Every decision is made by `desk.decide`, as typed.
+"""`git pantheon desk`: the morning report on loopback, with buttons. Every decision is made by `prdesk.decide`, as
+typed.
 
 Diffs are private and every user of this machine can reach a loopback port: reading needs the token as much as deciding
 does, and `--read-only` is a page without buttons behind its own token. The token opens one session and is spent. What
@@ -30,10 +31,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pantheon import artifacts, config, desk, morning, page, process, prs
+from pantheon import artifacts, config, desk, morning, page, prdesk, process, prs
 from pantheon.errors import PantheonError
 from pantheon.git import Repo
-from pantheon.places import places
+from pantheon.places import Places, places
 from pantheon.plan import printable
 from pantheon.records import PullState
 from pantheon.report import ItemView, PullView
@@ -44,7 +45,9 @@ IDLE_S = 1800.0
 BODY_BYTES = 16_384  # of a form
 TEXT_BYTES = 4 << 20  # of what is shown as text
 FILES = 500  # artifacts of a run that are listed
-WORDS = {"dropped": "leave it out", "rejected": "no", "retry": "try again", "never": "never again"}
+WORDS = {"dropped": "leave it out", "rejected": "no", "retry": "try again", "never": "never again", "later": "later"}
+OF_ITEM = ("reject", "retry", "drop", "never")
+OF_PR = ("accept", "reject", "undo", "later", "refresh")
 STATIC = {
     "report.css": "text/css",
     "desk.css": "text/css",
@@ -89,7 +92,7 @@ class Desk:
     repo: Repo
     port: int
     read_only: bool = False
-    state: Path | None = None  # where trust is kept
+    where: Places | None = None  # the user's own: without them no checks can be run here
     clock: Callable[[], float] = time.monotonic
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))  # "" once it is spent
     session: str = ""  # the cookie's value; "" before the token was used
@@ -238,7 +241,8 @@ def _open(desk_: Desk, request: Request) -> Response:
 
 def render(desk_: Desk, said: Said | None = None) -> str:
     """The report as it is now, with what can be decided."""
-    found = morning.gather(desk_.repo)
+    desk.mended(desk_.repo)
+    found = morning.gather(desk_.repo, now=desk.now())
     shared = {"csrf": desk_.csrf, "read_only": desk_.read_only, "words": WORDS}
     parts = desk_.parts.get_template("parts.html.j2").make_module(shared)
     undoable = {v.pull.id: len(prs.standing(prs.history(desk_.repo, v.pull.id))) > 1 for v in found.pulls}
@@ -246,7 +250,8 @@ def render(desk_: Desk, said: Said | None = None) -> str:
     def controls(view: PullView, item: ItemView | None) -> Markup:
         back, live = page.anchor(view, item), view.pull.state is PullState.OPEN
         if item is None:
-            return Markup(parts.pull(view.pull, back, live, undoable[view.pull.id]))  # type: ignore[attr-defined]
+            look = view.look.word
+            return Markup(parts.pull(view.pull, back, live, undoable[view.pull.id], look))  # type: ignore[attr-defined]
         live = live and not item.item.dropped
         return Markup(parts.item(view.pull, item.item, item.run.id, back, live))  # type: ignore[attr-defined]
 
@@ -320,15 +325,15 @@ async def _decide(desk_: Desk, request: Request) -> Response:
         return _no(403, "This form is not from this desk, or it is too long: reload the page.")
     number, item = request.path_params["number"], request.path_params.get("item")
     verb, text = form.get("verb", ""), form.get("text", "").strip()
-    if verb not in (("reject", "retry", "drop", "never") if item else ("accept", "reject", "undo")):
+    if verb not in (OF_ITEM if item else OF_PR):
         return _no(400, "There is no such decision.")
     if verb in ("reject", "retry") and not text:
         desk_.said = Said("nothing was done: say why", good=False)
     else:
         items = (item,) if item else ()
         try:
-            done = await desk_.alone(lambda: desk.decide(desk_.repo, number, verb, items, text, desk_.state))
-            desk_.said = Said(done, good=True, undo=number if verb != "undo" else 0)
+            done = await desk_.alone(lambda: prdesk.decide(desk_.repo, number, verb, items, text, desk_.where))
+            desk_.said = Said(done, good=True, undo=number if verb not in ("undo", "refresh") else 0)
         except PantheonError as error:
             desk_.said = Said(str(error), good=False, hint=error.hint)
     back = quote(form.get("back", "")[:100], safe="")
@@ -366,7 +371,7 @@ def serve(
             listening.listen()  # before the link is printed: who follows it at once is kept waiting, not refused
         except (OSError, OverflowError) as error:
             raise PantheonError("cannot open the desk", f"port {port}", str(error), "git pantheon desk") from error
-        desk_ = Desk(repo, listening.getsockname()[1], read_only, places(environ).state)
+        desk_ = Desk(repo, listening.getsockname()[1], read_only, places(environ))
         print(f"the desk{' (read only)' if read_only else ''}: {desk_.url}")
         print(
             f"the link works once; Ctrl-C closes the desk, and so do {idle_s / 60:.0f} minutes of silence", flush=True

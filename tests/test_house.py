@@ -39,14 +39,14 @@ RINGS = {
     3: words(
         "ledger rewritten evidence cards remains verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
-        "daemon patrol hooks stubs reindex survey review schemas registry training planner past",
+        "daemon patrol hooks stubs reindex survey review refresh schemas registry training planner past",
         "leftovers collect",
         "weave reunion",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
         "nightwatch",
-        "cli usage desk cleanup session engines screen notary demo catalog lint scaffold daytime __main__",
+        "cli usage desk prdesk cleanup session engines screen notary demo catalog lint scaffold daytime __main__",
         "sync rehearsal webdesk outlook shelf school",
     ),
 }
@@ -164,7 +164,7 @@ def test_broad_catches_stand_in_three_places_only() -> None:
     assert set(found) <= {"cli.py", "agent.py", "item.py"}
 
 
-VERIFYING = {"reader", "ledger", "rewritten", "evidence", "cards", "remains", "verify", "signers"}
+VERIFYING = {"reader", "entwined", "ledger", "rewritten", "evidence", "cards", "remains", "verify", "signers"}
 
 
 @pytest.mark.parametrize("name", sorted(VERIFYING))

@@ -17,7 +17,7 @@ from test_night import WHEN, freeze, play
 from test_replay import snapshot
 from test_webdesk import Client
 
-from pantheon import adapters, desk, engines, prs, publish, school, trust
+from pantheon import adapters, desk, engines, prdesk, prs, publish, school, trust
 from pantheon.cli import main
 from pantheon.errors import ConfigError, EngineError, InputError, RepositoryError
 from pantheon.git import Repo
@@ -44,7 +44,7 @@ def agent_at(repo: Repo, commit: str = "HEAD") -> tuple[int, str | None]:
 
 
 def accept(repo: Repo, number: int) -> str:
-    return desk.decide(repo, number, "accept", state=places(os.environ).state)
+    return prdesk.decide(repo, number, "accept", where=places(os.environ))
 
 
 def trusted(repo: Repo) -> bool:
@@ -106,7 +106,7 @@ def test_what_is_accepted_is_in_force_the_next_night_and_stays_trusted(make_repo
     assert engine.asked.keys() == {card.adapter}
     assert {label for run in report.runs for label in run.agents if AGENT in label} == {f"{AGENT}@2"}
     assert faults(repo) == []
-    said = desk.decide(repo, 1, "undo", state=places(os.environ).state)
+    said = prdesk.decide(repo, 1, "undo", where=places(os.environ))
     assert "is open again; main is back at" in said
     assert trusted(repo)
     assert agent_at(repo) == (1, None)
