@@ -16,7 +16,7 @@ import pathspec
 
 MAX_NAME_BYTES = 255
 MAX_PATTERN, MAX_STARS = 200, 3  # the time to match grows with the length of a path to the power of stars
-NIGHT = r"\d{4}-\d\d-\d\d-[1-9]\d*(-[0-9a-f]{4}){0,2}"  # a date, a counter, whose night it is, which of two it is
+NIGHT = r"\d{4}-\d\d-\d\d-[1-9]\d*(?:-[0-9a-f]{4}){0,2}"  # a date, a counter, whose night it is, which of two it is
 _NIGHT = re.compile(r"(\d{4}-\d\d-\d\d)-(\d+)((?:-[0-9a-f]{4})*)", re.ASCII)
 _JOINERS = frozenset("\u200c\u200d")  # used inside emoji and several scripts; harmless unless they hide `.git`
 _GIT_SHORT = re.compile(r"git~\d+", re.ASCII)
