@@ -31,6 +31,7 @@ DECISIONS = "refs/notes/pantheon/decisions"
 PROMOTES = "Pantheon-Promotes"  # the trailer of a commit that puts a version of an agent in force
 UNDO = "undo"  # the operation that takes the one before it away
 REFRESH, PUSH = "refresh", "push"  # no decisions: `undo` leaves them as they are
+MERGE, RENUMBER = "merge", "renumber"  # of two clones, and neither are these; the PR may have another name since
 OPERATIONS = 10_000  # of one PR
 BRANCHES = "refs/heads/pantheon/"
 PLACED = "placed"  # below `pantheon/` in the common git dir
@@ -89,6 +90,8 @@ def standing(operations: Sequence[tuple[str, PullRequest]]) -> list[PullRequest]
             del left[-2:]
         elif operation in (REFRESH, PUSH) and left:
             del left[-1]
+        elif operation in (MERGE, RENUMBER):
+            left = [old.model_copy(update={"id": pull.id, "branch": pull.branch}) for old in left[:-1]]
         left.append(pull)
     return left
 

@@ -20,10 +20,10 @@ from pantheon import archive, merging, prs, review
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import CommitInfo, Repo
 from pantheon.merging import Claim, Json, Operation
+from pantheon.prs import MERGE, RENUMBER
 from pantheon.records import PullState, pretty
-from pantheon.weave import FILE, MERGE, Loom
+from pantheon.weave import FILE, Loom
 
-RENUMBER = "renumber"
 _NAME = re.compile(re.escape(prs.PRS) + r"([1-9]\d*)/(meta|r[1-9]\d*(?:-[0-9a-f]{8})?)", re.ASCII)
 
 

@@ -21,7 +21,6 @@ from pantheon.git import Repo, Signer
 from pantheon.names import is_night
 from pantheon.records import Collected
 
-MERGE = "merge"  # the first word of such a commit's message
 FILE = 0o100644
 LINES = (artifacts.NOTES, attest.ATTESTATIONS, prs.DECISIONS)  # notes that are lines
 _STEM = re.compile(r"([0-9a-f]{64})(\.json|/.*)", re.ASCII | re.DOTALL)
@@ -81,7 +80,7 @@ class Loom:
         sides = self.forward(name, theirs)
         if sides is not None:
             tree = combine(*sides, self.base(*sides))
-            self.move(name, self.commit(tree, list(sides), f"{MERGE}: {what}\n"), sides[0])
+            self.move(name, self.commit(tree, list(sides), f"{prs.MERGE}: {what}\n"), sides[0])
             self.done.merged += 1
 
 
@@ -259,7 +258,7 @@ def _run(loom: Loom, name: str, theirs: str, lost: Mapping[str, bool]) -> None:
     named = [oid for key in ("base", "result") if isinstance(oid := record.get(key), str)]
     parents = [*dict.fromkeys(named), sides[first], sides[1 - first]]
     run = name.rpartition("/")[2]
-    message = f"{MERGE}: run {run}\n\nPantheon-Run: {run}\n"
+    message = f"{prs.MERGE}: run {run}\n\nPantheon-Run: {run}\n"
     loom.move(name, loom.commit(repo.tree_of(sides[first]), parents, message), sides[0])
     loom.done.merged += 1
 
