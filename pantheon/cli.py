@@ -289,6 +289,7 @@ def accept(options: argparse.Namespace, where: Places) -> int:
         where=where,
         checked=not options.no_check,
         push_to=options.push,
+        unverified=options.unverified,
     )
 
 

@@ -29,6 +29,7 @@ from pantheon import (
     refresh,
     review,
     screen,
+    sync,
     tasks,
 )
 from pantheon import plan as plans
@@ -131,6 +132,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
     open_night = nights.unfinished(repo)
     learning = reports.growth_lines(past.grown_now(repo, found.config))
+    clones = sync.standing(repo)
     awake = [pull for pull in pulls if looks[pull.id].word != "later"]
     needs = reports.needs_you(awake, failed, len(found.problems), trusted, last.quality if last else ())
     if as_json:
@@ -147,11 +149,12 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "problems": list(found.problems),
                 "notes": list(planned.notes),
                 "learning": learning,
+                "clones": clones,
             }
         )
     print(needs)
-    for line in finished:
-        print(line)
+    for line in (*finished, *clones):
+        print(plans.printable(line))
     parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"
     print(f"queue: {_queued(planned)}{parked}")
     if open_night:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pantheon import artifacts, children, config, desk, prs, refresh, remotes, review, screen
+from pantheon import artifacts, children, config, desk, prs, refresh, remotes, reunion, review, screen, vouching
 from pantheon import trust as trusts
 from pantheon.errors import ConfigError, InputError, RepositoryError
 from pantheon.git import Repo, Signer
@@ -54,8 +54,11 @@ def pr_show(repo: Repo, number: int, *, as_json: bool) -> int:
             {"revision": n, "when": when.isoformat(), "why": why, "base": pull.base, "tip": pull.tip}
             for n, (when, why, pull) in revisions.items()
         ]
-        return screen.print_json({**as_shown(found, look.model_dump()), "revisions": rows})
+        shown = {**as_shown(found, look.model_dump()), "contradictions": reunion.contradictions(repo, number)}
+        return screen.print_json({**shown, "revisions": rows})
     screen.pull(found, look, {n: (when, why) for n, (when, why, _) in revisions.items()})
+    for line in reunion.contradictions(repo, number):
+        print(f"two clones contradict each other: {printable(line)}; what you say now counts")
     return 0
 
 
@@ -128,6 +131,7 @@ class Wish:
     text: str = ""
     checked: bool = True
     push_to: str | None = None
+    unverified: bool = False  # of `accept`: whoever signed it
 
 
 def decide(
@@ -140,11 +144,12 @@ def decide(
     *,
     checked: bool = True,
     push_to: str | None = None,
+    unverified: bool = False,
 ) -> str:
     """One decision on a PR, by the name of its command; what came of it. `where`: the user's places, for the checks of
     a PR whose base moved and for the trust in what a promotion changes of `.pantheon/`. The rest is a `Wish`. Raises
     PantheonError."""
-    wish = Wish(verb, items, text, checked, push_to)
+    wish = Wish(verb, items, text, checked, push_to, unverified)
     with review.alone(repo):
         done = desk.settled(repo, where)
         pull = prs.load(repo, number)
@@ -210,6 +215,8 @@ def _accept(repo: Repo, pull: PullRequest, wish: Wish, where: Places | None) -> 
     of an agent, since that is nothing but a version and an adapter, which they saw."""
     when, key, before = desk.now(), desk.signer(repo), repo.head().commit
     drop: Sequence[str] = wish.items
+    if not wish.unverified and pull.state is PullState.OPEN:
+        vouching.require(repo, pull)
     moved = pull.state is PullState.OPEN and (bool(pull.troubles) or refresh.moved(repo, pull))
     if moved and wish.checked and not review.landing(repo, pull, review.must_stand_on(repo, pull, "accept"), ""):
         if drop:
@@ -329,9 +336,11 @@ def say(
     *,
     checked: bool = True,
     push_to: str | None = None,
+    unverified: bool = False,
 ) -> int:
     """Decide, and print what came of it."""
-    print(decide(repo, number, verb, items, text, where, checked=checked, push_to=push_to))
+    wish = {"checked": checked, "unverified": unverified}
+    print(decide(repo, number, verb, items, text, where, push_to=push_to, **wish))
     return 0
 
 

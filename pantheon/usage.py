@@ -201,6 +201,7 @@ def _add_pr(add: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("pr", type=int)
     sub.add_argument("--drop", nargs="+", default=[], metavar="ITEM", help="leave these items out (id or path)")
     sub.add_argument("--no-check", action="store_true", help="merge it as it is, though its base moved")
+    sub.add_argument("--unverified", action="store_true", help="merge it, whoever signed it")
     sub.add_argument("--push", nargs="?", const="", metavar="REMOTE", help="push its review branch first")
     sub = add("reject", "reject", "reject a PR or some of its items")
     sub.add_argument("pr", type=int)

@@ -37,11 +37,11 @@ RINGS = {
         "gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
     ),
     3: words(
-        "ledger rewritten evidence cards remains verify",  # share nothing with what writes
+        "ledger rewritten evidence cards remains entwined verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon patrol hooks stubs reindex survey review refresh schemas registry training planner past",
         "leftovers collect",
-        "weave reunion",  # of two clones
+        "weave reunion vouching",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),
     4: words(
