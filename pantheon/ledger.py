@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pantheon.reader import TREE_MODE, Commit, Fault, Kind, Store, Unreadable
 from pantheon.records import Record
+from pantheon.rewritten import Kinship
 from pantheon.signers import NAMESPACE, SignatureFault, Trust, check_ssh, open_envelope
 
 BOT = "Pantheon <pantheon@localhost>"
@@ -24,7 +25,6 @@ NOTES = "refs/notes/pantheon/"
 DEEP = 32  # levels of JSON
 MANY = 1_000_000  # entries of a tree of ours: more is a bomb
 R = TypeVar("R", bound=Record)
-_TRAILER = re.compile(r"^Pantheon-Run: ([0-9a-f]{8,64})$", re.MULTILINE)
 _HEX = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
@@ -39,9 +39,14 @@ class Ledger:
         self.refs = self.store.refs()
         self.signers: set[str] = set()
         self.noted: set[tuple[str, str]] = set()  # (notes ref, commit) whose note was looked at
+        self.taken: dict[str, str] = {}  # ref -> what it held when it was collected
+        self.bare: set[str] = set()  # commits of collected runs: their notes may be gone
         self._signed: dict[str, bool] = {}
         self._lines: dict[str, tuple[str, ...]] = {}
+        self._strands: dict[str, tuple[str, ...]] = {}
         self._notes: dict[str, dict[str, tuple[str, str]]] = {}
+        self.kinship = Kinship(self.store)
+        self._line_hashes: dict[str, frozenset[int]] = {}  # by blob
         self._copied: dict[str, tuple[str, ...]] = {}  # commit of a notes ref by a person's git -> what it copied to
 
     def complain(self, fault: Fault) -> None:
@@ -100,7 +105,8 @@ class Ledger:
             self.fault(fault.kind, where, fault.why)
 
     def line(self, ref: str) -> tuple[str, ...]:
-        """The commits of an append-only ref, newest first, each signed and with one parent or none.
+        """The commits of an append-only ref, newest first, each signed and with one parent or none; of a merge of what
+        two clones wrote the first one (`strands` has the rest).
 
         A commit that starts elsewhere (a night's, on its base) ends it: `ends` of the caller checks where.
         """
@@ -113,13 +119,36 @@ class Ledger:
                 except Unreadable:
                     break
                 found.append(oid)
-                if len(commit.parents) > 1:
+                if len(commit.parents) > 1 and not merges(commit):
                     self.fault("ref", ref, f"commit {oid} has {len(commit.parents)} parents, its line has one")
                 oid = commit.parents[0] if commit.parents else None
                 if commit.message.endswith(": freeze\n"):
                     break
             self._lines[ref] = tuple(found)
         return self._lines[ref]
+
+    def strands(self, ref: str) -> tuple[str, ...]:
+        """The commits that merges brought into an append-only ref, each signed."""
+        if ref not in self._strands:
+            line = self.line(ref)
+            seen, found, waiting = set(line), dict[str, None](), list[str]()
+            for oid in line:
+                waiting += self.store.commit(oid, ref).parents[1:] if merges(self.store.commit(oid, ref)) else ()
+            while waiting:
+                oid = waiting.pop()
+                if oid in seen:
+                    continue
+                seen.add(oid)
+                try:
+                    commit = self.noting(oid, ref) if ref.startswith(NOTES) else self.signed(oid, ref)
+                except Unreadable:
+                    continue
+                if len(commit.parents) > 1 and not merges(commit):
+                    self.fault("ref", ref, f"commit {oid} has {len(commit.parents)} parents, its line has one")
+                found[oid] = None
+                waiting += commit.parents[: 2 if merges(commit) else 1]
+            self._strands[ref] = tuple(found)
+        return self._strands[ref]
 
     def reaches(self, present: str, sealed: str) -> bool:
         """Whether `sealed` is `present` or an ancestor of it, through commits of the bot's only."""
@@ -203,12 +232,13 @@ class Ledger:
             if ref in self.refs:
                 try:
                     tip = self.noting(self.refs[ref], ref)
-                    self._notes[name] = self._listed(tip.tree, ref)
+                    self._notes[name] = self.listed(tip.tree, ref)
                 except Unreadable:
                     pass
         return self._notes[name]
 
-    def _listed(self, tree: str, ref: str) -> dict[str, tuple[str, str]]:
+    def listed(self, tree: str, ref: str) -> dict[str, tuple[str, str]]:
+        """commit -> (path, blob) of a tree of notes."""
         found: dict[str, tuple[str, str]] = {}
         for number, (path, blob) in enumerate(self._leaves(tree, "", ref)):
             commit = path.replace("/", "")
@@ -255,40 +285,62 @@ class Ledger:
         """The commits to which this one copied notes; none when it did anything else."""
         if len(commit.parents) != 1:
             return ()
-        before = self._listed(self.store.commit(commit.parents[0], ref).tree, ref)
-        after = self._listed(commit.tree, ref)
-        by_blob: dict[str, set[str]] = {}
-        for one, (_, blob) in before.items():
-            by_blob.setdefault(blob, set()).add(one)
-        added = tuple(sorted(after.keys() - before.keys()))
-        if any(after.get(one, ("", ""))[1] != blob for one, (_, blob) in before.items()):
+        before = self.listed(self.store.commit(commit.parents[0], ref).tree, ref)
+        after = self.listed(commit.tree, ref)
+        if before.keys() - after.keys():
             return ()
-        for one in added:
-            run = self._run_trailer(one)
-            if run is None or run not in {self._run_trailer(other) for other in by_blob.get(after[one][1], ())}:
+        changed = sorted(one for one, (_, blob) in after.items() if before.get(one, ("", ""))[1] != blob)
+        for one in changed:
+            blob, had = after[one][1], self._hashed(before[one][1], ref) if one in before else frozenset()
+            new = self._hashed(blob, ref) - had
+            same = {other: at for other, at in before.items() if at[1] == blob} or before  # most are copied as they are
+            if not had <= self._hashed(blob, ref):
                 return ()
-        return added
+            if new and not self.kinship.may_carry(one, new, {at: self._hashed(b, ref) for at, (_, b) in same.items()}):
+                return ()
+        return tuple(changed)
 
-    def _run_trailer(self, oid: str) -> str | None:
-        with suppress(Unreadable):
-            found = _TRAILER.search(self.store.commit(oid, "a commit with a note").message)
-            return found[1] if found else None
-        return None
+    def _hashed(self, blob: str, ref: str) -> frozenset[int]:
+        """The lines of a note, told apart by their hashes."""
+        if blob not in self._line_hashes:
+            self._line_hashes[blob] = frozenset()
+            with suppress(Unreadable):
+                data = self.store.read(blob, "blob", f"a note of {ref}")
+                self._line_hashes[blob] = frozenset(hash(line) for line in data.split(b"\n") if line)
+        return self._line_hashes[blob]
 
-    def grown(self, name: str, until: str | None = None) -> None:
-        """Walk a notes ref back (to `until`, not included): each commit signed; of append-only notes no line lost."""
+    def strangers(self, name: str) -> list[str]:
+        """The commits that have a note and that nothing led to, but for those that carry, rewritten by their user, what
+        the others are about: these are told."""
+        ref = NOTES + name
+        notes = {one: blob for one, (_, blob) in self.notes(name).items()}
+        left = [one for one in notes if (name, one) not in self.noted and one not in self.bare]
+        if not left:
+            return []
+        known = {one: self._hashed(blob, ref) for one, blob in notes.items() if (name, one) in self.noted}
+        carried = {one for one in left if self.kinship.may_carry(one, self._hashed(notes[one], ref), known)}
+        self.noted |= {(name, one) for one in carried}
+        if carried:
+            self.said.append(f"{len(carried)} notes of {ref} are on commits that you rewrote: no proof there")
+        return [one for one in left if one not in carried]
+
+    def grown(self, name: str, until: str | None, joined: Callable[[Commit], None]) -> None:
+        """Walk a notes ref back (to `until`, not included): each commit signed; of append-only notes no line lost.
+        `joined` gets the commits that merge what two clones wrote."""
         ref = NOTES + name
         line = self.line(ref)
-        for newer, older in zip(line, (*line[1:], None), strict=False):
-            if newer == until:
-                return
-            self.step(f"{ref} {newer[:12]}")
-            if self._copied.get(newer):
+        recent = line[: line.index(until)] if until in line else line
+        for oid in (*recent, *self.strands(ref)):
+            self.step(f"{ref} {oid[:12]}")
+            if self._copied.get(oid):
                 continue  # git may have moved every note of the tree: it was looked at as a whole
             try:
-                new = self.store.commit(newer, ref).tree
-                old = self.store.commit(older, ref).tree if older else None
-                self._compare(old, new, "", f"{ref} in {newer}", name != "summary")
+                commit = self.store.commit(oid, ref)
+                if merges(commit):
+                    joined(commit)
+                    continue
+                old = self.store.commit(commit.parents[0], ref).tree if commit.parents else None
+                self._compare(old, commit.tree, "", f"{ref} in {oid}", name != "summary")
             except Unreadable:
                 continue
 
@@ -301,7 +353,7 @@ class Ledger:
             if was == now:
                 continue
             if now is None:
-                self.fault("note", f"{where} {path}", "the note was removed")
+                self._check_removed(was or (0, ""), path, where)
             elif now[0] == TREE_MODE and len(path) < 60:
                 self._compare(was[1] if was and was[0] == TREE_MODE else None, now[1], path + "/", where, append)
             elif now[0] != TREE_MODE:
@@ -309,6 +361,18 @@ class Ledger:
                 had = self.store.read(was[1], "blob", f"{where} {path}") if was and was[0] != TREE_MODE else b""
                 if append and not text.startswith(had):
                     self.fault("note", f"{where} {path}", "lines were changed or taken away; it may only grow")
+
+    def _check_removed(self, was: tuple[int, str], path: str, where: str) -> None:
+        """Only the notes of collected runs may go, and never what a person said."""
+        lost = [path] if was[0] != TREE_MODE else [at for at, _ in self._leaves(was[1], path + "/", where)]
+        for one in lost:
+            if where.startswith(f"{NOTES}decisions ") or one.replace("/", "") not in self.bare:
+                self.fault("note", f"{where} {one}", "the note was removed")
+
+
+def merges(commit: Commit) -> bool:
+    """Whether a commit says that it brings together what two clones wrote."""
+    return commit.message.startswith("merge: ") and len(commit.parents) == 2
 
 
 def parse_json(data: bytes) -> Any:

@@ -15,11 +15,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pantheon.cards import CARDS, NAME, Cards
+from pantheon.entwined import RENUMBER, check_notes, check_step, renamed, words
 from pantheon.errors import RepositoryError
 from pantheon.evidence import (
     RUNS,
@@ -30,7 +31,9 @@ from pantheon.evidence import (
     check_run,
     read_run,
 )
-from pantheon.ledger import NOTES, Ledger, lines_of
+from pantheon.ledger import NOTES, Ledger, lines_of, merges
+from pantheon.names import NIGHT, night_tag
+from pantheon.names import night_order as _order
 from pantheon.reader import Commit, Fault, Unreadable
 from pantheon.records import Night, PullRequest, PullState, Record
 from pantheon.remains import read_remains
@@ -46,11 +49,11 @@ SEAL = "application/vnd.git-pantheon.seal+json"
 SEAL_FILES = ("seal.json", "seal.dsse.json")
 GROWING = ("artifacts", "attestations", "decisions", "summary")
 _KNOWN = re.compile(
-    r"refs/pantheon/(nights/\d{4}-\d\d-\d\d-[1-9]\d*|runs/([0-9a-f]{2})/\2[0-9a-f]{6,62}|prs/[1-9]\d*/(meta|r[1-9]\d*)|keys"
+    rf"refs/pantheon/(nights/{NIGHT}|runs/([0-9a-f]{{2}})/\2[0-9a-f]{{6,62}}|keys"
+    r"|prs/[1-9]\d*/(meta|r[1-9]\d*(-[0-9a-f]{8})?)"
     r"|archive/(prs|collected))"
     rf"|{CARDS}{NAME}|{NOTES}({'|'.join(GROWING)})|{BRANCHES}.+"
 )
-_NIGHT = re.compile(r"\d{4}-\d\d-\d\d-[1-9]\d*", re.ASCII)
 
 
 class Verdict(Record):
@@ -124,7 +127,12 @@ class _Operation:
     @property
     def stays(self) -> bool:
         """Whether it decides nothing, so that an `undo` leaves it as it is."""
-        return self.commit.message.startswith(("refresh: ", "push: "))
+        return self.commit.message.startswith(("refresh: ", "push: ")) or self.entwined
+
+    @property
+    def entwined(self) -> bool:
+        """Whether it comes of two clones: it merges their records, or gives the PR another number."""
+        return merges(self.commit) or self.commit.message.startswith(RENUMBER)
 
 
 @dataclass
@@ -135,6 +143,7 @@ class _Hall:
     cards: Cards
     nights: dict[str, NightFacts | None] = field(default_factory=dict)
     pulls: dict[int, list[_Operation]] = field(default_factory=dict)
+    sides: dict[int, list[_Operation]] = field(default_factory=dict)  # what merges of clones brought into a PR
     runs: dict[str, Proof] = field(default_factory=dict)
 
     def hear(self, what: str | None) -> None:
@@ -182,20 +191,20 @@ class _Hall:
         """Everything that was chosen was read; hold it together."""
         said: dict[str, set[tuple[int, str, str]]] = {}
         for number, operations in self.pulls.items():
-            for operation in operations:
+            for operation in (*operations, *self.sides.get(number, ())):
                 for item in operation.pull.items:
                     if item.run:
                         proof = self.run(item.run)
                         if proof is not None:
                             proof.homes.setdefault(item.commit)
-                        said.setdefault(item.commit, set()).add((number, item.item, item.run))
+                        said.setdefault(item.commit, set()).add((operation.pull.id, item.item, item.run))
         for proof in self.runs.values():
             check_run(self.ledger, proof, self.night(proof.run.night))
         decided = {commit: check_decisions(self.ledger, commit, items) for commit, items in said.items()}
         for number, operations in self.pulls.items():
             self._check_pull(number, operations)
             if operations:
-                self._check_decided(operations[0].pull, decided)
+                self._check_decided(number, operations, decided)
         for night, facts in list(self.nights.items()):
             self._check_seal(night)
             if facts is not None:
@@ -205,7 +214,8 @@ class _Hall:
         if everything or chosen:
             self._check_keys()
             for name in GROWING:
-                self.ledger.grown(name, None if everything else self._sealed_before(chosen, NOTES + name))
+                until = None if everything else self._sealed_before(chosen, NOTES + name)
+                self.ledger.grown(name, until, partial(check_notes, self.ledger, name=name))
         if everything:
             self._check_notes()
         self._check_refs()
@@ -308,7 +318,11 @@ class _Hall:
             ran = list(facts.journal.values())
             for name, some in (("runs", [r for r in ran if not _sown(r)]), ("canaries", [r for r in ran if _sown(r)])):
                 ledger.differs(some, said.get(name, []), "night", f"{where}, report.json, {name}")
-        if night.id != night_id:
+        if night.id != night_id and night.id == night_id[:-5] and _order(night_id)[2]:
+            ledger.said.append(
+                f"{night_id} is the second of two nights that called themselves {night.id}, in two clones"
+            )
+        elif night.id != night_id:
             ledger.fault("night", f"{where}, night.json", f"field id: expected {night_id}, found {night.id}")
         counts = Counter("canaries" if _sown({"item": item}) else "items" for item in facts.items.values())
         for name, told in (("items", night.items), ("canaries", night.canaries)):
@@ -340,16 +354,20 @@ class _Hall:
             self._check_sealed_ref(name, str(oid), where)
         known = {**ledger.taken, **ledger.refs}
         earlier = [n for n in known if n.startswith(NIGHTS) and _order(n[len(NIGHTS) :]) < _order(night_id)]
-        before = max(earlier, key=lambda n: _order(n[len(NIGHTS) :]), default=None)
+        before = sorted(earlier, key=lambda n: _order(n[len(NIGHTS) :]))[-1:]
+        if len({night_tag(n[len(NIGHTS) :]) for n in known if n.startswith(NIGHTS)}) > 1:  # clones do not wait
+            before = [n for n in known if n.startswith(NIGHTS) and n != NIGHTS + night_id]
         if seal["previous"] is None:
             sealed_others = [name for name in seal["refs"] if name.startswith(NIGHTS) and name != NIGHTS + night_id]
             if sealed_others:
                 ledger.fault("seal", where, f"field previous: nothing, but it lists {', '.join(sealed_others)}")
-        elif before is None or not (
-            known[before] == seal["previous"]  # of one that was collected the objects may be gone
-            or (before in ledger.refs and ledger.reaches(known[before], str(seal["previous"])))
+        elif not any(
+            known[name] == seal["previous"]  # of one that was collected the objects may be gone
+            or (name in ledger.refs and ledger.reaches(known[name], str(seal["previous"])))
+            for name in before
         ):
-            why = f"field previous: {seal['previous']} is not of the night before ({before or 'there is none'})"
+            names = ", ".join(before) or "there is none"
+            why = f"field previous: {seal['previous']} is not of the night before ({names})"
             ledger.fault("seal", where, why)
 
     def _seal(self, night_id: str) -> dict[str, Any] | None:
@@ -364,7 +382,8 @@ class _Hall:
         except Unreadable:
             return None
         if SEAL_FILES[0] not in data:
-            latest = max((n[len(NIGHTS) :] for n in ledger.refs if n.startswith(NIGHTS)), key=_order)
+            ids = (n[len(NIGHTS) :] for n in ledger.refs if n.startswith(NIGHTS))
+            latest = max((n for n in ids if night_tag(n) == night_tag(night_id)), key=_order)
             if night_id == latest:
                 ledger.said.append(f"night {night_id} has no seal yet: it runs, or was interrupted and will be resumed")
             else:
@@ -394,6 +413,8 @@ class _Hall:
         present = self.ledger.refs.get(name)
         if name.startswith(BRANCHES):
             return  # held against the PR's record, which only grows
+        if name.startswith(PRS) and present != sealed and self._renumbered(name, sealed):
+            return
         if present == sealed or (present is None and self.ledger.taken.get(name) == sealed):
             return
         if present is None and name in self.ledger.taken:
@@ -403,8 +424,22 @@ class _Hall:
             self.ledger.fault("ref", name, f"is missing; the {where} has it at {sealed}")
         elif re.fullmatch(rf"{PRS}\d+/r\d+", name):
             self.ledger.fault("ref", name, f"a revision never moves: sealed at {sealed}, found at {present}")
-        elif not (sealed in self.ledger.line(name) if name.startswith(NOTES) else self.ledger.reaches(present, sealed)):
+        elif name.startswith(NOTES) and sealed not in self._held(name) and not self.ledger.store.has(sealed):
+            self.ledger.said.append(f"{name} was built anew after the {where}: what it held then is gone")
+        elif not (sealed in self._held(name) if name.startswith(NOTES) else self.ledger.reaches(present, sealed)):
             self.ledger.fault("ref", name, f"is at {present}, which does not descend from {sealed} of the {where}")
+
+    def _held(self, name: str) -> tuple[str, ...]:
+        return self.ledger.line(name) + self.ledger.strands(name)
+
+    def _renumbered(self, name: str, sealed: str) -> bool:
+        """Whether another number of a PR keeps what this ref of a PR kept when it was sealed."""
+        pulls = {ref: oid for ref, oid in self.ledger.refs.items() if ref.startswith(PRS)}
+        others = {ref: oid for ref, oid in pulls.items() if ref.split("/")[3] != name.split("/")[3]}
+        if not name.endswith("/meta"):
+            lost = f"{name}-{sealed[:8]}"
+            return sealed in others.values() or pulls.get(lost) == sealed
+        return any(ref.endswith("/meta") and self.ledger.reaches(oid, sealed) for ref, oid in others.items())
 
     def _sealed_before(self, chosen: set[str], ref: str) -> str | None:
         """Where a notes ref was when the night before the chosen one was sealed: what is older was checked with it."""
@@ -422,22 +457,25 @@ class _Hall:
     # --- PRs ----------------------------------------------------------------------------------------------------------
 
     def read_pull(self, number: int) -> list[_Operation]:
-        """The operations of a PR, newest first."""
+        """The operations of a PR, newest first; `sides` has those that merges brought in."""
         if number not in self.pulls:
-            ledger, ref = self.ledger, f"{PRS}{number}/meta"
-            self.pulls[number] = []
-            for oid in ledger.line(ref):
-                with suppress(Unreadable):
-                    commit = ledger.store.commit(oid, ref)
-                    files = ledger.store.files(commit.tree, f"PR {number}")
-                    if list(files) != ["pr.json"]:
-                        ledger.fault("pr", f"PR {number}, commit {oid}", f"its files are {', '.join(files)[:120]}")
-                    data = ledger.store.read(files.get("pr.json", ""), "blob", f"PR {number}, pr.json")
-                    pull = ledger.record(PullRequest, data, "pr", f"PR {number}, pr.json")
-                    ledger.one_file(data, "pr", f"PR {number}, pr.json")
-                    if pull is not None:
-                        self.pulls[number].append(_Operation(commit, pull))
+            ref = f"{PRS}{number}/meta"
+            self.pulls[number] = [one for oid in self.ledger.line(ref) if (one := self._operation(number, ref, oid))]
+            self.sides[number] = [one for oid in self.ledger.strands(ref) if (one := self._operation(number, ref, oid))]
         return self.pulls[number]
+
+    def _operation(self, number: int, ref: str, oid: str) -> _Operation | None:
+        ledger = self.ledger
+        with suppress(Unreadable):
+            commit = ledger.store.commit(oid, ref)
+            files = ledger.store.files(commit.tree, f"PR {number}")
+            if list(files) != ["pr.json"]:
+                ledger.fault("pr", f"PR {number}, commit {oid}", f"its files are {', '.join(files)[:120]}")
+            data = ledger.store.read(files.get("pr.json", ""), "blob", f"PR {number}, pr.json")
+            pull = ledger.record(PullRequest, data, "pr", f"PR {number}, pr.json")
+            ledger.one_file(data, "pr", f"PR {number}, pr.json")
+            return _Operation(commit, pull) if pull is not None else None
+        return None
 
     def _check_pull(self, number: int, operations: list[_Operation]) -> None:
         ledger, where = self.ledger, f"PR {number}"
@@ -446,20 +484,16 @@ class _Hall:
             ledger.fault("pr", where, "its record cannot be read")
             return
         now = operations[0].pull
-        fixed = ("id", "task", "title", "night", "branch", "onto", "created_at")
         revisions: dict[int, PullRequest] = {}
         self._check_undone(where, operations)
-        for newer, older in pairwise(operations):
-            if older.pull.state is not PullState.OPEN and not newer.undoes:
-                ledger.fault("pr", where, f"commit {newer.commit.oid} goes on after it was {older.pull.state}")
-            if newer.pull.revision - older.pull.revision not in (0, 1):
-                why = f"field revision: {newer.pull.revision} follows {older.pull.revision}"
-                ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
-            rebuilt = newer.undoes or newer.commit.message.startswith("refresh: ")
-            for name in fixed if rebuilt else (*fixed, "base"):
-                if getattr(newer.pull, name) != getattr(older.pull, name):
-                    why = f"field {name}: expected {getattr(older.pull, name)!s}, found {getattr(newer.pull, name)!s}"
-                    ledger.fault("pr", f"{where}, commit {newer.commit.oid}", why)
+        every = [*operations, *self.sides.get(number, ())]
+        by_oid = {one.commit.oid: one for one in every}
+        for newer in every:
+            older = [by_oid[oid] for oid in newer.commit.parents if oid in by_oid]
+            if older and newer.entwined:
+                check_step(ledger, where, newer.commit, newer.pull, [one.pull for one in older])
+            elif older:
+                self._check_step(where, newer, older[0])
         for operation in operations:
             revisions.setdefault(operation.pull.revision, operation.pull)
         if now.id != number or operations[-1].pull.revision != 1:
@@ -478,6 +512,7 @@ class _Hall:
             if ledger.refs.get(name) != pull.tip:
                 ledger.fault("ref", name, f"expected {pull.tip} of the PR's record, found {ledger.refs.get(name)}")
             self._check_stack(where, pull)
+        self._check_lost(number, {pull.tip for pull in revisions.values()})
         branch = ledger.refs.get(f"refs/heads/{now.branch}")
         if branch is None and now.tip in ledger.store.tracked(now.branch):
             branch = now.tip  # a clone: there it is
@@ -486,6 +521,29 @@ class _Hall:
         elif branch != now.tip and now.state is PullState.OPEN:  # a closed one's name is free for the next
             why = f"expected {now.tip}, the tip of {where}, found {branch}"
             ledger.fault("ref", f"refs/heads/{now.branch}", why)
+
+    def _check_lost(self, number: int, kept: set[str]) -> None:
+        """The stacks that another clone had of a PR, and that gave way when both came together: refs keep them."""
+        for pull in {one.pull.tip: one.pull for one in self.sides.get(number, ())}.values():
+            name = f"{PRS}{number}/r{pull.revision}-{pull.tip[:8]}"
+            if pull.tip not in kept and self.ledger.refs.get(name) != pull.tip:
+                why = f"expected {pull.tip}, which another clone had, found {self.ledger.refs.get(name)}"
+                self.ledger.fault("ref", name, why)
+            self._check_stack(f"PR {number}", pull)
+
+    def _check_step(self, where: str, newer: _Operation, older: _Operation) -> None:
+        """One operation against the one before it."""
+        ledger, place = self.ledger, f"{where}, commit {newer.commit.oid}"
+        if older.pull.state is not PullState.OPEN and not newer.undoes:
+            ledger.fault("pr", where, f"commit {newer.commit.oid} goes on after it was {older.pull.state}")
+        if newer.pull.revision - older.pull.revision not in (0, 1):
+            ledger.fault("pr", place, f"field revision: {newer.pull.revision} follows {older.pull.revision}")
+        fixed = ("id", "task", "title", "night", "branch", "onto", "created_at")
+        rebuilt = newer.undoes or newer.commit.message.startswith("refresh: ")
+        for name in fixed if rebuilt else (*fixed, "base"):
+            if getattr(newer.pull, name) != getattr(older.pull, name):
+                why = f"field {name}: expected {getattr(older.pull, name)!s}, found {getattr(newer.pull, name)!s}"
+                ledger.fault("pr", place, why)
 
     def _check_undone(self, where: str, operations: list[_Operation]) -> None:
         """Each `undo` puts the record back that stood before the decision it takes away."""
@@ -499,14 +557,21 @@ class _Hall:
                     why = f"commit {operation.commit.oid} undoes what was not done, or leaves another record"
                     self.ledger.fault("pr", where, why)
             elif operation.stays:
-                del left[-1:]
+                left = renamed(left[:-1], pull)
             left.append(pull)
 
-    def _check_decided(self, pull: PullRequest, decided: dict[str, dict[int, str]]) -> None:
+    def _check_decided(self, number: int, operations: list[_Operation], decided: dict[str, dict[int, str]]) -> None:
         """A closed PR has a person's word on each of its items, an open one on those that were taken off: it was
-        written first. There is none on those that are left, unless the last step was lost."""
+        written first. There is none on those that are left, unless the last step was lost. Where two clones decided,
+        one of the words is the one that counts."""
+        pull, every = operations[0].pull, [*operations, *self.sides.get(number, ())]
+        entwined, numbers = any(one.entwined for one in every), {one.pull.id for one in every}
         for item in pull.items:
             verdict = decided.get(item.commit, {}).get(pull.id, "")
+            if entwined:
+                homes = {old.commit for one in every for old in one.pull.items if old.run == item.run}
+                said = words(self.ledger, homes, numbers, item.run)
+                verdict = next((one for one in (item.verdict or str(pull.state), "dropped") if one in said), "")
             where = f"{NOTES}decisions on {item.commit}"
             if not item.run or (item.dropped and not item.verdict and pull.state is not PullState.ACCEPTED):
                 continue  # older versions wrote the word on a dropped item when the PR was closed
@@ -558,7 +623,7 @@ class _Hall:
     def _check_keys(self) -> None:
         """The published keys: signed, readable, and no reason to trust anything."""
         ledger = self.ledger
-        for oid in ledger.line(KEYS):
+        for oid in (*ledger.line(KEYS), *ledger.strands(KEYS)):
             with suppress(Unreadable):
                 files = ledger.store.files(ledger.store.commit(oid, KEYS).tree, KEYS)
                 for name, parse in (("allowed_signers", parse_allowed), ("revoked_keys", parse_revoked)):
@@ -573,10 +638,9 @@ class _Hall:
     def _check_notes(self) -> None:
         """No note on a commit that no run and no PR of ours made."""
         for name in GROWING:
-            for commit, (path, _) in self.ledger.notes(name).items():
-                if (name, commit) not in self.ledger.noted and commit not in self.ledger.bare:
-                    why = f"{commit} is no commit of a run or a PR of Pantheon's"
-                    self.ledger.fault("note", f"{NOTES}{name} {path}", why)
+            for commit in self.ledger.strangers(name):
+                why = f"{commit} is no commit of a run or a PR of Pantheon's"
+                self.ledger.fault("note", f"{NOTES}{name} {self.ledger.notes(name)[commit][0]}", why)
 
     def _check_refs(self) -> None:
         """Every ref in our namespaces is of a kind we know, and none of our objects is shown as another."""
@@ -607,8 +671,3 @@ def _sown(run: dict[str, Any]) -> bool:
     """Whether a stored run is that of a canary."""
     item = run.get("item")
     return isinstance(item, dict) and item.get("canary") is not None
-
-
-def _order(night_id: str) -> tuple[str, int]:
-    date, _, counter = night_id.rpartition("-")
-    return date, int(counter) if _NIGHT.fullmatch(night_id) else 0
