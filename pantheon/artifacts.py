@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from pantheon import redact
-from pantheon.errors import RepositoryError
+from pantheon.errors import NewerRecord, RepositoryError
 from pantheon.git import Repo, Signer
-from pantheon.records import Artifact, Run
+from pantheon.records import Artifact, Run, newer
 
 RUNS = "refs/pantheon/runs/"
 NOTES = "refs/notes/pantheon/artifacts"
@@ -203,9 +204,13 @@ def _load(repo: Repo, name: str, commit: str) -> Run:
     data = repo.read_path(commit, RUN_FILE)
     if data is None:
         raise RepositoryError("cannot read a run", name, f"its tree has no {RUN_FILE}", "git fsck")
+    if newer(data):
+        raise NewerRecord("cannot read a run", name)
     try:
         return Run.model_validate(_json(data)).model_copy(update={"run_commit": commit})
     except ValueError as error:
+        if newer(data, error):
+            raise NewerRecord("cannot read a run", name) from error
         raise RepositoryError("cannot read a run", name, str(error), f"git show {commit}:{RUN_FILE}") from error
 
 
@@ -214,9 +219,10 @@ def load_run(repo: Repo, run_id: str) -> Run:
 
 
 def list_runs(repo: Repo) -> Iterator[Run]:
-    """Every stored run, in the order of their ids."""
+    """Every stored run, in the order of their ids; those that a newer version wrote are left out."""
     for name, commit in repo.refs(RUNS).items():
-        yield _load(repo, name, commit)
+        with suppress(NewerRecord):
+            yield _load(repo, name, commit)
 
 
 def read_artifact(repo: Repo, run_id: str, node: str, name: str) -> bytes:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pantheon.ledger import Ledger
+from pantheon.ledger import Ledger, merges
 from pantheon.lessons import Card
-from pantheon.reader import TREE_MODE, Unreadable
+from pantheon.reader import TREE_MODE, Commit, Unreadable
 from pantheon.records import Night, PullRequest
 
 CARDS = "refs/pantheon/adapters/"
@@ -55,11 +55,15 @@ class Cards:
         if agent not in self.read:
             self.read[agent] = {}
             ref = CARDS + agent
-            line = self.ledger.line(ref) if ref in self.ledger.refs else ()
-            for newer, older in zip(line, (*line[1:], None), strict=False):
+            line = (*self.ledger.line(ref), *self.ledger.strands(ref)) if ref in self.ledger.refs else ()
+            for newer in line:
                 self.ledger.step(f"{ref} {newer[:12]}")
                 with suppress(Unreadable):
-                    counted = self._check(agent, newer, older)
+                    commit = self.ledger.store.commit(newer, ref)
+                    if merges(commit):
+                        self._check_joined(commit, f"{ref} in {newer}")
+                        continue
+                    counted = self._check(agent, newer, commit.parents[0] if commit.parents else None)
                     if self.ledger.holds(newer):
                         self.read[agent] = counted | self.read[agent]
             for adapter, card in self.read[agent].items():
@@ -67,6 +71,15 @@ class Cards:
                     why = f"field parent: {card.parent[:19]} has no card that counts"
                     self.ledger.fault("card", f"{ref}, {_file(adapter)}", why)
         return self.read[agent]
+
+    def _check_joined(self, commit: Commit, where: str) -> None:
+        """A merge of what two clones added: each file as one of them had it, and none is gone."""
+        store = self.ledger.store
+        files = store.files(commit.tree, where)
+        sides = [store.files(store.commit(parent, where).tree, where) for parent in commit.parents]
+        for name in sorted({*files, *sides[0], *sides[1]}):
+            if files.get(name) not in [side[name] for side in sides if name in side]:
+                self.ledger.fault("card", f"{where}, {name}", "it is not what one of both sides had")
 
     def _check(self, agent: str, commit: str, before: str | None) -> dict[str, Card]:
         """One commit of an agent's line: it added or compared one card. What it changed counts where it is signed: a

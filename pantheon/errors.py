@@ -6,8 +6,10 @@ PantheonError                 what could not be done, to which thing, why, and t
 │   └── ConfigError           a file under .pantheon/
 ├── RepositoryError           the repository is not in a state we can work on
 │   ├── Busy                  another process holds a lock that only one may hold
+│   ├── NewerRecord           a stored record that a newer version wrote
 │   ├── RefMoved              a compare-and-swap on a ref lost the race
 │   └── MergeConflict         a three-way merge of trees left conflicts (paths)
+├── DiskFull                  the disk that we write to is full: what was begun is left as it was before
 ├── TrustError                nobody trusted what a repository's .pantheon/ says
 ├── SandboxError              no sandbox, or it could not start: no sandbox, no night
 ├── EngineError               the model server is missing, did not start, or answered badly
@@ -21,6 +23,8 @@ Foreign exceptions become one of these at the door that met them, with the cause
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class PantheonError(Exception):
@@ -70,6 +74,13 @@ class Busy(RepositoryError):
     """Another process holds a lock that only one may hold."""
 
 
+class NewerRecord(RepositoryError):
+    """A stored record that a newer version of Pantheon wrote: it is neither used nor rewritten here."""
+
+    def __init__(self, what: str, thing: str) -> None:
+        super().__init__(what, thing, "a newer version of Pantheon wrote it", "upgrade git-pantheon")
+
+
 class RefMoved(RepositoryError):
     """A ref did not hold the expected value when it was to be moved."""
 
@@ -80,6 +91,20 @@ class MergeConflict(RepositoryError):
     def __init__(self, what: str, paths: tuple[str, ...]) -> None:
         self.paths = paths
         super().__init__(what, ", ".join(paths), "both sides changed the same lines")
+
+
+class DiskFull(PantheonError):
+    """The disk that we write to is full. No item's failure: whatever runs pauses, and goes on once there is room."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that of a full disk; libgit2 tells it in words only."""
+    while error is not None:
+        said = isinstance(error, DiskFull) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if said or any(words in str(error) for words in ("No space left", "Disk quota exceeded")):
+            return True
+        error = error.__cause__
+    return False
 
 
 class TrustError(PantheonError):

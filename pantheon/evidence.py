@@ -70,13 +70,19 @@ class Proof:
 
 
 def read_run(ledger: Ledger, run_id: str) -> Proof | None:
-    """A run as its ref holds it, every version of it; None, told, when there is nothing to go on."""
+    """A run as its ref holds it, every version of it; None, told, when there is nothing to go on and it was not
+    collected."""
     ref = f"{RUNS}{run_id[:2]}/{run_id}"
     proof = Proof(ref, [])
     oid: str | None = ledger.refs.get(ref)
-    if oid is None:
+    if oid is None and ref not in ledger.taken:
         ledger.fault("ref", ref, "is missing")
-    while oid is not None and oid not in [version.commit for version in proof.versions]:
+    waiting, seen = [oid] if oid else [], set[str]()
+    while waiting:
+        oid = waiting.pop(0)
+        if oid in seen:
+            continue
+        seen.add(oid)
         try:
             commit = ledger.signed(oid, ref)
             files = ledger.store.files(commit.tree, f"run {run_id}")
@@ -89,11 +95,28 @@ def read_run(ledger: Ledger, run_id: str) -> Proof | None:
         run = ledger.record(Run, data, "run", f"run {run_id}, {RUN_FILE}")
         if run is None:
             break
+        if commit.message.startswith("merge: "):
+            waiting += _sides(ledger, run_id, commit, run)
+            continue
         raw = ledger.one_line(data.removesuffix(b"\n"), "run", f"run {run_id}, {RUN_FILE}")
         proof.versions.append(Version(oid, run, raw, files))
         proof.homes.setdefault(run.result or oid)
-        oid = _check_version(ledger, run_id, commit, run)
+        before = _check_version(ledger, run_id, commit, run)
+        waiting += [before] if before else []
     return proof if proof.versions else None
+
+
+def _sides(ledger: Ledger, run_id: str, commit: Commit, run: Run) -> tuple[str, ...]:
+    """The two records that a merge of clones keeps of one run: the first is the one that stands, as it was. The commit
+    is no version of its own: nothing is said of it."""
+    where, named = f"run {run_id}, commit {commit.oid}", {run.base, run.result}
+    sides = commit.parents[len(commit.parents) - 2 :]
+    message = f"merge: run {run_id}\n\nPantheon-Run: {run_id}\n"
+    if set(commit.parents[:-2]) != named - {None} or commit.message != message:
+        ledger.fault("run", where, "it is no merge of two records of this run")
+    elif ledger.store.commit(sides[0], where).tree != commit.tree:
+        ledger.fault("run", where, f"it is not what the record in {sides[0]} was")
+    return sides
 
 
 def _check_version(ledger: Ledger, run_id: str, commit: Commit, run: Run) -> str | None:

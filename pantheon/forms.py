@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pantheon.errors import ConfigError
 from pantheon.names import pattern_fault
@@ -45,6 +45,17 @@ def seconds(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise ConfigError("cannot read the budget", repr(text), "give a number and one of s, m, h, d, such as 10m")
     return float(match[1]) * _UNITS[match[2]]
+
+
+_NUMBER = re.compile(rb'"schema_version": ?(\d{1,9})')
+
+
+def newer(data: bytes, error: Exception | None = None) -> bool:
+    """Whether stored JSON names a schema number that this version does not know, or was refused (`error`) for a key
+    that it does not know."""
+    if any(int(number) > SCHEMA_VERSION for number in _NUMBER.findall(data)):
+        return True
+    return isinstance(error, ValidationError) and any(one["type"] == "extra_forbidden" for one in error.errors())
 
 
 def pretty(value: object) -> bytes:

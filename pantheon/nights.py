@@ -17,11 +17,24 @@ from pydantic import TypeAdapter, ValidationError
 from pantheon import artifacts, attest, canaries, children, keys, lease, plan, redact
 from pantheon.checks import AT_ONCE
 from pantheon.config import Config
-from pantheon.errors import Busy, RefMoved, RepositoryError
+from pantheon.errors import Busy, NewerRecord, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import next_night, night_tag
 from pantheon.names import night_order as order
-from pantheon.records import Bounds, Forecast, Item, Night, NightReport, Outcome, Record, Run, Serving, Task, pretty
+from pantheon.records import (
+    Bounds,
+    Forecast,
+    Item,
+    Night,
+    NightReport,
+    Outcome,
+    Record,
+    Run,
+    Serving,
+    Task,
+    newer,
+    pretty,
+)
 from pantheon.survey import FILE, Survey
 
 NIGHTS = "refs/pantheon/nights/"
@@ -78,7 +91,19 @@ def alone(repo: Repo, *, lease_s: float = lease.LEASE_S, told: Callable[[str], N
 
 def load_night(repo: Repo, night_id: str) -> Night:
     """A frozen night's record."""
-    return Night.model_validate_json(repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b"")
+    data = repo.read_path(repo.ref(NIGHTS + night_id) or "", "night.json") or b""
+    try:
+        return Night.model_validate_json(data)
+    except ValidationError as error:
+        raise _unreadable("cannot read a night", night_id, data, error) from error
+
+
+def _unreadable(what: str, night_id: str, data: bytes, error: ValidationError) -> RepositoryError:
+    if newer(data, error):
+        return NewerRecord(what, night_id)
+    return RepositoryError(
+        what, night_id, f"its record is damaged: {error.errors()[0]['msg']}", "git pantheon verify --all"
+    )
 
 
 def unfinished(repo: Repo) -> str | None:
@@ -166,11 +191,13 @@ def _scripted(config: Config, engine: str) -> tuple[str, ...]:
 
 
 def _free_id(repo: Repo, now: datetime, signer: Signer) -> str:
-    """Where there is a remote, other clones may have nights as well: the id then says whose it is."""
-    day = now.strftime("%Y-%m-%d")
+    """Where there is a remote, other clones may have nights as well: the id then says whose it is. Of a clock that went
+    back the day of the last night counts: a night is after all those before it."""
+    tag = keys.tag(signer.blob)
     shared = children.quiet(repo.root, "remote").stdout.strip()
-    known = [name.removeprefix(NIGHTS) for name in repo.refs(f"{NIGHTS}{day}-")]
-    return next_night(day, known, keys.tag(signer.blob) if shared else "")
+    known = [name.removeprefix(NIGHTS) for name in repo.refs(NIGHTS)]
+    days = [order(name)[0] for name in known if night_tag(name) in ("", tag)]
+    return next_night(max([now.strftime("%Y-%m-%d"), *days]), known, tag if shared else "")
 
 
 def run_name(night: str, item: str) -> str:
@@ -254,8 +281,13 @@ def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
     )
     for name in names:
         data = repo.read_path(nights[name], "report.json") if name in nights else None
-        if data:
+        if not data:
+            continue
+        try:
             return NightReport.model_validate_json(data)
+        except ValidationError as error:
+            if night_id or not newer(data, error):  # of the others the latest that can be read
+                raise _unreadable("cannot read the report", name.removeprefix(NIGHTS), data, error) from error
     why = "no such night, or it did not end yet" if night_id else "no night has ended here yet"
     raise RepositoryError("no report", night_id or "", why, "git pantheon night --now --budget 10m")
 

@@ -22,9 +22,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from pantheon import archive, artifacts, attest, faults, redact, turns
-from pantheon.errors import RefMoved, RepositoryError
+from pantheon.errors import NewerRecord, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
-from pantheon.records import HumanDecision, PullItem, PullRequest, PullState, Retired, pretty
+from pantheon.records import HumanDecision, PullItem, PullRequest, PullState, Retired, newer, pretty
 
 PRS = "refs/pantheon/prs/"
 DECISIONS = "refs/notes/pantheon/decisions"
@@ -51,7 +51,17 @@ def load_all(repo: Repo) -> list[PullRequest]:
 
 def _records(repo: Repo, known: Mapping[str, str]) -> list[PullRequest]:
     found = {int(m[1]): oid for name, oid in known.items() if (m := _META.match(name))}
-    return [_read(repo, oid, number) for number, oid in sorted(found.items())]
+    pulls = []
+    for number, oid in sorted(found.items()):
+        with suppress(NewerRecord):
+            pulls.append(_read(repo, oid, number))
+    return pulls
+
+
+def unreadable(repo: Repo) -> list[int]:
+    """The PRs that a newer version wrote: `load_all` leaves them out, and nothing here writes to them."""
+    known = {int(m[1]) for name in repo.refs(PRS) if (m := _META.match(name))}
+    return sorted(known - {pull.id for pull in load_all(repo)})
 
 
 def load(repo: Repo, number: int) -> PullRequest:
@@ -63,10 +73,14 @@ def load(repo: Repo, number: int) -> PullRequest:
 
 
 def _read(repo: Repo, oid: str, number: int) -> PullRequest:
-    data = repo.read_path(oid, "pr.json")
+    data = repo.read_path(oid, "pr.json") or b""
+    if newer(data):
+        raise NewerRecord("cannot read PR", str(number))
     try:
-        return PullRequest.model_validate_json(data or b"")
+        return PullRequest.model_validate_json(data)
     except ValidationError as error:
+        if newer(data, error):
+            raise NewerRecord("cannot read PR", str(number)) from error
         raise RepositoryError("cannot read PR", str(number), f"pr.json in {oid[:12]} is damaged") from error
 
 
@@ -291,6 +305,7 @@ def _orphans(known: Mapping[str, str], pulls: Sequence[PullRequest]) -> dict[str
     """The revisions that no record tells of: their writer was killed."""
     last = {pull.id: pull.revision for pull in pulls}
     found = [(name, m) for name in known if (m := _REVISION.match(name))]
+    found = [(name, m) for name, m in found if int(m[1]) in last or f"{PRS}{m[1]}/meta" not in known]
     return {name: known[name] for name, m in found if int(m[2]) > last.get(int(m[1]), 0)}
 
 

@@ -17,6 +17,7 @@ from pantheon.forms import SCHEMA_VERSION as SCHEMA_VERSION
 from pantheon.forms import Digest as Digest
 from pantheon.forms import Glob as Glob
 from pantheon.forms import Record as Record
+from pantheon.forms import newer as newer
 from pantheon.forms import pretty as pretty
 from pantheon.forms import seconds as seconds
 from pantheon.pulls import Collected as Collected

@@ -176,6 +176,7 @@ def standing(repo: Repo) -> list[str]:
     """For `status`: where people contradicted each other, and what a remote lacked when it was last looked at."""
     open_ones = (name.split("/")[3] for name in repo.refs(prs.PRS) if name.endswith("/meta"))
     lines = [f"PR {n}: {why}" for n in open_ones for why in reunion.contradictions(repo, int(n))]
+    lines += [f"PR {n} was written by a newer version: upgrade git-pantheon" for n in prs.unreadable(repo)]
     for remote in remotes.seen(repo):
         new, moved = weave.ahead(repo, remote)
         if new or moved:
