@@ -164,7 +164,7 @@ def decide(
             case "undo":
                 return _undo(repo, pull, where)
             case "refresh":
-                return _refreshed(pull, refresh.refresh(repo, pull, _must_have(where), desk.now(), desk.signer(repo)))
+                return _refreshed(pull, _refresh(repo, pull, where))
             case "push":
                 after = push(repo, pull, push_to or None, desk.now(), desk.signer(repo))
                 return f"PR {number}: {after.branch} is on {after.pushed[-1].remote}"
@@ -222,7 +222,7 @@ def _accept(repo: Repo, pull: PullRequest, wish: Wish, where: Places | None) -> 
         if drop:
             review.must_leave_some(pull, drop)
             pull, drop = review.drop(repo, pull, items=drop, when=when, signer=key), ()
-        pull = refresh.refresh(repo, pull, _must_have(where), when, key)
+        pull = _refresh(repo, pull, where)
         if pull.troubles:
             raise RepositoryError(f"cannot accept PR {pull.id}", pull.onto, _conflict(pull), _resolve(pull))
     if wish.push_to is not None:
@@ -254,6 +254,12 @@ def _trust_carried(repo: Repo, pull: PullRequest, before: str, where: Places | N
     return f"; {config.DIRECTORY}/ is another now, and nothing of it runs until you trust it: {trusts.HINT}"
 
 
+def _refresh(repo: Repo, pull: PullRequest, where: Places | None) -> PullRequest:
+    if where is None:
+        raise InputError("cannot run the checks", "here", "this window does not know where your trust is kept")
+    return refresh.refresh(repo, pull, refresh.checks(repo, where), desk.now(), desk.signer(repo))
+
+
 def _refreshed(before: PullRequest, after: PullRequest) -> str:
     if after.troubles:
         return f"PR {after.id} is in conflict: {_conflict(after)}\n  next: {_resolve(after)}"
@@ -275,12 +281,6 @@ def _resolve(pull: PullRequest) -> str:
         return f"git pantheon reject {number} -m WHY (or git pantheon accept {number} --no-check)"
     name = first.run[:12]
     return f"git pantheon retry {number} {name} -m NOTE (or git pantheon reject {number} {name} -m WHY)"
-
-
-def _must_have(where: Places | None) -> Places:
-    if where is None:
-        raise InputError("cannot run the checks", "here", "this window does not know where your trust is kept")
-    return where
 
 
 def _are(count: int) -> str:

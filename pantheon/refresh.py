@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from pantheon.records import Look, PullItem, PullRequest, PullState, Trouble
 from pantheon.survey import Survey, read_config, survey
 
 Sound = Callable[[str], str]  # a commit -> what fails on it; "" where all checks pass
+Checking = Callable[[PullRequest, str], AbstractContextManager[Sound]]  # of a PR, by what a new base says
 Rest = Callable[[Sequence[str]], tuple[list["Part"], list[Trouble]]]  # without these runs: the stack, what conflicts
 
 
@@ -65,7 +66,7 @@ def look(repo: Repo, pull: PullRequest, now: datetime) -> Look:
     return Look(word="open")
 
 
-def refresh(repo: Repo, pull: PullRequest, where: Places, when: datetime, signer: Signer | None) -> PullRequest:
+def refresh(repo: Repo, pull: PullRequest, checking: Checking, when: datetime, signer: Signer | None) -> PullRequest:
     """The PR on the tip of the branch that it was made for: as it is when that has not moved, with a new revision when
     everything goes with it, else in conflict. Raises RepositoryError, TrustError, SandboxError, ConfigError."""
     review.must_be_undecided(pull)
@@ -87,7 +88,7 @@ def refresh(repo: Repo, pull: PullRequest, where: Places, when: datetime, signer
             again, conflicts = rebuild(repo, pull, onto, when, signer, without)
             return again, [one for one in conflicts if one.run not in without]
 
-        with _checking(repo, pull, _trusted(repo, onto, where), where.cache) as sound:
+        with checking(pull, onto) as sound:
             troubles = _prove(stack, troubles, sound, rest)
     if troubles:
         told = pull.model_copy(update={"troubles": tuple(troubles), "tried": onto})
@@ -177,6 +178,11 @@ def _prove(stack: list[Part], troubles: list[Trouble], sound: Sound, rest: Rest)
         stack, conflicts = rest([trouble.run for trouble in told])
         told += conflicts
     return told
+
+
+def checks(repo: Repo, where: Places) -> Checking:
+    """The real ones: as the new base has them, where that is trusted, in the sandbox."""
+    return lambda pull, onto: _checking(repo, pull, _trusted(repo, onto, where), where.cache)
 
 
 def _trusted(repo: Repo, commit: str, where: Places) -> Survey:
