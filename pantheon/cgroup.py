@@ -67,9 +67,13 @@ class Parent(Record):
         return group
 
     def close(self) -> None:
-        """Remove it and the groups below it, as far as nothing runs in them."""
+        """Remove it and the groups below it, as far as nothing runs in them; the kernel may need a moment."""
+        deadline = time.monotonic() + CLOSE_S
         for path in self.paths:
             _remove(path)
+            while path.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+                _remove(path)
 
 
 class Group:

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,16 @@ from pantheon.checks import CheckRoom, needed
 from pantheon.config import Config, UserLimits
 from pantheon.egress import Attempt, EgressProof, Targets
 from pantheon.engine import expected_window
-from pantheon.errors import ConfigError, EngineError, PantheonError, RepositoryError, SandboxError, TrustError
+from pantheon.errors import (
+    ConfigError,
+    DiskFull,
+    EngineError,
+    PantheonError,
+    RepositoryError,
+    SandboxError,
+    TrustError,
+    is_full,
+)
 from pantheon.git import Repo
 from pantheon.item import kept_paths
 from pantheon.models import find_model
@@ -128,6 +138,7 @@ def start_night(
         teaching = _teacher(frozen.teacher if frozen else teacher or "", kind, where)
         cast = _cast(repo, loaded, model, where, teaching, quiet)
         desk.signer(repo)  # made here: the night cannot write it
+        desk.mended(repo)  # nor end what was killed between a user's branch and its record
         with contextlib.ExitStack() as reached, contextlib.ExitStack() as listening:
             server, way = engines.reached(reached, user.engine, where) if kind == "openai" else (None, None)
             shown = cast.shown if cast else ()
@@ -239,21 +250,53 @@ def _night_inside(order: Order, where: Places, line: socket.socket) -> int:
     if order.server is not None:
         led = f"{order.server.url} at {order.server.to}, model {order.server.model}"
         proof = proof.model_copy(update={"relay": led})
+    with _pausing(repo.common_dir, where.cache):
+        found = _play(repo, where, order, proof, line)
+    if found is not None and not order.rehearsed and not order.quiet:
+        screen.night_report(found, morning.learned(repo, found))
+    return 0
+
+
+@contextlib.contextmanager
+def _pausing(*places: Path) -> Iterator[None]:
+    """Say of a full disk what it means for a night: nothing is lost, and it goes on once there is room."""
+    try:
+        yield
+    except (PantheonError, OSError) as error:
+        if not is_full(error):
+            raise
+        place = min(places, key=lambda one: shutil.disk_usage(one).free)
+        why = f"disk is full, {shutil.disk_usage(place).free >> 20} MiB free ({error})"
+        hint = "free some disk space, then: git pantheon night --now"
+        raise DiskFull("the night pauses", str(place), why, hint) from error
+
+
+def _steady(clock: Callable[[], datetime], since: datetime) -> Callable[[], datetime]:
+    """A clock that never goes back, so that no commit of a night is older than the one before it."""
+    latest = since
+
+    def told() -> datetime:
+        nonlocal latest
+        latest = max(latest, clock())
+        return latest
+
+    return told
+
+
+def _play(repo: Repo, where: Places, order: Order, proof: EgressProof, line: socket.socket) -> NightReport | None:
+    """Freeze a night or take up the one that was interrupted, and run it; None when there is nothing to do."""
     frozen = _frozen(repo, where, order)
     if frozen is None:
-        return 0
+        return None
     work = leftovers.scratch(repo, where) / frozen.night.id
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, mode=0o700)
     try:
-        found = asyncio.run(_run(repo, frozen, where, work, order, proof, line))
+        return asyncio.run(_run(repo, frozen, where, work, order, proof, line))
     finally:
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             work.parent.rmdir()  # unless another night's is there
-    if not order.rehearsed and not order.quiet:
-        screen.night_report(found, morning.learned(repo, found))
-    return 0
 
 
 def metrics(repo: Repo, where: Places) -> int:
@@ -419,7 +462,7 @@ async def _run(
                     proof,
                     work=work,
                     signer=desk.signer(repo),
-                    now=desk.now,
+                    now=_steady(desk.now, repo.commit_info(frozen.ref_at or frozen.night.base).when),
                     progress=progress,
                     page=lambda found: morning.written(repo, found),
                     told=lives.told,

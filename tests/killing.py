@@ -22,17 +22,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from conftest import git, survivors, write_files
 
-from pantheon import artifacts, cgroup, desk, faults, leftovers, nights, owner, process, prs, review
+from pantheon import artifacts, cgroup, desk, faults, leftovers, nights, owner, prdesk, process, prs
 from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
-from pantheon.errors import PantheonError
+from pantheon.errors import EngineError, PantheonError
 from pantheon.git import Repo
 from pantheon.places import places
-from pantheon.records import PullState
+from pantheon.records import Completion, PullState
+from pantheon.revive import Lives, open_revived
 from pantheon.survey import survey
 from pantheon.verify import load_trust, verify
 
@@ -246,8 +248,7 @@ def kill_at(act: Act, number: int, template: Path, place: Path, wanted: Look) ->
         trial.wrong.append(f"it failed by itself: {log.read_text()[-500:]}")
 
     def again() -> None:
-        review.finish(repo, WHEN, desk.signer(repo))
-        prs.mend(repo, WHEN, desk.signer(repo))
+        desk.mended(repo)  # what status, and every command on PRs, begins with
         if not act.done(repo):
             act.do(repo)
 
@@ -347,6 +348,68 @@ def words_of(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     return ""
+
+
+# --- an engine that dies ---------------------------------------------------------------------------------------------
+
+
+class Dying(ScriptedEngine):
+    """A scripted server that dies under the requests it is told: by their numbers, over all lives."""
+
+    def __init__(self, deadly: set[int], asked: list[str]) -> None:
+        super().__init__(latency_s=0.01)
+        self._deadly, self._asked, self._dead = deadly, asked, False
+
+    def alive(self) -> bool:
+        return not self._dead and super().alive()
+
+    async def complete(
+        self, prompt: str, *, schema: dict[str, Any], max_tokens: int, deadline_s: float, logprobs: bool = False
+    ) -> Completion:
+        self._asked.append(prompt)
+        if len(self._asked) in self._deadly:
+            self._dead = True
+        done = await super().complete(
+            prompt, schema=schema, max_tokens=max_tokens, deadline_s=deadline_s, logprobs=logprobs
+        )
+        if self._dead:
+            raise EngineError("no answer", self.model, "ReadError")
+        return done
+
+
+def dying_night(chance: random.Random, template: Path, place: Path, wanted: Look) -> Trial:
+    """A night whose engine dies one to five times; more than three of them end it, and the next start resumes."""
+    repo = copied(template, place)
+    kept, log = users_own(repo), place.parent / "log"
+    deadly = set(chance.sample(range(1, 60), chance.randint(1, 5)))
+
+    def mortal() -> None:
+        asked: list[str] = []
+        lives = Lives((0.0, 0.0, 0.0))
+
+        async def born() -> Engine:
+            return Dying(deadly, asked)
+
+        def night() -> Engine:
+            return asyncio.run(open_revived(born, lives))
+
+        try:
+            start(repo, night(), lives.told)
+        except EngineError:
+            os.write(2, b"the night ended without its engine\n")
+        again = Counter(asked)
+        if max(again.values()) > 2 + len(lives.lost):
+            raise AssertionError(f"a request was asked {max(again.values())} times")
+
+    trial = Trial("engine", f"{len(deadly)} deaths", killed=True)
+    if forked(mortal, log) != 0:
+        trial.wrong.append(f"it failed by itself: {log.read_text()[-700:]}")
+    if nights.unfinished(repo) and forked(lambda: start(repo), log) != 0:
+        trial.wrong.append(f"it cannot go on: {log.read_text()[-700:]}")
+    trial.wrong += judge(repo, wanted, kept, may_fail=len(deadly) > 1)  # two may meet in one request
+    if not trial.wrong:
+        shutil.rmtree(place)
+    return trial
 
 
 # --- what is there afterwards ----------------------------------------------------------------------------------------

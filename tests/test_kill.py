@@ -1,0 +1,190 @@
+"""A kill at any step, and at any moment: the next start goes on, nothing is lost, nothing is done twice, nothing stays.
+
+The short form; `bench/faults.py` has the long one. killing.py says what is looked at after each kill.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from killing import (
+    ACTS,
+    MODES,
+    NIGHT,
+    Act,
+    Trial,
+    build,
+    copied,
+    dying_night,
+    forked,
+    judge,
+    kill_at,
+    kill_sometime,
+    look,
+    points,
+    run_night,
+    start,
+    users_own,
+)
+
+from pantheon import lease, leftovers, nights, owner, shadow
+from pantheon.git import Repo
+from pantheon.lease import Lease
+from pantheon.places import places
+
+
+def template_of(act: Act, place: Path) -> Path:
+    repo = build(place, act.notes)
+    for before in act.before:
+        code = forked(lambda before=before: before(repo), place.parent / "log")  # type: ignore[misc]
+        assert code == 0, (place.parent / "log").read_text()
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"), [("night", 9), ("accept --drop", 5), ("reject ITEM", 4), ("undo of accept", 4)]
+)
+def test_killed_at_a_step_it_is_finished_or_was_never_begun(name: str, kills: int, tmp_path: Path) -> None:
+    act = ACTS[name]
+    template = template_of(act, tmp_path / "template")
+    names = points(act, template, tmp_path / "whole")
+    wanted = look(Repo.discover(tmp_path / "whole"))
+    assert len(names) > 2 * kills
+    chosen = range(1, len(names) + 1, -(-len(names) // kills))
+    trials = [kill_at(act, number, template, tmp_path / f"k{number}", wanted) for number in chosen]
+    assert all(trial.killed for trial in trials)
+    assert [(trial.where, trial.wrong) for trial in trials if trial.wrong] == []
+
+
+def test_every_door_has_its_points(tmp_path: Path) -> None:
+    """A step without one would never be killed at."""
+    act = ACTS["night"]
+    names = set(points(act, template_of(act, tmp_path / "template"), tmp_path / "whole"))
+    assert names >= {
+        *("lease taken", "blob", "tree", "commit", "ref locked", "ref moved", "ref left", "notes locked", "exported"),
+        *("worktree to add", "worktree written", "worktree named", "worktree added", "worktree to remove"),
+        *("worktree emptied", "worktree removed", "child to start", "child started", "child ended", "child closed"),
+    }
+
+
+def test_a_real_night_killed_at_moments_of_chance_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    build(template, 1)
+    whole = copied(template, tmp_path / "whole")
+    began = time.monotonic()
+    assert run_night(whole.root, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    usual_s, wanted = time.monotonic() - began, look(whole)
+
+    def one(number: int) -> Trial:
+        place, mode = tmp_path / f"m{number}", MODES[number % len(MODES)]
+        return kill_sometime(random.Random(number), usual_s, template, place, wanted, mode)
+
+    with ThreadPoolExecutor(2) as pool:
+        trials = list(pool.map(one, range(8)))
+    assert [(trial.act, trial.where, trial.wrong) for trial in trials if trial.wrong] == []
+    assert sum(trial.killed for trial in trials) >= 4
+
+
+def test_a_night_that_is_stopped_past_its_lease_is_ended_and_its_successor_accepts_once(tmp_path: Path) -> None:
+    """The kernel stops it, its heartbeat grows old, the next start takes over; what wakes then is dead."""
+    template = tmp_path / "template"
+    build(template, 1)
+    whole = copied(template, tmp_path / "whole")
+    assert run_night(whole.root, tmp_path / "log") == 0
+    repo = copied(template, tmp_path / "stopped")
+    kept = users_own(repo)
+    with (tmp_path / "log").open("ab") as words:
+        late = subprocess.Popen(NIGHT, cwd=repo.root, stdout=words, stderr=words, start_new_session=True)
+        until = time.monotonic() + 120
+        while not nights.unfinished(repo) and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(late.pid, signal.SIGSTOP)
+        again = subprocess.run(NIGHT, cwd=repo.root, capture_output=True, check=False, timeout=120)
+        lock = repo.common_dir / "pantheon/night.lock"
+        if (held := lease.read(lock)) is not None:
+            assert again.returncode == 1, "it may be at work"
+            assert f"by process {late.pid}" in again.stderr.decode()
+            lock.write_text(Lease(owner=held.owner, beat_s=held.beat_s - 2 * lease.LEASE_S).to_json())
+        assert run_night(repo.root, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+        os.kill(late.pid, signal.SIGCONT)
+        assert late.wait(30) == -signal.SIGKILL
+    assert judge(repo, look(whole), kept) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_night_whose_engine_dies_ends_as_if_it_had_not_or_is_resumed(seed: int, tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    build(template, 1)
+    whole = copied(template, tmp_path / "whole")
+    assert forked(lambda: start(whole), tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    trial = dying_night(random.Random(seed), template, tmp_path / "dying", look(whole))
+    assert trial.wrong == []
+
+
+def test_what_others_left_goes_only_when_they_are_dead(tmp_path: Path) -> None:
+    repo, where = build(tmp_path / "repo", 1), places(os.environ)
+    dead = subprocess.Popen(["/bin/true"])
+    mine = owner.me()
+    gone = mine.model_copy(update={"pid": dead.pid, "started": 1})
+    dead.wait()
+    other = leftovers.scratch(build(tmp_path / "other", 1), where)
+    stays = [
+        other / "2026-03-01-1" / "work",
+        where.cache / f"shadow-{mine.mark}-abc",
+        where.cache / "engine" / "compiled",
+    ]
+    stays += [where.cache / "checks" / f"abc-{mine.mark}-1", where.runtime / f"pantheon-12345678-day-{os.getpid()}"]
+    stays += [where.runtime / "relay-young"]
+    goes = [leftovers.scratch(repo, where) / "2026-03-01-1" / "worktrees", where.cache / f"shadow-{gone.mark}-abc"]
+    goes += [where.cache / "checks" / f"abc-{gone.mark}-1", where.runtime / f"pantheon-12345678-day-{dead.pid}"]
+    goes += [where.runtime / "relay-old"]
+    for path in (*stays, *goes):
+        path.mkdir(parents=True)
+        (path / "file").write_text("x")
+    (goes[0] / "closed").mkdir()
+    (goes[0] / "closed").chmod(0)
+    os.utime(goes[-1], (0, 0))
+    key = repo.common_dir / "pantheon" / "keys" / f"pantheon_ed25519.{dead.pid}.new"
+    key.write_text("half a key")
+    repo.add_worktree(
+        leftovers.scratch(repo, where) / "x" / "worktrees" / "y", repo.head().commit, f"pantheon-{'0' * 16}"
+    )
+    users = tmp_path / "users"
+    subprocess.run(["git", "worktree", "add", "-q", "--detach", str(users)], cwd=repo.root, check=True)
+    found = leftovers.sweep(repo, where)
+    assert found
+    assert all((path / "file").exists() for path in stays)
+    assert not any(path.exists() for path in (*goes, key))
+    assert not leftovers.scratch(repo, where).exists()
+    assert [path.name for path in (repo.common_dir / "worktrees").iterdir()] == ["users"]
+    assert leftovers.sweep(repo, where) == ()
+
+
+def test_a_shadow_names_its_owner(tmp_path: Path) -> None:
+    repo = build(tmp_path / "repo", 1)
+    with shadow.shadow_of(repo, tmp_path / "cache") as made:
+        holder = owner.read_mark(made.root.name)
+        assert holder is not None
+        assert holder.alive()
+    shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_stale_lock_of_ours_goes_and_a_users_stays(tmp_path: Path) -> None:
+    """The file of intent names the ref that was moving; what it does not name is not ours to remove."""
+    repo = build(tmp_path / "repo", 1)
+    place = repo.common_dir / "refs" / "pantheon" / "nights"
+    place.mkdir(parents=True)
+    ours, theirs = place / "2026-03-01-1.lock", repo.common_dir / "refs/heads/main.lock"
+    ours.write_text("")
+    theirs.write_text("")
+    (repo.common_dir / "pantheon" / "refs.lock").write_text("refs/pantheon/nights/2026-03-01-1")
+    leftovers.sweep(repo, places(os.environ))
+    assert (ours.exists(), theirs.exists()) == (False, True)
