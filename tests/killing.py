@@ -20,13 +20,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from conftest import git, survivors, write_files
 
-from pantheon import artifacts, cgroup, desk, faults, leftovers, nights, owner, prdesk, process, prs
+from pantheon import artifacts, cgroup, desk, faults, leftovers, nights, notary, owner, prdesk, process, prs
 from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
@@ -172,8 +172,13 @@ ACTS = {
             lambda repo: not _verdict("tides", "rejected")(repo),
             (start, decide("reject", "tides", text="no")),
         ),
+        Act("keys rotate", lambda repo: void(notary.rotate(repo, WHEN + timedelta(days=1))), lambda _: False, (start,)),
     )
 }
+
+
+def void(_: object) -> None:
+    """For what is done for its effect."""
 
 
 def forked(job: Callable[[], None], log: Path, strike: Callable[[str], None] | None = None) -> int:

@@ -5,6 +5,7 @@ The short form; `bench/faults.py` has the long one. killing.py says what is look
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from killing import (
     MODES,
     NIGHT,
     Act,
+    Dying,
     Trial,
     build,
     copied,
@@ -36,9 +38,11 @@ from killing import (
 )
 
 from pantheon import lease, leftovers, nights, owner, shadow
+from pantheon.engine import Engine
 from pantheon.git import Repo
 from pantheon.lease import Lease
 from pantheon.places import places
+from pantheon.revive import Lives, open_revived
 
 
 def template_of(act: Act, place: Path) -> Path:
@@ -127,6 +131,19 @@ def test_a_night_whose_engine_dies_ends_as_if_it_had_not_or_is_resumed(seed: int
     assert forked(lambda: start(whole), tmp_path / "log") == 0, (tmp_path / "log").read_text()
     trial = dying_night(random.Random(seed), template, tmp_path / "dying", look(whole))
     assert trial.wrong == []
+
+
+def test_the_report_tells_of_an_engine_that_died(tmp_path: Path) -> None:
+    repo, lives, asked = build(tmp_path / "repo", 1), Lives((0.0,)), list[str]()
+
+    async def born() -> Engine:
+        return Dying({3}, asked)
+
+    start(repo, asyncio.run(open_revived(born, lives)), lives.told)
+    report = nights.load_report(repo)
+    assert [run.outcome for run in report.runs] == ["accepted"]
+    assert [note for note in report.notes if note.startswith("the engine died once in mid-night")] == [*lives.told()]
+    assert report.ended == "finished"
 
 
 def test_what_others_left_goes_only_when_they_are_dead(tmp_path: Path) -> None:
