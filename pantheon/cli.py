@@ -445,6 +445,13 @@ def verify(options: argparse.Namespace, where: Places) -> int:
     return notary.verify(desk.here(), what, signers=signers, as_json=options.json)
 
 
+def reindex(options: argparse.Namespace, where: Places) -> int:
+    from pantheon import desk, notary
+
+    repo = desk.here()
+    return notary.reindex(repo, desk.now(), desk.signer(repo), dry_run=options.dry_run, as_json=options.json)
+
+
 def keys(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, notary
 

@@ -27,6 +27,7 @@ from pantheon import (
     prs,
     publish,
     refresh,
+    reindex,
     review,
     screen,
     sync,
@@ -258,8 +259,16 @@ def _report_page(found: reports.Morning, page_to: str) -> int:
 def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
     """One run: its nodes, why it failed, its artifacts; or one artifact's bytes."""
     matches = [ref.rsplit("/", 1)[1] for ref in repo.refs(artifacts.RUNS) if ref.rsplit("/", 1)[1].startswith(name)]
+    if not matches:
+        matches = _carried(repo, name)
+        if len(matches) > 1 and as_json:
+            return screen.print_json([artifacts.load_run(repo, one).model_dump(mode="json") for one in matches])
+        if len(matches) > 1 and not artifact:
+            print(f"{plans.printable(name)} carries {len(matches)} runs:")
+            return max(run(repo, one, None, as_json=False) for one in matches)
     if len(matches) != 1:
-        why = "no run has that id" if not matches else f"{len(matches)} runs begin so"
+        why = "no run has that id, and no commit of that name carries one" if not matches else ""
+        why = why or f"{len(matches)} runs begin so: {', '.join(one[:12] for one in matches[:5])}"
         raise RepositoryError("no such run", name, why, "git pantheon report")
     found = artifacts.load_run(repo, matches[0])
     if artifact:
@@ -276,6 +285,15 @@ def run(repo: Repo, name: str, artifact: str | None, *, as_json: bool) -> int:
         print(f"  artifact {plans.printable(path)}")
     print(f"look: git pantheon run {found.id[:12]} NODE/NAME")
     return 0
+
+
+def _carried(repo: Repo, name: str) -> list[str]:
+    """The runs that a commit carries, by its notes, its trailers or its change."""
+    try:
+        commit = repo.resolve(name)
+    except RepositoryError:
+        return []
+    return list(reindex.runs_of(repo, commit))
 
 
 # --- the repository --------------------------------------------------------------------------------------------------

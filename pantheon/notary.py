@@ -1,4 +1,4 @@
-"""The commands `verify` and `keys`. Ring 4: plain values in, text or JSON out, an exit code back."""
+"""The commands `verify`, `reindex` and `keys`. Ring 4: plain values in, text or JSON out, an exit code back."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.console import Console
 
 from pantheon import keys as ring
 from pantheon import nights, screen
-from pantheon.git import Repo
-from pantheon.plan import printable
+from pantheon import reindex as indexing
+from pantheon.git import Repo, Signer
+from pantheon.plan import many, printable
 from pantheon.verify import load_trust
 from pantheon.verify import verify as check
 
@@ -46,6 +47,46 @@ def verify(repo: Repo, what: str | None, *, signers: Path | None, as_json: bool)
     if any(fault.kind == "key" and name in fault.why for fault in found.faults for name in published):
         print("next: git pantheon keys accept   (it shows the published keys; accept one that you know)")
     return 1 if found.faults else 0
+
+
+# --- reindex ---------------------------------------------------------------------------------------------------------
+
+
+def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool, as_json: bool) -> int:
+    """Find every run again; 0: nothing is lost, 1: something could not be found or read."""
+    found = indexing.reindex(repo, when, signer, dry_run=dry_run)
+    if as_json:
+        screen.print_json({**found.model_dump(mode="json"), "wrote": found.wrote and not dry_run})
+        return 1 if found.lost or found.unreadable else 0
+    for ref in found.mended:
+        back = (
+            f"put back to {ref.back_to[:12]}, and completed from the runs"
+            if ref.back_to
+            else "built anew from the runs"
+        )
+        print(f"{ref.ref}: {printable(ref.why)}; {back}")
+    if found.own:
+        print(f"{many(len(found.own), 'commit')} of runs lacked notes")
+    if found.decisions:
+        print(f"{many(found.decisions, 'decision')} written again")
+    for one in found.carriers:
+        how = "by its trailer" if "trailer" in one.runs.values() else "by its change"
+        what = many(len(one.runs), "run")
+        names = ", ".join(run[:12] for run in one.runs)
+        lacked = f"; notes written: {', '.join(ref.rpartition('/')[2] for ref in one.written)}" if one.written else ""
+        print(f"{one.commit[:12]} {printable(one.subject)[:60]}: {what} found {how} ({names}){lacked}")
+    for commit, names in found.unknown.items():
+        print(f"{commit[:12]} names {', '.join(names)}, which is not here; next: git pantheon pull")
+    for lost in found.lost:
+        print(f"in no branch: {printable(lost.target)} of PR {lost.pr}; it is kept: git show {lost.commit[:12]}")
+    for text in found.unreadable:
+        print(f"cannot be read: {printable(text)}")
+    print(f"{many(found.runs, 'run')} looked at, {many(len(found.carriers), 'rewritten commit')} found")
+    if not found.wrote:
+        print("every note is in its place: nothing is written")
+    elif dry_run:
+        print("dry run: nothing was written")
+    return 1 if found.lost or found.unreadable else 0
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,16 +20,18 @@ from typing import Literal
 
 from pantheon import artifacts, attest, children, kinship, nights, prs, report
 from pantheon.errors import RepositoryError
-from pantheon.git import Repo, Signer
+from pantheon.git import Entry, Repo, Signer
 from pantheon.names import night_order
 from pantheon.records import HumanDecision, PullRequest, PullState, Record, Run
 
 GROWING = (artifacts.NOTES, artifacts.SUMMARY, attest.ATTESTATIONS, prs.DECISIONS)
 NOT_KNOWN = "not known: rebuilt from the record of the PR"
+DAMAGED = "damaged"  # below `pantheon/` in the common git dir: files of objects that nobody could read
 AT_ONCE = 200  # commits or paths in one argument list
 LARGE = 4 << 20  # bytes of a file that is compared as a whole
 OURS = ("refs/pantheon/*", "refs/pantheon-remotes/*", "refs/notes/*", "refs/stash")  # no history of the user's
 HISTORY = 1_000_000  # commits of a notes ref
+_OID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 Lines = dict[str, list[str]]  # commit -> lines of its note
 
 
@@ -133,13 +136,13 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool = False
     """Find every run again and complete the notes. Raises RepositoryError where a notes ref cannot be read at all."""
     runs, unreadable = _runs(repo)
     pulls = _pulls(repo)
-    homes = _homes(runs.values(), pulls)
+    homes, at = _homes(runs.values(), pulls), _present(pulls)
     carriers, unknown = _carriers(repo, runs, pulls, _everywhere(repo, runs.values()))
     carriers = [one for one in carriers if one.commit not in homes]
     sheets = _Sheets(repo)
     mended = _mend(repo, sheets, [*homes, *(one.commit for one in carriers)], dry_run)
     own = _complete(sheets, homes, runs, unreadable, signer, when)
-    carriers = [_carry(sheets, one, runs) for one in carriers]
+    carriers = [_carry(sheets, one, runs, at) for one in carriers]
     decided = _decisions(sheets, pulls, mended, when)
     if not dry_run:
         sheets.write(when, signer)
@@ -162,10 +165,10 @@ def follow(repo: Repo, tip: str, excluded: Sequence[str], when: datetime, signer
     commits got some. For commits that were made just now from those of a PR."""
     runs, _ = _runs(repo)
     pulls = _pulls(repo)
-    homes = _homes(runs.values(), pulls)
+    homes, at = _homes(runs.values(), pulls), _present(pulls)
     found, _ = _carriers(repo, runs, pulls, [tip, "--not", *excluded])
     sheets = _Sheets(repo)
-    done = [_carry(sheets, one, runs) for one in found if one.commit not in homes]
+    done = [_carry(sheets, one, runs, at) for one in found if one.commit not in homes]
     sheets.write(when, signer)
     return sum(1 for one in done if one.written)
 
@@ -218,6 +221,11 @@ def _homes(runs: Iterable[Run], pulls: Mapping[int, Sequence[PullRequest]]) -> d
     return found
 
 
+def _present(pulls: Mapping[int, Sequence[PullRequest]]) -> dict[str, str]:
+    """run -> its commit in the last revision of its PR."""
+    return {item.run: item.commit for records in pulls.values() for item in records[0].items if item.run}
+
+
 def _complete(
     sheets: _Sheets,
     homes: Mapping[str, str],
@@ -237,7 +245,7 @@ def _complete(
             statements += _stated(repo, run, commit, statements, signer, when)
             done = [
                 sheets.add(artifacts.NOTES, sheets.artifacts, commit, _listed(sheets, run, commit)),
-                sheets.summarise(commit, [_summary(sheets, run)]),
+                sheets.summarise(commit, [_summary(sheets, run, commit)]),
                 sheets.add(attest.ATTESTATIONS, sheets.statements, commit, statements),
             ]
         except RepositoryError as error:
@@ -272,10 +280,13 @@ def _artifact(line: str, run: str) -> tuple[str, str] | None:
     return None
 
 
-def _summary(sheets: _Sheets, run: Run) -> str:
-    """The summary as the run's own commit has it, else as its record gives it."""
-    text = _note(sheets.repo, artifacts.SUMMARY, run.noted_on).decode("utf-8", "replace")
-    return text if text.startswith("pantheon: ") else report.summary_note(run)
+def _summary(sheets: _Sheets, run: Run, home: str) -> str:
+    """The summary as a commit of the run has it, else as its record gives it."""
+    for commit in (home, run.noted_on):
+        lines = sheets.saved.get(artifacts.SUMMARY, {}).get(commit) or _lines(sheets.repo, artifacts.SUMMARY, commit)
+        if lines and lines[0].startswith("pantheon: "):
+            return "\n".join(lines) + "\n"
+    return report.summary_note(run)
 
 
 def _stated(repo: Repo, run: Run, commit: str, statements: Sequence[str], signer: Signer, when: datetime) -> list[str]:
@@ -325,14 +336,15 @@ def _carriers(
     return found, unknown
 
 
-def _carry(sheets: _Sheets, one: Carrier, runs: Mapping[str, Run]) -> Carrier:
-    """Put down on a commit what hangs on the commits of the runs that it carries; what it lacked of it."""
-    mine = [runs[run] for run in one.runs]
-    listed = [line for run in mine for line in sheets.lines(artifacts.NOTES, sheets.artifacts, run.noted_on)]
-    stated = [line for run in mine for line in sheets.lines(attest.ATTESTATIONS, sheets.statements, run.noted_on)]
+def _carry(sheets: _Sheets, one: Carrier, runs: Mapping[str, Run], at: Mapping[str, str]) -> Carrier:
+    """Put down on a commit what hangs on the commits of the runs that it carries; what it lacked of it. `at`: run ->
+    its commit."""
+    mine = [(runs[run], at.get(run, runs[run].noted_on)) for run in one.runs]
+    listed = [line for _, home in mine for line in sheets.lines(artifacts.NOTES, sheets.artifacts, home)]
+    stated = [line for _, home in mine for line in sheets.lines(attest.ATTESTATIONS, sheets.statements, home)]
     lacked = {
         artifacts.NOTES: sheets.add(artifacts.NOTES, sheets.artifacts, one.commit, listed),
-        artifacts.SUMMARY: sheets.summarise(one.commit, [_summary(sheets, run) for run in mine]),
+        artifacts.SUMMARY: sheets.summarise(one.commit, [_summary(sheets, run, home) for run, home in mine]),
         attest.ATTESTATIONS: sheets.add(attest.ATTESTATIONS, sheets.statements, one.commit, stated),
     }
     return one.model_copy(update={"written": tuple(ref for ref, new in lacked.items() if new)})
@@ -437,9 +449,11 @@ def _mend(repo: Repo, sheets: _Sheets, commits: Sequence[str], dry_run: bool) ->
         at = repo.ref(ref)
         if at is None and ref not in sealed:
             continue
-        why = "it is gone" if at is None else _damage(repo, at)
+        why, bad = ("it is gone", []) if at is None else _damage(repo, at)
         if not why:
             continue
+        for oid in () if dry_run else bad:
+            _set_aside(repo, oid)
         for commit in commits if at else ():
             sheets.saved.setdefault(ref, {})[commit] = _lines(repo, ref, commit)
         back = next((one for one in _whole(repo, sealed.get(ref, []), at)), "")
@@ -461,15 +475,30 @@ def _sealed(repo: Repo) -> dict[str, list[str]]:
     return found
 
 
-def _damage(repo: Repo, at: str) -> str:
-    """Why a notes ref cannot be used; "" when all of it can be read."""
+def _damage(repo: Repo, at: str) -> tuple[str, list[str]]:
+    """Why a notes ref cannot be used, and the objects of it that cannot be read; ("", []) when all of it can."""
+    errors: list[RepositoryError] = []
+    notes: Iterable[Entry] = ()
     try:
         repo.history(at, HISTORY)
-        for entry in repo.entries(at).values():
-            repo.read_blob(entry.oid)
+        notes = repo.entries(at).values()
     except RepositoryError as error:
-        return str(error)
-    return ""
+        errors.append(error)
+    for note in notes:
+        try:
+            repo.read_blob(note.oid)
+        except RepositoryError as error:
+            errors.append(error)
+    return str(errors[0]) if errors else "", [error.thing for error in errors]
+
+
+def _set_aside(repo: Repo, oid: str) -> None:
+    """Move the file of an object that cannot be read out of the way: while it is there, nobody can write it again."""
+    path = repo.common_dir / "objects" / oid[:2] / oid[2:]
+    if _OID.fullmatch(oid) and path.is_file():
+        place = repo.common_dir / "pantheon" / DAMAGED
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.replace(place / oid)
 
 
 def _whole(repo: Repo, sealed: Sequence[str], at: str | None) -> Iterator[str]:
@@ -480,7 +509,7 @@ def _whole(repo: Repo, sealed: Sequence[str], at: str | None) -> Iterator[str]:
             line = [one for one, _, _ in repo.history(oid, HISTORY)]
             if sealed[0] in line and oid != at:
                 after.append((len(line), oid))
-    yield from (oid for oid in (*(oid for _, oid in sorted(after, reverse=True)), *sealed) if not _damage(repo, oid))
+    yield from (oid for oid in (*(oid for _, oid in sorted(after, reverse=True)), *sealed) if not _damage(repo, oid)[0])
 
 
 def _dangling(repo: Repo) -> list[str]:

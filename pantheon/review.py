@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pantheon import artifacts, children, faults, prs, turns, usergit
+from pantheon import artifacts, children, faults, prs, reindex, turns, usergit
 from pantheon.errors import InputError, MergeConflict, PantheonError, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.plan import HINT_LENGTH, printable
@@ -126,7 +126,7 @@ def accept(
         if drop:
             why = f"all of it is on {pull.onto} already"
             raise RepositoryError(f"cannot drop from PR {pull.id}", "", why, f"git pantheon accept {pull.id}")
-        return _record_accepted(repo, pull, found, when, signer)
+        return _follow(repo, _record_accepted(repo, pull, found, when, signer), when, signer)
     must_be_ours(repo, pull)
     must_leave_some(pull, drop)
     if drop:
@@ -136,7 +136,17 @@ def accept(
     with _under_way(repo, UnderWay(verb="accept", pr=pull.id, onto=pull.onto, head=head)):
         landed = usergit.merge(repo, pull.branch, strategy=strategy, message=message)
         faults.point("accept merged")
-        return _record_accepted(repo, pull, (head, landed), when, signer)
+        closed = _record_accepted(repo, pull, (head, landed), when, signer)
+    return _follow(repo, closed, when, signer)
+
+
+def _follow(repo: Repo, closed: PullRequest, when: datetime, signer: Signer | None) -> PullRequest:
+    """The notes of an accepted PR also on the commits that a rebase made of its own. What fails here does not undo the
+    merge: `git pantheon reindex` does it again."""
+    if signer is not None and closed.landed_on != closed.landed:
+        with suppress(RepositoryError):
+            reindex.follow(repo, closed.landed, [closed.landed_on], when, signer)
+    return closed
 
 
 def must_leave_some(pull: PullRequest, drop: Sequence[str]) -> None:

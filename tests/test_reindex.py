@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,3 +39,303 @@ def test_nothing_is_missing_where_nothing_was_rewritten(field: Copy) -> None:
     assert field.git("for-each-ref") == before
     assert found.lost == ()
     assert found.unreadable == ()
+
+
+# --- the matrix ------------------------------------------------------------------------------------------------------
+
+
+def items(copy: Copy) -> list[str]:
+    """The commits of the accepted PR that are on `main`, oldest first."""
+    pull = prs.load(copy.repo, 1)
+    return [item.commit for item in pull.live]
+
+
+def onto(copy: Copy) -> str:
+    """A branch `work` at the first commit, checked out; the branch of PR 1 is merged nowhere in it."""
+    first = copy.git("rev-list", "--max-parents=0", "main").strip()
+    copy.git("switch", "-q", "-c", "work", first)
+    copy.git("branch", "-q", "-D", "main")
+    return first
+
+
+def scripted(copy: Copy, base: str, edit: str, *options: str, editor: str = "true") -> None:
+    """`git rebase -i` with a sed script in the place of a person."""
+    sequence = f"sed -i -E {edit!r}"
+    copy.git("-c", f"sequence.editor={sequence}", "-c", f"core.editor={editor}", "rebase", "-q", "-i", *options, base)
+
+
+def start(copy: Copy) -> str:
+    """`work` with the accepted commits on top, as a fast-forward accept leaves them."""
+    base = onto(copy)
+    copy.git("merge", "-q", "--ff-only", items(copy)[-1])
+    return base
+
+
+def amend_message(copy: Copy) -> None:
+    start(copy)
+    message = copy.git("log", "-1", "--format=%B").replace("docs", "documents", 1)
+    copy.git("commit", "-q", "--amend", "-m", message)
+
+
+def amend_away_the_trailers(copy: Copy) -> None:
+    start(copy)
+    copy.git("commit", "-q", "--amend", "-m", "my own words")
+
+
+def amend_the_change(copy: Copy) -> None:
+    start(copy)
+    target = prs.load(copy.repo, 1).live[-1].target
+    path = copy.root / target
+    path.write_text(path.read_text() + "One line more.\n")
+    copy.git("commit", "-q", "--amend", "--no-edit", "-a")
+
+
+def rebase_onto(copy: Copy) -> None:
+    base = start(copy)
+    (copy.root / "other.txt").write_text("other\n")
+    copy.git("switch", "-q", "-c", "side", base)
+    copy.git("add", "other.txt")
+    copy.git("commit", "-q", "-m", "other")
+    copy.git("rebase", "-q", "--onto", "side", base, "work")
+
+
+def reword(copy: Copy) -> None:
+    scripted(copy, start(copy), "s/^pick/reword/", editor="sed -i '1s/^/again: /'")
+
+
+def edit_and_continue(copy: Copy) -> None:
+    scripted(copy, start(copy), "1s/^pick/edit/")
+    copy.git("commit", "-q", "--amend", "--no-edit")
+    copy.git("-c", "core.editor=true", "rebase", "--continue")
+
+
+def squash(copy: Copy) -> None:
+    scripted(copy, start(copy), "2,$s/^pick/squash/")
+
+
+def fixup(copy: Copy) -> None:
+    scripted(copy, start(copy), "2,$s/^pick/fixup/")
+
+
+def fixup_autosquash(copy: Copy) -> None:
+    base = start(copy)
+    path = copy.root / prs.load(copy.repo, 1).live[0].target
+    path.write_text(path.read_text() + "One line more.\n")
+    copy.git("commit", "-q", "-a", "--fixup", items(copy)[0])
+    scripted(copy, base, "", "--autosquash")
+
+
+def cherry_pick(copy: Copy) -> None:
+    onto(copy)
+    copy.git("cherry-pick", *items(copy))
+
+
+def cherry_pick_without_words(copy: Copy) -> None:
+    onto(copy)
+    for commit in items(copy):
+        copy.git("cherry-pick", "--no-commit", commit)
+        copy.git("commit", "-q", "-m", "picked")
+
+
+def squash_merge(copy: Copy) -> None:
+    onto(copy)
+    copy.git("merge", "-q", "--squash", items(copy)[-1])
+    copy.git("-c", "core.editor=true", "commit", "-q", "--no-edit")
+
+
+def squash_merge_without_words(copy: Copy) -> None:
+    onto(copy)
+    copy.git("merge", "-q", "--squash", items(copy)[-1])
+    copy.git("commit", "-q", "-m", "everything at once")
+
+
+def mail(copy: Copy) -> None:
+    base = onto(copy)
+    copy.git("format-patch", "-q", "-o", str(copy.root.parent / "mail"), f"{base}..{items(copy)[-1]}")
+    copy.git("am", "-q", *map(str, sorted((copy.root.parent / "mail").iterdir())))
+
+
+def merge(copy: Copy) -> None:
+    onto(copy)
+    copy.git("merge", "-q", "--no-ff", "-m", "merge", items(copy)[-1])
+
+
+def filter_branch(copy: Copy) -> None:
+    start(copy)
+    copy.git("-c", "core.hooksPath=/dev/null", "filter-branch", "-f", "--env-filter", "GIT_AUTHOR_NAME=Eve", "work")
+    copy.git("update-ref", "-d", "refs/original/refs/heads/work")
+
+
+def filter_subdirectory(copy: Copy) -> None:
+    """As filter-repo does with `--subdirectory-filter`: other paths, other trees, the messages stay."""
+    start(copy)
+    copy.git("filter-branch", "-f", "--subdirectory-filter", "docs", "work")
+    copy.git("update-ref", "-d", "refs/original/refs/heads/work")
+
+
+CASES: dict[Callable[[Copy], None], tuple[bool, bool]] = {  # notes follow by themselves, the message still says so
+    amend_message: (True, True),
+    amend_away_the_trailers: (True, False),
+    amend_the_change: (True, True),
+    rebase_onto: (True, True),
+    reword: (True, True),
+    edit_and_continue: (True, True),
+    squash: (True, True),
+    fixup: (True, False),
+    fixup_autosquash: (True, True),
+    cherry_pick: (False, True),
+    cherry_pick_without_words: (False, False),
+    squash_merge: (False, True),
+    squash_merge_without_words: (False, False),
+    mail: (False, True),
+    merge: (True, True),
+    filter_branch: (False, True),
+    filter_subdirectory: (False, True),
+}
+
+
+def noted(copy: Copy) -> dict[str, dict[str, set[str]]]:
+    """commit of `work` -> kind of note -> the runs that it speaks of."""
+    repo = Repo.discover(copy.root)
+    found: dict[str, dict[str, set[str]]] = {}
+    for commit in copy.git("rev-list", "work").split():
+        listed = (repo.read_note(artifacts.NOTES, commit) or b"").splitlines()
+        found[commit] = {
+            artifacts.NOTES: {json.loads(line)["run"] for line in listed},
+            artifacts.SUMMARY: set((repo.read_note(artifacts.SUMMARY, commit) or b"").decode().splitlines()),
+            attest.ATTESTATIONS: {run_of(line) for line in attest.read(repo, commit)},
+        }
+    return found
+
+
+def run_of(envelope: str) -> str:
+    said = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+    return str(said["predicate"]["runDetails"]["metadata"]["invocationId"])
+
+
+def users_own(copy: Copy) -> tuple[object, ...]:
+    """What is the user's: HEAD, branches, tags, index, configuration, hooks, the working tree."""
+    heads = [line for line in copy.git("for-each-ref").splitlines() if "pantheon/" not in line]
+    files = {p: p.read_bytes() for p in copy.root.rglob("*") if p.is_file() and ".git" not in p.parts}
+    stubs = {p.name: (p.stat().st_mode, p.read_bytes()) for p in (copy.common / "hooks").iterdir()}
+    state = [(copy.common / name).read_bytes() for name in ("HEAD", "config", "index")]
+    return heads, files, stubs, state
+
+
+@pytest.mark.parametrize("rewrite", CASES, ids=lambda case: case.__name__)
+def test_every_run_is_found_again(field: Copy, tmp_path: Path, rewrite: Callable[[Copy], None]) -> None:
+    follows, _ = CASES[rewrite]
+    wanted = {item.run for item in prs.load(field.repo, 1).live}
+    assert len(wanted) == 2
+    with own_git(tmp_path):
+        rewrite(field)
+        before = noted(field)
+        for kind in (artifacts.NOTES, attest.ATTESTATIONS):
+            there = set().union(*(notes[kind] for notes in before.values()))
+            assert there == (wanted if follows else set()), kind
+        mine = users_own(field)
+        dry = run_reindex(field, dry_run=True)
+        assert noted(field) == before
+        found = run_reindex(field)
+        assert users_own(field) == mine
+        assert [one.model_dump() for one in dry.carriers] == [one.model_dump() for one in found.carriers]
+    after = noted(field)
+    for kind in (artifacts.NOTES, attest.ATTESTATIONS):
+        assert set().union(*(notes[kind] for notes in after.values())) == wanted, kind
+        assert all(before[commit][kind] <= after[commit][kind] for commit in before), "nothing is lost"
+    carrying = {commit for commit, notes in after.items() if notes[artifacts.NOTES]}
+    summaries = {line for commit in carrying for line in after[commit][artifacts.SUMMARY]}
+    assert {line for line in summaries if line.startswith("pantheon: accepted")}
+    assert found.lost == ()
+    assert found.unreadable == ()
+    for commit in carrying:
+        assert set(reindex.runs_of(field.repo, commit)) == after[commit][artifacts.NOTES]
+    again = run_reindex(field)
+    assert not again.wrote, again
+    assert field.repo.fsck() == ()
+    assert field.lines() == []
+
+
+def test_what_a_statement_on_a_rewritten_commit_says(field: Copy, tmp_path: Path) -> None:
+    """It speaks of the original, and verify says that it proves nothing there."""
+    with own_git(tmp_path):
+        cherry_pick(field)
+        run_reindex(field)
+    original, rewritten = items(field)[-1], field.ref("work")
+    assert attest.read(field.repo, rewritten) == attest.read(field.repo, original)
+    assert any("on commits that you rewrote: no proof there" in text for text in field.verify().said)
+
+
+def test_a_squash_has_the_notes_of_all_its_runs(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        squash_merge_without_words(field)
+        found = run_reindex(field)
+    (one,) = [one for one in found.carriers if one.commit == field.ref("work")]
+    assert set(one.runs) == {item.run for item in prs.load(field.repo, 1).live}
+    assert set(one.runs.values()) == {"change"}
+    text = field.git("notes", f"--ref={artifacts.SUMMARY}", "show", "work")
+    assert text.count("pantheon: accepted in night 2026-03-01-1") == 2
+    assert text.count("nodes: ") == 2
+
+
+def test_what_is_in_no_branch_is_said(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        onto(field)
+    found = run_reindex(field)
+    assert {one.run for one in found.lost} == {item.run for item in prs.load(field.repo, 1).live}
+    assert {one.pr for one in found.lost} == {1}
+
+
+def test_a_run_that_is_not_here_is_said(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        field.git("switch", "-q", "main")
+        field.git("commit", "-q", "--allow-empty", "-m", f"pasted\n\nPantheon-Run: {'ab' * 16}")
+    assert run_reindex(field).unknown == {field.ref("main"): ("ab" * 16,)}
+
+
+# --- notes refs that are gone or damaged -----------------------------------------------------------------------------
+
+
+def all_notes(copy: Copy, ref: str) -> dict[str, bytes | None]:
+    repo = Repo.discover(copy.root)
+    names = copy.git("ls-tree", "-r", "--name-only", ref).split()
+    return {commit: repo.read_note(ref, commit) for commit in (name.replace("/", "") for name in names)}
+
+
+@pytest.mark.parametrize("ref", reindex.GROWING)
+@pytest.mark.parametrize("collected", [False, True], ids=["objects-there", "objects-gone"])
+def test_a_notes_ref_that_is_gone_comes_back(field: Copy, ref: str, collected: bool) -> None:
+    before, tip = all_notes(field, ref), field.ref(ref)
+    field.git("update-ref", "-d", ref)
+    if collected:
+        field.git("reflog", "expire", "--expire=now", "--all")
+        field.git("gc", "-q", "--prune=now")
+    found = run_reindex(field)
+    assert not run_reindex(field).wrote
+    if not collected:
+        assert field.ref(ref) == tip
+        assert [one.back_to for one in found.mended] == [tip]
+        assert all_notes(field, ref) == before
+    else:
+        assert set(all_notes(field, ref)) == set(before)
+        if ref == artifacts.NOTES:
+            lines = {c: {json.loads(x)["oid"] for x in (n or b"").splitlines()} for c, n in before.items()}
+            now = {c: {json.loads(x)["oid"] for x in (n or b"").splitlines()} for c, n in all_notes(field, ref).items()}
+            assert now == lines
+    assert field.lines() == []
+    assert field.repo.fsck() == ()
+
+
+@pytest.mark.parametrize("ref", reindex.GROWING)
+def test_a_damaged_notes_ref_is_put_together_from_what_can_be_read(field: Copy, ref: str) -> None:
+    before = all_notes(field, ref)
+    blob = field.git("ls-tree", "-r", ref).split()[2]
+    path = provenance.object_path(field.common, blob)
+    path.chmod(0o644)
+    path.write_bytes(b"not an object")
+    found = run_reindex(field)
+    assert [one.ref for one in found.mended] == [ref]
+    assert set(all_notes(field, ref)) == set(before)
+    kept = [commit for commit, note in all_notes(field, ref).items() if note == before[commit]]
+    assert len(kept) >= len(before) - 1
+    assert not run_reindex(field).wrote
