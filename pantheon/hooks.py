@@ -297,6 +297,15 @@ def in_force(repo: Repo) -> tuple[str, Path]:
     return scope, (repo.root / value).resolve()
 
 
+def configured(repo: Repo, name: str) -> str:
+    """The command by which git's configuration has our hook of this kind run; "" when it does not."""
+    key = f"hook.{stubs.friendly(name)}"
+    if name not in [value for _, value in _setting(repo, f"{key}.event")]:
+        return ""
+    commands = _setting(repo, f"{key}.command")
+    return commands[-1][1] if commands else ""
+
+
 def _plan_hooks(repo: Repo, ours: Mapping[str, bytes], command: str, configured: bool) -> list[Write]:
     """Stubs go to the hooks directory in force where that lies in the git dir. Elsewhere, and where the configuration
     names them, they stand in a directory of their own."""

@@ -59,12 +59,8 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool, as_jso
         screen.print_json({**found.model_dump(mode="json"), "wrote": found.wrote and not dry_run})
         return 1 if found.lost or found.unreadable else 0
     for ref in found.mended:
-        back = (
-            f"put back to {ref.back_to[:12]}, and completed from the runs"
-            if ref.back_to
-            else "built anew from the runs"
-        )
-        print(f"{ref.ref}: {printable(ref.why)}; {back}")
+        back = f"put back to {ref.back_to[:12]} and completed" if ref.back_to else "built anew"
+        print(f"{ref.ref}: {printable(ref.why)}; {back} from the runs")
     if found.own:
         print(f"{many(len(found.own), 'commit')} of runs lacked notes")
     if found.decisions:
@@ -75,8 +71,8 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool, as_jso
         names = ", ".join(run[:12] for run in one.runs)
         lacked = f"; notes written: {', '.join(ref.rpartition('/')[2] for ref in one.written)}" if one.written else ""
         print(f"{one.commit[:12]} {printable(one.subject)[:60]}: {what} found {how} ({names}){lacked}")
-    for commit, names in found.unknown.items():
-        print(f"{commit[:12]} names {', '.join(names)}, which is not here; next: git pantheon pull")
+    for commit, strangers in found.unknown.items():
+        print(f"{commit[:12]} names {', '.join(strangers)}, which is not here; next: git pantheon pull")
     for lost in found.lost:
         print(f"in no branch: {printable(lost.target)} of PR {lost.pr}; it is kept: git show {lost.commit[:12]}")
     for text in found.unreadable:

@@ -24,6 +24,7 @@ from pantheon import (
     desk,
     egress,
     enclosure,
+    firing,
     engines,
     gcpid,
     hooks,
@@ -522,7 +523,7 @@ def check(
 
 
 def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: bool) -> int:
-    """Prove, not inspect: an enclosure that runs, a network that cannot be reached, a repository and a model."""
+    """Prove, not inspect: hooks that fire, an enclosure that runs, a network that cannot be reached, a repository and a model."""
 
     def reach() -> str:
         proof = egress.probe_egress(environ)
@@ -532,6 +533,7 @@ def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: b
 
     trials: dict[str, Callable[[], str]] = {
         "repository": lambda: str(Repo.discover(start).root),
+        "hooks": lambda: firing.fire(Repo.discover(start)),
         "sandbox": process.require_sandbox,
         "network": reach,
         "limits": _limits_said,
