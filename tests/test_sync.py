@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import provenance
 import pytest
 from conftest import MakeRepo, git
 
-from pantheon import artifacts, desk, keys, nights, prs, remotes, review, reunion, sync
+from pantheon import archive, artifacts, desk, keys, nights, prdesk, prs, remotes, reunion, review, sync
 from pantheon.engine import ScriptedEngine
-from pantheon.errors import PantheonError, RepositoryError
+from pantheon.errors import NewerRecord, PantheonError, RepositoryError
 from pantheon.git import Repo
-from pantheon.records import PullRequest, PullState
+from pantheon.records import Collected, PullRequest, PullState, pretty
 from pantheon.verify import load_trust, verify
 
 NAMES = ("ann", "ben", "eva")
@@ -172,3 +173,358 @@ def test_clones_that_all_worked_come_to_the_same_in_any_order(clones: dict[str, 
     accept_keys(clones)
     for clone in clones.values():
         assert clone.faults() == []
+
+
+# --- what people decided apart ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [["ann", "ben", "eva"], ["eva", "ben", "ann"]])
+def test_accepted_in_one_clone_and_rejected_in_another(clones: dict[str, Clone], order: list[str]) -> None:
+    settle(clones, list(NAMES))
+    accept_keys(clones)
+    ann, ben, eva = clones.values()
+    ann.decide(1, "accept", when=NOON)
+    ben.decide(1, "reject", when=NOON + timedelta(minutes=5))
+    taken = prs.load(eva.repo, 1).live[0]
+    eva.decide(1, "never", taken.item, when=NOON + timedelta(minutes=9))
+    before = {name: objects(clone) for name, clone in clones.items()}
+    settle(clones, order)
+    settle(clones, order)
+    same_everywhere(clones)
+    for clone in clones.values():
+        pull = prs.load(clone.repo, 1)
+        assert pull.state is PullState.ACCEPTED
+        assert pull.landed
+        assert clone.repo.ref(f"refs/heads/{pull.branch}") is None
+        said = reunion.contradictions(clone.repo, 1)
+        assert said, "people contradicted each other"
+        assert all(objects_before <= objects(clone) for objects_before in before.values())
+        words = {json.loads(line)["verdict"] for lines in notes(clone.root, "decisions").values() for line in lines}
+        assert words == {"accepted", "rejected", "never"}
+        assert clone.faults() == []
+        assert any("PR 1" in line for line in sync.standing(clone.repo)) is False, "it is closed"
+
+
+def test_items_that_two_clones_took_off_are_both_off(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    accept_keys(clones)
+    ann, ben, eva = clones.values()
+    first, second, third = prs.load(ann.repo, 2).live
+    ann.decide(2, "reject", first.item)
+    ben.decide(2, "never", second.item, when=NOON + timedelta(minutes=5))
+    settle(clones, ["ann", "ben", "eva"])
+    settle(clones, ["eva", "ann", "ben"])
+    same_everywhere(clones)
+    for clone in clones.values():
+        pull = prs.load(clone.repo, 2)
+        assert pull.state is PullState.OPEN
+        assert [item.target for item in pull.live] == [third.target]
+        words = {item.target: item.verdict for item in pull.items}
+        assert (words[first.target], words[second.target]) == ("rejected", "never")
+        assert clone.git("rev-parse", f"refs/heads/{pull.branch}").strip() == pull.tip
+        assert clone.faults() == []
+    eva.decide(2, "accept")
+    assert eva.faults() == []
+
+
+def test_an_undo_goes_back_past_another_number(clones: dict[str, Clone]) -> None:
+    eva = clones["eva"]
+    item = prs.load(eva.repo, 1).live[0]
+    eva.decide(1, "reject", item.item)
+    settle(clones, list(NAMES))
+    accept_keys(clones)
+    mine = next(pull for pull in prs.load_all(eva.repo) if any(one.run == item.run for one in pull.items))
+    assert mine.id != 1
+    eva.decide(mine.id, "undo")
+    again = prs.load(eva.repo, mine.id)
+    assert (again.id, again.branch) == (mine.id, mine.branch)
+    assert item.run in {one.run for one in again.live}
+    assert eva.faults() == []
+    settle(clones, ["eva", "ann", "ben"])
+    same_everywhere(clones)
+
+
+def test_the_decisions_of_two_on_one_commit_are_both_there(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben = clones["ann"], clones["ben"]
+    item = prs.load(ann.repo, 3).live[0]
+    ann.decide(3, "reject", item.item)
+    ben.decide(3, "reject", item.item, when=NOON + timedelta(minutes=1))
+    settle(clones, ["ben", "ann", "eva"])
+    settle(clones, ["ben", "ann", "eva"])
+    same_everywhere(clones)
+    reasons = {json.loads(line)["reason"] for line in notes(clones["eva"].root, "decisions")[item.commit]}
+    assert reasons == {"ann says no", "ben says no"}
+
+
+def test_a_review_branch_that_a_person_moved_is_left_alone(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben = clones["ann"], clones["ben"]
+    pull = prs.load(ann.repo, 1)
+    ben.git("switch", "-q", pull.branch)
+    ben.git("commit", "-q", "--allow-empty", "-m", "mine")
+    ben.git("switch", "-q", "main")
+    own = ben.git("rev-parse", f"refs/heads/{pull.branch}")
+    ann.decide(1, "reject", pull.live[0].item)
+    ann.push()
+    ben.pull()
+    assert ben.git("rev-parse", f"refs/heads/{pull.branch}") == own
+    assert prs.load(ben.repo, 1).revision == 2
+
+
+# --- a new clone ------------------------------------------------------------------------------------------------------
+
+
+def test_clone_and_init_see_everything_and_a_stranger_is_not_accepted(
+    clones: dict[str, Clone], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clones["ann"].push()
+    place = clones["ann"].root.parent
+    git("clone", "-q", str(place / "remote.git"), "new", cwd=place)
+    new = Clone(place / "new")
+    config = (new.root / ".git/config").read_bytes()
+    sync.first(new.repo, NOON)
+    said = capsys.readouterr().out
+    assert "from origin: " in said
+    assert "git pantheon keys accept" in said
+    assert new.kept() == clones["ann"].kept()
+    assert nights.load_report(new.repo).night.id == nights.load_report(clones["ann"].repo).night.id
+    pull = prs.load(new.repo, 1)
+    assert new.git("rev-parse", f"refs/heads/{pull.branch}").strip() == pull.tip
+    assert (new.root / ".git/config").read_bytes() == config, "no refspec of ours in the user's configuration"
+    assert nights.unfinished(new.repo) is None
+    with pytest.raises(PantheonError, match="nobody here vouches for it") as caught:
+        prdesk.decide(new.repo, 1, "accept")
+    assert "git pantheon keys accept" in caught.value.hint
+    accept_keys({"new": new})
+    assert "accepted" in prdesk.decide(new.repo, 1, "accept")
+    assert new.faults() == []
+
+
+def test_a_remote_that_cannot_be_reached_is_no_failure_of_init(
+    clones: dict[str, Clone], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann = clones["ann"]
+    ann.git("remote", "add", "gone", "../nowhere.git")
+    sync.first(ann.repo, NOON)
+    assert "cannot fetch from gone" in capsys.readouterr().out
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_remote_has_to_be_named_where_no_branch_says_it(make_repo: MakeRepo, clones: dict[str, Clone]) -> None:
+    repo = Repo.discover(make_repo())
+    with pytest.raises(RepositoryError, match="no remote"):
+        sync.pull(repo, None, NOON, as_json=False)
+    ann = clones["ann"]
+    with pytest.raises(RepositoryError, match="no such remote") as caught:
+        sync.push(ann.repo, "elsewhere", NOON, as_json=False)
+    assert "origin" in caught.value.why
+    ann.git("remote", "rename", "origin", "one")
+    assert remotes.chosen(ann.repo, None) == "one"
+    ann.git("remote", "add", "two", "../two.git")
+    ann.git("switch", "-q", "-c", "local")
+    with pytest.raises(RepositoryError, match="which remote"):
+        remotes.chosen(ann.repo, None)
+    ann.git("switch", "-q", "main")
+    assert remotes.chosen(ann.repo, None) == "one", "the branch's own"
+
+
+def test_what_the_server_refuses_is_told_and_nothing_is_changed(clones: dict[str, Clone]) -> None:
+    ann = clones["ann"]
+    bare = ann.root.parent / "remote.git"
+    hook = bare / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho refs here are protected >&2\nexit 1\n")
+    hook.chmod(0o755)
+    before = ann.kept()
+    with pytest.raises(RepositoryError, match="did not take") as caught:
+        ann.push()
+    assert "pre-receive hook declined" in caught.value.why
+    assert refs(bare) == {}
+    assert ann.kept() == before
+    hook.unlink()
+    shutil.move(bare, bare.with_name("moved.git"))
+    with pytest.raises(RepositoryError, match="cannot fetch from origin") as caught:
+        ann.pull()
+    assert caught.value.hint.startswith("git ls-remote origin")
+
+
+def test_a_push_sets_only_what_it_saw(clones: dict[str, Clone]) -> None:
+    ann, ben = clones["ann"], clones["ben"]
+    seen = remotes.fetch(ann.repo, "origin")
+    ben.push()
+    changes = sync.differences(ann.repo, seen, [], NOON)
+    there = refs(ann.root.parent / "remote.git")
+    refused = remotes.push(ann.repo, "origin", changes, print)
+    assert refused
+    assert any(one.stale for one in refused)
+    assert refs(ann.root.parent / "remote.git") == there, "all or nothing"
+    ann.push()
+    assert set(there) - {name for name in there if "/prs/" in name} <= set(refs(ann.root.parent / "remote.git"))
+
+
+def test_no_branch_and_no_tag_of_the_users_is_pushed(clones: dict[str, Clone]) -> None:
+    ann = clones["ann"]
+    ann.git("tag", "-a", "-m", "mine", "v1")
+    ann.git("switch", "-q", "-c", "secret-plans")
+    bare = ann.root.parent / "remote.git"
+    before = git("for-each-ref", "refs/heads", "refs/tags", cwd=bare)
+    ann.git("config", "push.followTags", "true")
+    ann.push()
+    assert git("for-each-ref", "refs/heads", "refs/tags", cwd=bare) == before
+
+
+def test_nothing_is_merged_while_a_night_runs(clones: dict[str, Clone]) -> None:
+    ann, ben = clones["ann"], clones["ben"]
+    ann.push()
+    with nights.alone(ben.repo), pytest.raises(RepositoryError, match="a night runs here"):
+        ben.pull()
+
+
+def test_another_clones_unfinished_night_is_not_resumed_here(clones: dict[str, Clone]) -> None:
+    ann, ben = clones["ann"], clones["ben"]
+    name = next(ref for ref in ann.kept() if ref.startswith(nights.NIGHTS))
+    started = next(oid for oid, _, message in ann.repo.history(name, 100) if message.endswith(": freeze\n"))
+    ann.repo.move_ref(name, started, ann.repo.ref(name), "as if it had been killed")
+    assert nights.unfinished(ann.repo) == name.removeprefix(nights.NIGHTS)
+    ann.push()
+    ben.pull()
+    assert ben.repo.ref(name) == started
+    assert nights.unfinished(ben.repo) is None
+
+
+# --- what this version does not know ----------------------------------------------------------------------------------
+
+
+def rewrite(clone: Clone, number: int, **more: Any) -> bytes:
+    """As if a newer version had written one more operation; the record's bytes."""
+    name = f"{prs.PRS}{number}/meta"
+    at = clone.repo.ref(name) or ""
+    data = pretty({**reunion.read(clone.repo, at), **more})
+    tree = clone.repo.write_tree(None, {"pr.json": (0o100644, clone.repo.write_blob(data))})
+    signer = desk.signer(clone.repo)
+    clone.repo.move_ref(name, clone.repo.commit(tree, [at], "hover: PR 1 x\n", NOON, signer), at, "hover")
+    return data
+
+
+@pytest.mark.parametrize("more", [{"schema_version": 9}, {"weather": {"wind": [1]}}])
+def test_a_pr_of_a_newer_version_is_told_and_carried_unharmed(clones: dict[str, Clone], more: dict[str, Any]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben, _ = clones.values()
+    data = rewrite(ann, 2, **more)
+    ben.decide(1, "reject")
+    settle(clones, ["ann", "ben", "eva"])
+    same_everywhere(clones)
+    for clone in clones.values():
+        assert [pull.id for pull in prs.load_all(clone.repo)] == [1, 3]
+        assert prs.unreadable(clone.repo) == [2]
+        assert any("PR 2 was written by a newer version: upgrade" in line for line in sync.standing(clone.repo))
+        with pytest.raises(NewerRecord):
+            prs.load(clone.repo, 2)
+        prs.mend(clone.repo, NOON, desk.signer(clone.repo))
+        assert clone.repo.ref(f"{prs.PRS}2/r1"), "no revision of it is swept away"
+        assert clone.repo.read_path(clone.repo.ref(f"{prs.PRS}2/meta") or "", "pr.json") == data
+
+
+def test_two_versions_that_both_went_on_lose_nothing(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben, eva = clones.values()
+    ben.decide(2, "reject")
+    rewrite(ann, 2, schema_version=9, weather="fair", state="accepted")
+    settle(clones, ["ben", "ann", "eva"])
+    settle(clones, ["ann", "ben", "eva"])
+    same_everywhere(clones)
+    record = reunion.read(eva.repo, eva.repo.ref(f"{prs.PRS}2/meta") or "")
+    assert (record["schema_version"], record["weather"], record["state"]) == (9, "fair", "accepted")
+
+
+def test_a_namespace_of_a_newer_version_is_carried_but_never_rewritten(
+    clones: dict[str, Clone], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann, ben, eva = clones.values()
+    name = "refs/pantheon/weather/today"
+    one = ann.repo.commit(ann.repo.write_tree(None, {}), [], "one\n", NOON)
+    ann.repo.move_ref(name, one, None, "x")
+    settle(clones, list(NAMES))
+    assert {clone.repo.ref(name) for clone in clones.values()} == {one}
+    two, three = (ann.repo.commit(ann.repo.write_tree(None, {}), [one], f"{word}\n", NOON) for word in ("two", "three"))
+    ann.repo.move_ref(name, two, one, "x")
+    ann.push()
+    ben.git("fetch", "-q", str(ann.root), three)  # not of ours, and nothing points to it yet
+    ben.repo.move_ref(name, three, one, "x")
+    ben.push()
+    assert "upgrade git-pantheon" in capsys.readouterr().out
+    assert ben.repo.ref(name) == three
+    assert refs(ann.root.parent / "remote.git")[name] == two
+    eva.pull()
+    assert eva.repo.ref(name) == two
+
+
+# --- names that two clones used ---------------------------------------------------------------------------------------
+
+
+def fake_night(clone: Clone, when: datetime) -> str:
+    """A night that a clone without a remote had: its id does not say whose it is."""
+    repo, base = clone.repo, clone.repo.head().commit
+    tree = repo.write_tree(None, {"night.json": (0o100644, repo.write_blob(clone.root.name.encode()))})
+    start = repo.commit(tree, [base], "night 2026-03-05-1: freeze\n", when, desk.signer(repo))
+    repo.move_ref(f"{nights.NIGHTS}2026-03-05-1", start, None, "x")
+    run = "abcdef0123456789"
+    record = json.dumps({"base": base, "night": "2026-03-05-1", "by": clone.root.name}).encode()
+    tree = repo.write_tree(None, {"run.json": (0o100644, repo.write_blob(record))})
+    made = repo.commit(tree, [base], f"run {run}: failed\n", when, desk.signer(repo))
+    repo.move_ref(artifacts.run_ref(run), made, None, "x")
+    return start
+
+
+@pytest.mark.parametrize("order", [["ann", "ben"], ["ben", "ann"]])
+def test_two_nights_of_one_name_are_both_kept(clones: dict[str, Clone], order: list[str]) -> None:
+    ann, ben = clones["ann"], clones["ben"]
+    older, later = fake_night(ann, NOON), fake_night(ben, NOON + timedelta(minutes=1))
+    settle(clones, [*order, "eva"])
+    settle(clones, [*order, "eva"])
+    same_everywhere(clones)
+    for clone in clones.values():
+        assert clone.repo.ref(f"{nights.NIGHTS}2026-03-05-1") == older
+        assert clone.repo.ref(f"{nights.NIGHTS}2026-03-05-1-{later[:4]}") == later
+        run = clone.repo.ref(artifacts.run_ref("abcdef0123456789")) or ""
+        assert json.loads(clone.repo.read_path(run, "run.json") or b"")["by"] == "ann"
+        sides = clone.repo.commit_info(run).parents[-2:]
+        assert [json.loads(clone.repo.read_path(side, "run.json") or b"")["by"] for side in sides] == ["ann", "ben"]
+
+
+def test_what_was_collected_does_not_come_back(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben = clones["ann"], clones["ben"]
+    name = next(ref for ref in ann.kept() if ref.startswith(artifacts.RUNS))
+    oid = ann.repo.ref(name) or ""
+    home = ann.git("rev-list", "-1", oid).strip()
+    archive.tell(
+        ann.repo, [Collected(ref=name, oid=oid, why="old", when=NOON, homes=(home,))], NOON, desk.signer(ann.repo)
+    )
+    ann.repo.move_ref(name, None, oid, "collected")
+    ann.pull()
+    assert ann.repo.ref(name) is None
+    ann.push()
+    bare = ann.root.parent / "remote.git"
+    assert name not in refs(bare)
+    ben.push()
+    assert name not in refs(bare)
+    assert ben.repo.ref(name) == oid, "ours stays until our own gc"
+    ann.pull()
+    assert ann.repo.ref(name) is None
+
+
+def test_a_second_pull_and_push_do_nothing(clones: dict[str, Clone], capsys: pytest.CaptureFixture[str]) -> None:
+    settle(clones, list(NAMES))
+    before = same_everywhere(clones)
+    capsys.readouterr()
+    for clone in clones.values():
+        clone.pull()
+        clone.push()
+    said = capsys.readouterr().out
+    assert said.count("nothing new in origin") == 3
+    assert said.count("origin has everything") == 3
+    assert same_everywhere(clones) == before
+    assert sync.standing(clones["ann"].repo) == []
