@@ -24,8 +24,8 @@ from pantheon import (
     desk,
     egress,
     enclosure,
-    firing,
     engines,
+    firing,
     gcpid,
     hooks,
     learned,
@@ -523,7 +523,7 @@ def check(
 
 
 def doctor(start: Path, where: Places, environ: Mapping[str, str], *, as_json: bool) -> int:
-    """Prove, not inspect: hooks that fire, an enclosure that runs, a network that cannot be reached, a repository and a model."""
+    """Prove, not inspect: hooks fire, an enclosure runs, no network can be reached, a repository, a model."""
 
     def reach() -> str:
         proof = egress.probe_egress(environ)
