@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from typing import Literal, Protocol
 
+from pantheon import report
 from pantheon import window as windowing
 from pantheon.errors import PantheonError
 from pantheon.plan import many, printable
@@ -26,7 +27,7 @@ LEAST_S = 60.0  # of a window that is worth a night
 OVERTIME_S = 900.0  # past the end of the window, for the report of a night whose budget ended with it
 STOP_S = 130.0  # for a night that was asked to end; it gives its own children 120
 BACKOFF_S = (60.0, 300.0, 900.0)  # after a night that failed, until the branch or a decision moves
-NIGHT_S, LONGEST_S = 0.5, 30.0  # the wait between two looks, with a night and without
+ASKED_S, LONGEST_S = 0.5, 30.0  # the wait between two looks, at a night that was asked to end and else
 SLEPT_S, SET_S = 10.0, 60.0  # what is told
 EVENTS = 20  # the last changes of task files that are shown
 
@@ -79,7 +80,7 @@ class TaskChange(Record):
 class Event(Record):
     """What wakes the loop. `about`: a common git dir, or the path that a nudge names."""
 
-    kind: Literal["rang", "nudge", "reload", "stop", "surveyed"]
+    kind: Literal["rang", "nudge", "reload", "stop", "surveyed", "ended"]
     about: str = ""
     queued: Queued | None = None
     why: str = ""
@@ -238,8 +239,8 @@ class Daemon:
         """How long nothing will be due, as far as can be known, in seconds."""
         now, ticks = self.doors.now(), self.doors.ticks()
         waits = [self.poll_at - ticks, LONGEST_S]
-        if self.night is not None:
-            waits.append(NIGHT_S)
+        if self.night is not None and self.night.asked_at is not None:
+            waits.append(ASKED_S)
         for post in self.posts.values():
             if post.look_at is not None:
                 waits.append(post.look_at - ticks)
@@ -265,6 +266,8 @@ class Daemon:
                     post.look_at = self.doors.ticks() + AGAIN_S
             case "surveyed":
                 self._counted(event)
+            case "ended":  # a night: the next tick looks at it
+                pass
 
     # --- time ---
 
@@ -426,7 +429,7 @@ class Daemon:
         post.turn = self.doors.ticks()
         self.night = Night(post, child, span)
         verb = f"night {post.seen.unfinished} goes on" if post.seen.unfinished else "a night begins"
-        self.doors.say(f"{post.name}: {verb} on {printable(post.entry.branch)}, for {round(budget_s)} s at most")
+        self.doors.say(f"{post.name}: {verb} on {printable(post.entry.branch)}, for {report.span(budget_s)} at most")
 
     def _attend(self) -> None:
         """The night that runs: did it end, or should it?"""
@@ -507,7 +510,7 @@ class Daemon:
             while night.child.alive():
                 if self.stops > 1 or self.doors.ticks() > deadline:
                     night.child.kill()
-                for event in self.doors.wait(NIGHT_S):
+                for event in self.doors.wait(ASKED_S):
                     self.stops += event.kind == "stop"
             self._settle(night.post)
         for post in self.posts.values():

@@ -301,7 +301,13 @@ class Patrol:
         words = ("night", "--now", "--quiet", f"--branch={entry.branch}", f"--budget={int(budget_s)}s")
         argv = [*process.attended(), *machine.in_background(terms.nice, terms.idle_io)]
         argv += ["env", "-C", entry.root, *program(*words)]
-        return NightChild(process.start(argv, stdout_path=log, env=environment(self.environ)))
+        child = process.start(argv, stdout_path=log, env=environment(self.environ))
+        threading.Thread(target=self._wake_after, args=(child, entry.common), daemon=True).start()
+        return NightChild(child)
+
+    def _wake_after(self, child: Child, common: str) -> None:
+        child.wait()
+        self.events.put(Event(kind="ended", about=common))
 
 
 def _title(raw: bytes, path: str) -> str:

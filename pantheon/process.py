@@ -434,6 +434,10 @@ class Child:
     def alive(self) -> bool:
         return self._launch.process.returncode is None
 
+    def wait(self) -> None:
+        """Until it has ended."""
+        self._thread.join()
+
     def stop(self, grace_s: float = 5.0) -> None:
         """Ask the program to end, then kill all of it; returns when nothing is left. Calling it again is harmless."""
         if self._launch.outer is None:

@@ -16,7 +16,7 @@ from pantheon.errors import ConfigError
 from pantheon.records import Record
 
 _FORM = re.compile(r"\s*(\d\d?):(\d\d)\s*-\s*(\d\d?):(\d\d)\s*", re.ASCII)
-_LOOK = 4  # days: a zone has skipped a whole one
+_BACK, _LOOK = 2, 4  # days: a zone has skipped a whole one
 
 
 class Window(Record):
@@ -81,7 +81,7 @@ def span(window: Window, zone: tzinfo, day: date) -> Span:
 def upcoming(window: Window, zone: tzinfo, now: datetime, used: Collection[str] = ()) -> Span:
     """The window that holds `now`, else the next one; those whose key is in `used` are past."""
     today = now.astimezone(zone).date()
-    for ahead in range(-_LOOK, _LOOK + len(used)):
+    for ahead in range(-_BACK, _LOOK + len(used)):
         found = span(window, zone, today + timedelta(days=ahead))
         if found.end > now and found.start < found.end and found.key not in used:
             return found
