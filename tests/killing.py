@@ -26,14 +26,14 @@ from typing import Any
 
 from conftest import git, survivors, write_files
 
-from pantheon import artifacts, cgroup, desk, faults, leftovers, nights, notary, owner, prdesk, process, prs
+from pantheon import artifacts, cgroup, desk, faults, lease, leftovers, nights, notary, owner, prdesk, process, prs
 from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
 from pantheon.errors import EngineError, PantheonError
 from pantheon.git import Repo
 from pantheon.places import places
-from pantheon.records import Completion, PullState
+from pantheon.records import Completion, Outcome, PullState
 from pantheon.revive import Lives, open_revived
 from pantheon.survey import survey
 from pantheon.verify import load_trust, verify
@@ -226,6 +226,8 @@ def points(act: Act, template: Path, place: Path) -> list[str]:
     with names.open("ab", buffering=0) as file:
         code = forked(lambda: act.do(repo), place.parent / "log", lambda name: _note(file.fileno(), name))
     assert code == 0, (place.parent / "log").read_text()[-2000:]
+    failed = [run.reason for run in artifacts.list_runs(repo) if run.outcome is not Outcome.ACCEPTED]
+    assert not failed, f"undisturbed, every item is accepted; this machine is too busy: {failed}"
     return names.read_text().splitlines()
 
 
@@ -267,7 +269,7 @@ def kill_at(act: Act, number: int, template: Path, place: Path, wanted: Look) ->
 
 # --- the real command ------------------------------------------------------------------------------------------------
 
-MODES = ("tree", "outer", "inner", "sandbox")
+MODES = ("tree", "outer", "inner", "sandbox", "stopped")
 
 
 def run_night(root: Path, log: Path) -> int:
@@ -286,15 +288,16 @@ def kill_sometime(chance: random.Random, usual_s: float, template: Path, place: 
     began = time.monotonic()
     with contextlib.suppress(subprocess.TimeoutExpired):
         outer.wait(moment_s)
-    killed = _kill(outer.pid, mode, chance) if outer.poll() is None else ""
+    killed = _strike(outer.pid, mode, chance) if outer.poll() is None else ""
     trial = Trial(f"night, {mode}", f"{time.monotonic() - began:.2f} s {killed}", killed=bool(killed))
+    if mode == "stopped":
+        trial.wrong += _succeed(repo, outer, log)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        outer.wait(120)
+        outer.wait(600)
     if outer.poll() is None:
         trial.wrong.append("it neither ended nor went on")
         outer.kill()
-    ended = _until_done(repo, log)
-    if ended:
+    if ended := _until_done(repo, log):
         trial.wrong.append(ended)
     trial.wrong += judge(repo, wanted, kept, mode == "sandbox")
     if not trial.wrong:
@@ -312,20 +315,37 @@ def _until_done(repo: Repo, log: Path) -> str:
     return f"three more starts did not end it: {log.read_text()[-700:]}"
 
 
-def _kill(outer: int, mode: str, chance: random.Random) -> str:
+def _succeed(repo: Repo, outer: subprocess.Popen[bytes], log: Path) -> list[str]:
+    """Let the lease of a stopped night grow old and another one take its place, then let the first one go on."""
+    lock, wrong = repo.common_dir / "pantheon/night.lock", []
+    held = lease.read(lock)
+    if held is not None and held.owner.pid == outer.pid:
+        old = held.model_copy(update={"beat_s": held.beat_s - 2 * lease.LEASE_S})
+        lock.write_text(old.to_json().ljust(lease.SIZE))
+    if ended := _until_done(repo, log):
+        wrong.append(ended)
+    for pid in (outer.pid, *below(outer.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    if held is not None and outer.wait(600) != -signal.SIGKILL:
+        wrong.append("it cannot be ended: the late one went on")
+    return wrong
+
+
+def _strike(outer: int, mode: str, chance: random.Random) -> str:
     """SIGKILL by mode: the whole tree in an order of chance, the outer process, the one in the enclosure, or what runs
-    in a sandbox of it. What was killed; "" where there was none of it in time."""
+    in a sandbox of it; or SIGSTOP to the tree. What was struck; "" where there was none of it in time."""
     until = time.monotonic() + 5.0
     while time.monotonic() < until and started(outer):
         tree = [outer, *below(outer)]
         inner = [pid for pid in tree if "--enclosed" in words_of(pid) and "bwrap" not in words_of(pid)]
         inside = [pid for one in inner[-1:] for pid in below(one)]
-        chosen = {"tree": tree, "outer": [outer], "inner": inner[-1:], "sandbox": inside[:1]}[mode]
+        chosen = {"outer": [outer], "inner": inner[-1:], "sandbox": inside[:1]}.get(mode, tree)
         chance.shuffle(chosen)
         if chosen:
             for pid in chosen:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGSTOP if mode == "stopped" else signal.SIGKILL)
             return f"{len(chosen)} of {len(tree)} processes"
         time.sleep(0.005)
     return ""

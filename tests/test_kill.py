@@ -54,7 +54,7 @@ def template_of(act: Act, place: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "kills"), [("night", 9), ("accept --drop", 5), ("reject ITEM", 4), ("undo of accept", 4)]
+    ("name", "kills"), [("night", 7), ("accept --drop", 4), ("reject ITEM", 3), ("undo of accept", 3)]
 )
 def test_killed_at_a_step_it_is_finished_or_was_never_begun(name: str, kills: int, tmp_path: Path) -> None:
     act = ACTS[name]
@@ -92,34 +92,37 @@ def test_a_real_night_killed_at_moments_of_chance_is_finished_by_the_next_start(
         return kill_sometime(random.Random(number), usual_s, template, place, wanted, mode)
 
     with ThreadPoolExecutor(2) as pool:
-        trials = list(pool.map(one, range(8)))
+        trials = list(pool.map(one, range(6)))
     assert [(trial.act, trial.where, trial.wrong) for trial in trials if trial.wrong] == []
-    assert sum(trial.killed for trial in trials) >= 4
+    assert sum(trial.killed for trial in trials) >= 3
 
 
 def test_a_night_that_is_stopped_past_its_lease_is_ended_and_its_successor_accepts_once(tmp_path: Path) -> None:
     """The kernel stops it, its heartbeat grows old, the next start takes over; what wakes then is dead."""
-    template = tmp_path / "template"
+    template, log = tmp_path / "template", tmp_path / "log"
     build(template, 1)
     whole = copied(template, tmp_path / "whole")
-    assert run_night(whole.root, tmp_path / "log") == 0
+    assert run_night(whole.root, log) == 0
     repo = copied(template, tmp_path / "stopped")
-    kept = users_own(repo)
-    with (tmp_path / "log").open("ab") as words:
-        late = subprocess.Popen(NIGHT, cwd=repo.root, stdout=words, stderr=words, start_new_session=True)
-        until = time.monotonic() + 120
-        while not nights.unfinished(repo) and time.monotonic() < until:
-            time.sleep(0.01)
-        os.kill(late.pid, signal.SIGSTOP)
-        again = subprocess.run(NIGHT, cwd=repo.root, capture_output=True, check=False, timeout=120)
-        lock = repo.common_dir / "pantheon/night.lock"
-        if (held := lease.read(lock)) is not None:
-            assert again.returncode == 1, "it may be at work"
-            assert f"by process {late.pid}" in again.stderr.decode()
-            lock.write_text(Lease(owner=held.owner, beat_s=held.beat_s - 2 * lease.LEASE_S).to_json())
-        assert run_night(repo.root, tmp_path / "log") == 0, (tmp_path / "log").read_text()
-        os.kill(late.pid, signal.SIGCONT)
-        assert late.wait(30) == -signal.SIGKILL
+    kept, lock = users_own(repo), repo.common_dir / "pantheon/night.lock"
+    with log.open("ab") as words, subprocess.Popen(NIGHT, cwd=repo.root, stdout=words, stderr=words) as late:
+        try:
+            while not nights.unfinished(repo) and late.poll() is None:
+                time.sleep(0.01)
+            os.kill(late.pid, signal.SIGSTOP)
+            held = lease.read(lock)
+            assert held is not None
+            assert held.owner.pid == late.pid
+            again = subprocess.run(NIGHT, cwd=repo.root, capture_output=True, check=False)
+            assert again.returncode == 1, "it may be at work, and is not touched"
+            assert f"the lock is held by process {late.pid}" in again.stderr.decode()
+            old = Lease(owner=held.owner, beat_s=held.beat_s - 2 * lease.LEASE_S)
+            lock.write_text(old.to_json().ljust(lease.SIZE))
+            assert run_night(repo.root, log) == 0, log.read_text()
+            os.kill(late.pid, signal.SIGCONT)
+            assert late.wait(60) == -signal.SIGKILL
+        finally:
+            late.kill()
     assert judge(repo, look(whole), kept) == []
 
 
