@@ -6,6 +6,7 @@ Ring 4: takes plain values, calls the rings below, prints text or JSON, returns 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ from typing import TextIO
 from pantheon import (
     artifacts,
     config,
+    doorbell,
     hooks,
     morning,
     nights,
@@ -29,6 +31,7 @@ from pantheon import (
     refresh,
     reindex,
     review,
+    roster,
     screen,
     sync,
     tasks,
@@ -146,6 +149,7 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "open_prs": [{**pull.model_dump(mode="json"), "look": looks[pull.id].model_dump()} for pull in pulls],
                 "last_night": last.night.id if last else None,
                 "unfinished_night": open_night,
+                "daemon": _daemon_says(repo, where),
                 "failed": failed,
                 "problems": list(found.problems),
                 "notes": list(planned.notes),
@@ -160,6 +164,8 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     print(f"queue: {_queued(planned)}{parked}")
     if open_night:
         print(f"night {open_night} was interrupted; git pantheon night --now resumes it")
+    if (watching := _daemon_says(repo, where)) is not None:
+        print(f"daemon: {plans.printable(watching)}")
     if last:
         tally = reports.counts(last)
         print(
@@ -175,6 +181,17 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     if len(planned.notes) > 8:
         print(f"note: and {len(planned.notes) - 8} more: git pantheon plan")
     return 0
+
+
+def _daemon_says(repo: Repo, where: Places) -> str | None:
+    """What the user's daemon is up to here; None: none watches this repository."""
+    if not (repo.common_dir / "pantheon" / roster.PID).exists():
+        return None
+    running = roster.running(where)
+    said = doorbell.ask(Path(running.socket), "status", 1.0) if running else None
+    common = str(repo.common_dir.resolve())
+    posts = json.loads(said)["repositories"] if said and said.startswith("{") else []
+    return next((str(post["state"]) for post in posts if post["common"] == common), None)
 
 
 def _queued(planned: plans.Plan) -> str:
