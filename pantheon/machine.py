@@ -68,7 +68,8 @@ def _line(path: Path) -> str:
 
 def asleep_s() -> float:
     """Seconds since boot in which the machine slept: what monotonic time leaves out."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    before = time.monotonic()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - before
 
 
 def in_background(nice: int, idle_io: bool) -> list[str]:

@@ -188,17 +188,6 @@ def _print_post(post: PostStatus, zone: str) -> None:
         print(printable(f"  trouble: {post.trouble}"))
 
 
-def line(repo: Repo, where: Places) -> str:
-    """What `git pantheon` says of a daemon that watches this repository; "" where none does."""
-    common = str(repo.common_dir.resolve())
-    if not Path(common, "pantheon", roster.PID).exists():
-        return ""
-    running = roster.running(where)
-    found = _ask(Path(running.socket)) if running else None
-    post = next((one for one in found.repositories if one.common == common), None) if found else None
-    return f"daemon: {printable(post.state)}" if post else ""
-
-
 def logs(where: Places, *, follow: bool, count: int, as_json: bool) -> int:
     path = where.logs / LOG
     lines = _tail(path, count)
