@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -292,13 +293,16 @@ class Reunion:
             self.loom.done.said.append(f"PR {number}: {why}")
 
 
-def contradictions(repo: Repo, number: int) -> tuple[str, ...]:
-    """Where people contradicted each other in two clones, as long as nothing was said of the PR since."""
+def contradictions(repo: Repo, number: int, since: datetime | None = None) -> tuple[str, ...]:
+    """Where people contradicted each other in two clones, as long as nothing was said of the PR after both came
+    together, and that was after `since`."""
     tip = repo.ref(f"{prs.PRS}{number}/meta")
     if tip is None:
         return ()
     for info in _first_parents(repo, tip):
         verb, _, rest = info.message.partition(":")
+        if verb == MERGE and since is not None and info.when < since:
+            break
         if verb == MERGE:
             return tuple(line for line in rest.split("\n")[1:] if line.strip())
         if verb not in (RENUMBER, prs.REFRESH, prs.PUSH):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pantheon import archive, artifacts, keys, nights, prs, remotes, reunion, screen, weave
 from pantheon.errors import PantheonError, RefMoved, RepositoryError
@@ -18,6 +18,7 @@ from pantheon.plan import many, printable
 from pantheon.weave import Loom, Woven
 
 TRIES = 5
+TOLD = timedelta(days=7)  # how long `status` says that people contradicted each other
 FIRST_S = 60.0  # that `init` waits for a remote
 _KINDS = ((nights.NIGHTS, "night"), (artifacts.RUNS, "run"), (prs.PRS, "PR"))
 
@@ -172,10 +173,11 @@ def first(repo: Repo, when: datetime) -> None:
             print(line)
 
 
-def standing(repo: Repo) -> list[str]:
-    """For `status`: where people contradicted each other, and what a remote lacked when it was last looked at."""
-    open_ones = (name.split("/")[3] for name in repo.refs(prs.PRS) if name.endswith("/meta"))
-    lines = [f"PR {n}: {why}" for n in open_ones for why in reunion.contradictions(repo, int(n))]
+def standing(repo: Repo, now: datetime) -> list[str]:
+    """For `status`: where people contradicted each other of late, and what a remote lacked when it was last looked
+    at."""
+    numbers = sorted(int(name.split("/")[3]) for name in repo.refs(prs.PRS) if name.endswith("/meta"))
+    lines = [f"PR {n}: {why}" for n in numbers for why in reunion.contradictions(repo, n, now - TOLD)]
     lines += [f"PR {n} was written by a newer version: upgrade git-pantheon" for n in prs.unreadable(repo)]
     for remote in remotes.seen(repo):
         new, moved = weave.ahead(repo, remote)

@@ -202,7 +202,8 @@ def test_accepted_in_one_clone_and_rejected_in_another(clones: dict[str, Clone],
         words = {json.loads(line)["verdict"] for lines in notes(clone.root, "decisions").values() for line in lines}
         assert words == {"accepted", "rejected", "never"}
         assert clone.faults() == []
-        assert any("PR 1" in line for line in sync.standing(clone.repo)) is False, "it is closed"
+        assert [line for line in sync.standing(clone.repo, NOON) if line.startswith("PR 1: ")]
+        assert not [line for line in sync.standing(clone.repo, NOON + timedelta(days=9)) if line.startswith("PR 1: ")]
 
 
 def test_items_that_two_clones_took_off_are_both_off(clones: dict[str, Clone]) -> None:
@@ -419,7 +420,7 @@ def test_a_pr_of_a_newer_version_is_told_and_carried_unharmed(clones: dict[str, 
     for clone in clones.values():
         assert [pull.id for pull in prs.load_all(clone.repo)] == [1, 3]
         assert prs.unreadable(clone.repo) == [2]
-        assert any("PR 2 was written by a newer version: upgrade" in line for line in sync.standing(clone.repo))
+        assert any("PR 2 was written by a newer version: upgrade" in line for line in sync.standing(clone.repo, NOON))
         with pytest.raises(NewerRecord):
             prs.load(clone.repo, 2)
         prs.mend(clone.repo, NOON, desk.signer(clone.repo))
@@ -527,4 +528,4 @@ def test_a_second_pull_and_push_do_nothing(clones: dict[str, Clone], capsys: pyt
     assert said.count("nothing new in origin") == 3
     assert said.count("origin has everything") == 3
     assert same_everywhere(clones) == before
-    assert sync.standing(clones["ann"].repo) == []
+    assert sync.standing(clones["ann"].repo, NOON) == []
