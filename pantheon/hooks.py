@@ -20,7 +20,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from pantheon import attic, children, stubs
+from pantheon import attic, children, remotes, stubs
 from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
@@ -540,7 +540,7 @@ def _undo_files(repo: Repo, journal: Journal) -> list[Write]:
 
 def _undo_refs(repo: Repo, purge: bool) -> list[Write]:
     writes = []
-    for prefix in NAMESPACES:
+    for prefix in (*NAMESPACES, remotes.TRACKING):
         names = repo.refs(prefix)
         if names and not purge:
             detail = f"{len(names)} kept; to remove them: git pantheon uninstall --purge"
@@ -609,7 +609,10 @@ def _restore_hook(path: Path, aside: Path, before: Before | None) -> None:
 def _remove_ref(repo: Repo, one: Write) -> Write:
     """A branch that is checked out stays, and so does a ref that moved meanwhile."""
     try:
-        repo.move_ref(one.target, None, one.detail.removeprefix("was "), "pantheon uninstall --purge")
+        if one.target.startswith(remotes.TRACKING):
+            remotes.forget(repo, one.target, one.detail.removeprefix("was "))
+        else:
+            repo.move_ref(one.target, None, one.detail.removeprefix("was "), "pantheon uninstall --purge")
     except RepositoryError as error:
         return one.model_copy(update={"action": "keep", "detail": str(error)})
     return one

@@ -59,7 +59,7 @@ def _doubts(
     card = known.card
     if card is None:
         why = "has no card that counts: nothing signed says what it was made from"
-        return [*found, doubt(why, f"git fetch REMOTE 'refs/pantheon/adapters/*:refs/pantheon/adapters/*', or {back}")]
+        return [*found, doubt(why, f"git pantheon pull, or {back}")]
     if weights is not None and card.base_sha256 != dict(weights):
         found.append(doubt(f"was trained on {card.base_model}, with other weights than those of {model} here", again))
     elif weights is None and model and card.base_model != model:

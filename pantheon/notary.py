@@ -131,7 +131,7 @@ def accept(repo: Repo, fingerprint: str | None) -> int:
     for key in shown:
         print(_line(key))
     if not shown:
-        print("nothing is published here; next: git fetch <remote> '+refs/pantheon/*:refs/pantheon/*'")
+        print("nothing is published here; next: git pantheon pull")
         return 1
     chosen = [fingerprint] if fingerprint else [key.fingerprint for key in shown if not key.revoked]
     if not fingerprint:

@@ -93,6 +93,13 @@ def seen(repo: Repo) -> tuple[str, ...]:
     return tuple(dict.fromkeys(match[1] for match in found if match))
 
 
+def forget(repo: Repo, name: str, oid: str) -> None:
+    """Delete one ref of the copy. Raises RepositoryError when it is none, or has moved."""
+    if not name.startswith(TRACKING):
+        raise RepositoryError("will not delete a ref that is no copy of a remote's", name)
+    children.quiet(repo.root, "update-ref", "-d", name, oid)
+
+
 def fetch(repo: Repo, remote: str, wall_s: float = WALL_S) -> dict[str, str]:
     """Bring what the remote has into the copy beside ours, and forget what it has no more; the copy. Objects come
     before refs, and none of ours moves. Raises RepositoryError in git's own words."""
