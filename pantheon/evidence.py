@@ -484,16 +484,17 @@ def check_decisions(ledger: Ledger, commit: str, items: set[tuple[int, str, str]
     PR -> the last word; what was undone is none.
     """
     where = f"{NOTES}decisions on {commit}"
-    decided: dict[int, tuple[int, str]] = {}
+    decided: dict[int, tuple[int, datetime, str]] = {}
     for number, line in enumerate(lines_of(ledger.note("decisions", commit) or b""), 1):
         data = line.encode("utf-8", "surrogateescape")
         found = ledger.record(HumanDecision, data, "note", f"{where}, line {number}")
         if found is None:
             continue
         ledger.one_line(data, "note", f"{where}, line {number}")
-        if found.step >= decided.get(found.pr, (0, ""))[0]:  # a merge of notes sorts lines
-            decided[found.pr] = (found.step, found.verdict)
+        before = decided.get(found.pr)
+        if before is None or (found.step, found.when) >= before[:2]:  # not the last line: merges sort them
+            decided[found.pr] = (found.step, found.when, found.verdict)
         if (found.pr, found.item, found.run) not in items:
             why = f"it is about run {found.run} in PR {found.pr}, which this commit is not"
             ledger.fault("note", f"{where}, line {number}", why)
-    return {pull: verdict for pull, (_, verdict) in decided.items() if verdict != "undone"}
+    return {pull: verdict for pull, (_, _, verdict) in decided.items() if verdict != "undone"}

@@ -260,7 +260,7 @@ def test_at_the_desk_it_is_read_and_accepted_like_any_other(tmp_path_factory: py
     repo = copy(tmp_path_factory)
     card = add_adapter(repo)
     pull = offer(repo, card.adapter, "5 of 6 held-out items instead of 2: 3 only now, 0 only before, p = 0.25")
-    client = Client(repo, state=places(os.environ).state)
+    client = Client(repo, where=places(os.environ))
     csrf = client.enter()
     shown = client.get("/").text
     assert f"PR {pull.id}: {AGENT}@2: 5 of 6 held-out items instead of 2" in shown

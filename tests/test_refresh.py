@@ -460,6 +460,26 @@ def test_a_decision_that_is_killed_at_any_step_is_whole_afterwards(
     assert number > 3
 
 
+def test_another_word_after_a_decision_that_was_killed_is_the_one_that_counts(repo: Repo) -> None:
+    desk.mended(repo)
+
+    def strike(name: str) -> None:
+        if name == "decision noted":
+            raise Killed(name)
+
+    kills.arm(strike)
+    try:
+        with pytest.raises(Killed):
+            do(repo, "reject", OVEN, text="no")
+    finally:
+        kills.arm(None)
+    assert len(prs.load(repo, 1).live) == 4
+    assert do(repo, "accept") == "PR 1 accepted: 4 items are on main"
+    oven = next(item.commit for item in prs.load(repo, 1).items if item.target == OVEN)
+    assert [one.verdict for one in prs.decided(repo, oven)] == ["rejected", "accepted"]
+    assert faults(repo) == []
+
+
 def test_a_pr_whose_opening_is_killed_is_opened_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     repo = copy(tmp_path_factory)
     pull = prs.load(repo, 1)
