@@ -22,8 +22,8 @@ from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import CommitInfo, Repo
 from pantheon.merging import Claim, Json, Operation
 from pantheon.prs import MERGE, RENUMBER
-from pantheon.records import PullState, pretty
-from pantheon.weave import FILE, Loom
+from pantheon.records import PullRequest, PullState, pretty
+from pantheon.weave import FILE, Loom, readable
 
 _NAME = re.compile(re.escape(prs.PRS) + r"([1-9]\d*)/(meta|r[1-9]\d*(?:-[0-9a-f]{8})?)", re.ASCII)
 
@@ -154,7 +154,9 @@ class Reunion:
             if root in others or not self.retired(place.meta):
                 tips[root] = place.meta
         for root, place in others.items():
-            if root in tips:
+            if not readable(PullRequest, self.line(place.meta).record):
+                self.loom.done.said.append(f"PR {place.number} was not taken: it holds no record of a PR")
+            elif root in tips:
                 tips[root] = self._joined(root, tips[root], place.meta)
             elif not self.retired(place.meta):
                 tips[root] = place.meta

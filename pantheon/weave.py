@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from pantheon import adapters, archive, artifacts, attest, keys, merging, nights, prs, remotes
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import is_night
-from pantheon.records import Collected
+from pantheon.records import Collected, Record, Run, newer
 
 FILE = 0o100644
 LINES = (artifacts.NOTES, attest.ATTESTATIONS, prs.DECISIONS)  # notes that are lines
@@ -117,7 +119,9 @@ def weave(loom: Loom, theirs: Mapping[str, str]) -> dict[str, str]:
 def _other(loom: Loom, name: str, theirs: str) -> None:
     repo = loom.repo
     if name in LINES:
-        loom.union(name, theirs, lambda a, b, base: union_notes(repo, a, b), name.rpartition("/")[2])
+        loom.union(
+            name, theirs, lambda a, b, base: union_notes(repo, a, b, name == prs.DECISIONS), name.rpartition("/")[2]
+        )
     elif name == artifacts.SUMMARY:
         loom.union(name, theirs, lambda a, b, base: choose_notes(repo, a, b, base), name.rpartition("/")[2])
     elif name == keys.KEYS:
@@ -139,9 +143,9 @@ def _blob(repo: Repo, oid: str | None) -> bytes | None:
     return None if oid is None else repo.read_blob(oid)
 
 
-def union_notes(repo: Repo, ours: str, theirs: str) -> str:
-    """The tree of two notes refs, of each commit the lines of both."""
-    return _notes(repo, ours, theirs, lambda commit, one, other: merging.union_lines(one or b"", other or b""))
+def union_notes(repo: Repo, ours: str, theirs: str, kept: bool) -> str:
+    """The tree of two notes refs, of each commit the lines of both. `kept`: all of them, also of what was collected."""
+    return _notes(repo, ours, theirs, lambda commit, one, other: merging.union_lines(one or b"", other or b""), kept)
 
 
 def choose_notes(repo: Repo, ours: str, theirs: str, base: str | None) -> str:
@@ -152,13 +156,15 @@ def choose_notes(repo: Repo, ours: str, theirs: str, base: str | None) -> str:
         was = next((data for path in slots if base and (data := repo.read_path(base, path)) is not None), None)
         return merging.choose(was, one, other) or b""
 
-    return _notes(repo, ours, theirs, one_of)
+    return _notes(repo, ours, theirs, one_of, kept=False)
 
 
-def _notes(repo: Repo, ours: str, theirs: str, join: Callable[[str, bytes | None, bytes | None], bytes]) -> str:
+def _notes(
+    repo: Repo, ours: str, theirs: str, join: Callable[[str, bytes | None, bytes | None], bytes], kept: bool
+) -> str:
     """Notes are found at any depth of fan-out, and stand where they are deepest. A note that went with what was taken
     away for good does not come back."""
-    gone = {home for one in archive.collected(repo).values() for home in one.homes}
+    gone = set() if kept else {home for one in archive.collected(repo).values() for home in one.homes}
     sides: dict[str, list[list[tuple[str, str]]]] = {}
     for path, pair in repo.changed(ours, theirs).items():
         for side, oid in enumerate(pair):
@@ -247,6 +253,11 @@ def _night(loom: Loom, name: str, theirs: str, lost: dict[str, bool]) -> None:
 def _run(loom: Loom, name: str, theirs: str, lost: Mapping[str, bool]) -> None:
     """One run of which two clones wrote the record again: the later record stands, both histories stay."""
     repo = loom.repo
+    if repo.ref(name) == theirs:
+        return
+    if not readable(Run, _record(repo, theirs)):
+        loom.done.said.append(f"{name} was not taken: it holds no record of a run")
+        return
     sides = loom.forward(name, theirs)
     if sides is None:
         return
@@ -268,6 +279,15 @@ def _record(repo: Repo, commit: str) -> Mapping[str, Any]:
         found = json.loads((repo.read_path(commit, artifacts.RUN_FILE) or b"").decode("utf-8", "surrogateescape"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def readable(kind: type[Record], record: Mapping[str, Any]) -> bool:
+    """Whether stored JSON is such a record, of this version or a newer one: what is none would stop whoever reads."""
+    try:
+        kind.model_validate(record)
+    except ValidationError as error:
+        return newer(json.dumps(record).encode(), error)
+    return True
 
 
 # --- what differs -----------------------------------------------------------------------------------------------------

@@ -462,6 +462,21 @@ def test_a_namespace_of_a_newer_version_is_carried_but_never_rewritten(
     assert eva.repo.ref(name) == two
 
 
+def test_what_is_no_record_is_not_taken(clones: dict[str, Clone], capsys: pytest.CaptureFixture[str]) -> None:
+    ann, ben, _ = clones.values()
+    repo = ann.repo
+    for name, file in ((f"{prs.PRS}9/meta", "pr.json"), (artifacts.run_ref("abcdef0123456789"), "run.json")):
+        tree = repo.write_tree(None, {file: (0o100644, repo.write_blob(b'{"state": "open"}'))})
+        repo.move_ref(name, repo.commit(tree, [], "open: PR 9 x\n", NOON), None, "x")
+    ann.git("push", "-q", "origin", "refs/pantheon/*:refs/pantheon/*")
+    ben.pull()
+    said = capsys.readouterr().out
+    assert "PR 9 was not taken" in said
+    assert "abcdef0123456789 was not taken" in said
+    assert len(prs.load_all(ben.repo)) == 2, "its own, and that of the other clone"
+    assert len(list(artifacts.list_runs(ben.repo))) == 8
+
+
 # --- names that two clones used ---------------------------------------------------------------------------------------
 
 
@@ -472,7 +487,8 @@ def fake_night(clone: Clone, when: datetime) -> str:
     start = repo.commit(tree, [base], "night 2026-03-05-1: freeze\n", when, desk.signer(repo))
     repo.move_ref(f"{nights.NIGHTS}2026-03-05-1", start, None, "x")
     run = "abcdef0123456789"
-    record = json.dumps({"base": base, "night": "2026-03-05-1", "by": clone.root.name}).encode()
+    newer = {"schema_version": 9, "base": base, "night": "2026-03-05-1", "by": clone.root.name}
+    record = json.dumps(newer).encode()
     tree = repo.write_tree(None, {"run.json": (0o100644, repo.write_blob(record))})
     made = repo.commit(tree, [base], f"run {run}: failed\n", when, desk.signer(repo))
     repo.move_ref(artifacts.run_ref(run), made, None, "x")
