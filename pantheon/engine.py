@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import httpx
 
 from pantheon import process
-from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError
+from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError, Refused
 from pantheon.logprobs import TOP, Step, probability
 from pantheon.lora import FILES
 from pantheon.models import INSTALL, ChatTemplate, read_json
@@ -430,7 +430,8 @@ def _refusal(model: str, status: int, text: str) -> EngineError:
         message = str(json.loads(text)["error"]["message"])
     if "maximum context length" in message:
         return ContextOverflow("the prompt does not fit", model, message)
-    return EngineError("the engine refused", model, f"{status}: {message[:500]}")
+    kind = Refused if 400 <= status < 500 else EngineError  # a server that is dying answers 500 to what it had
+    return kind("the engine refused", model, f"{status}: {message[:500]}")
 
 
 def _completion(parts: Sequence[dict[str, Any]]) -> Completion:

@@ -13,7 +13,8 @@ PantheonError                 what could not be done, to which thing, why, and t
 ├── TrustError                nobody trusted what a repository's .pantheon/ says
 ├── SandboxError              no sandbox, or it could not start: no sandbox, no night
 ├── EngineError               the model server is missing, did not start, or answered badly
-│   └── ContextOverflow       the prompt and its answer do not fit the model's context
+│   ├── ContextOverflow       the prompt and its answer do not fit the model's context
+│   └── Refused               the model server lives, and said no to this request
 ├── TrainingError             an agent could not be trained, or its adapter not be merged
 ├── DeadlineExceeded          a wait reached its deadline
 ├── ToolError                 one tool call was refused (the agent's loop counts it, it never ends a night)
@@ -121,6 +122,10 @@ class EngineError(PantheonError):
 
 class ContextOverflow(EngineError):
     """Prompt and answer do not fit the model's context."""
+
+
+class Refused(EngineError):
+    """The model server lives, and said no to this request: another one may be answered."""
 
 
 class TrainingError(PantheonError):

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from pantheon.engine import Engine
-from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, SandboxError
+from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, Refused, SandboxError
 from pantheon.records import Completion, EngineMetrics, Runtime
 
 PAUSES_S = (1.0, 4.0, 16.0)  # before each restart of a night; then the night ends, and resumes another day
-DYING_S = 1.0  # how long a server whose requests fail may take to be seen dead
+DYING_S = 10.0  # how long a server that lost its engine, and with it our requests, may take to end
 Start = Callable[[], Awaitable[Engine]]
 
 
@@ -116,7 +116,7 @@ class Revived:
             life, server = self._life, self._now
             try:
                 return await speaks(server).complete(prompt, deadline_s=max(0.0, until - self._clock()), **wanted)
-            except ContextOverflow:
+            except (ContextOverflow, Refused):
                 raise
             except EngineError as error:
                 if attempt == 2 or not await self._dead(server):

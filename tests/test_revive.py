@@ -15,7 +15,7 @@ import pytest
 from conftest import survivors
 
 from pantheon.engine import SOCKET, Engine, ScriptedEngine, VllmEngine
-from pantheon.errors import DeadlineExceeded, EngineError
+from pantheon.errors import DeadlineExceeded, EngineError, Refused
 from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.revive import Lives, Revived, open_revived
 from pantheon.voices import Key, Voices
@@ -44,7 +44,7 @@ class Mortal(ScriptedEngine):
         if self.dead.is_set():
             raise EngineError("no answer", self.model, "it is dead")
         if prompt == "refused":
-            raise EngineError("the engine refused", self.model, "400")
+            raise Refused("the engine refused", self.model, "400")
         if prompt in self.house.deadly.get(self.number, ()):
             self.dead.set()
         answer = asyncio.ensure_future(
@@ -183,8 +183,7 @@ def test_a_restart_that_fails_counts_and_the_next_one_serves() -> None:
     assert house.paused == [1.0, 4.0, 16.0]
 
 
-def test_a_refusal_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pantheon.revive.DYING_S", 0.05)
+def test_a_refusal_is_no_death() -> None:
     house = House()
 
     async def job(engine: Engine) -> None:
