@@ -63,6 +63,13 @@ class Stacks:
         self._stacked(run)
         return run
 
+    def take_back(self, run: Run) -> None:
+        """Take a run off its stack again that was just put there."""
+        for stack in self.by_task.get(run.item.task, []):
+            if stack.runs and stack.runs[-1].id == run.id:
+                stack.runs.pop()
+                stack.tip = (stack.runs[-1].result if stack.runs else None) or self.night.base
+
     def restore(self) -> None:
         """The stacks of an interrupted part again: each accepted commit goes on the stack that ends in its parent."""
         waiting = [run for run in self.runs if run.outcome is Outcome.ACCEPTED]
@@ -206,9 +213,9 @@ class Stacks:
             except RepositoryError as error:
                 self._park(run, quality.STACK, f"builds on a dropped item: {error}")
                 continue
-            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
             moved = run.model_copy(update={"result": tip})
-            self._replace(moved)
+            self._replace(moved)  # first: a note on a commit that no run tells of would be nobody's after a kill
+            artifacts.copy_notes(self.repo, {run.result or "": tip}, self.now(), self.signer)
             kept.append(moved)
         stack.runs, stack.tip = kept, tip or self.night.base
 
