@@ -11,7 +11,8 @@ import provenance
 import pytest
 from provenance import DAYS, Copy, own_git
 
-from pantheon import artifacts, attest, desk, hooks, prs, reindex
+from pantheon import artifacts, attest, desk, hooks, notary, prs, reindex, review
+from pantheon.errors import RepositoryError
 from pantheon.git import Repo
 
 KINDS = (artifacts.NOTES, artifacts.SUMMARY, attest.ATTESTATIONS)
@@ -328,14 +329,72 @@ def test_a_notes_ref_that_is_gone_comes_back(field: Copy, ref: str, collected: b
 
 @pytest.mark.parametrize("ref", reindex.GROWING)
 def test_a_damaged_notes_ref_is_put_together_from_what_can_be_read(field: Copy, ref: str) -> None:
-    before = all_notes(field, ref)
+    before, tip = all_notes(field, ref), field.ref(ref)
     blob = field.git("ls-tree", "-r", ref).split()[2]
     path = provenance.object_path(field.common, blob)
     path.chmod(0o644)
+    whole = path.read_bytes()
     path.write_bytes(b"not an object")
     found = run_reindex(field)
     assert [one.ref for one in found.mended] == [ref]
     assert set(all_notes(field, ref)) == set(before)
     kept = [commit for commit, note in all_notes(field, ref).items() if note == before[commit]]
-    assert len(kept) >= len(before) - 1
+    hurt = field.git("ls-tree", "-r", tip).count(blob)  # some notes are the same
+    assert len(kept) >= len(before) - hurt
     assert not run_reindex(field).wrote
+    path.write_bytes(whole)  # the damage itself is the history's: without it all holds
+    assert field.lines() == []
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_an_accept_by_rebase_takes_the_notes_along(field: Copy, tmp_path: Path) -> None:
+    with own_git(tmp_path):
+        provenance.write_and_commit(field.root, {"docs/other.txt": "other\n"}, "meanwhile")
+        pull = prs.load(field.repo, 2)
+        when, signer = DAYS[4], desk.signer(field.repo)
+        review.accept(field.repo, pull, drop=(), strategy="rebase", when=when, signer=signer)
+    landed = field.ref("main")
+    assert landed != pull.live[-1].commit
+    assert {one.run for one in artifacts.read_notes(field.repo, landed)} == {pull.live[-1].run}
+    assert attest.read(field.repo, landed) == attest.read(field.repo, pull.live[-1].commit)
+    assert not run_reindex(field).wrote
+    assert field.lines() == []
+
+
+def test_run_finds_the_runs_of_a_commit(field: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = [item.run for item in prs.load(field.repo, 1).live]
+    with own_git(tmp_path):
+        cherry_pick(field)
+        assert desk.run(field.repo, "work", None, as_json=True) == 0
+        assert json.loads(capsys.readouterr().out)["id"] == wanted[-1]
+        field.git("reset", "-q", "--hard", "HEAD~2")
+        squash_again = field.git("log", "-1", "--format=%H", f"--grep={wanted[0]}", "refs/pantheon/prs/1/r1")
+        field.git("merge", "-q", "--squash", squash_again.strip())
+        field.git("commit", "-q", "-m", "no words")
+    assert desk.run(field.repo, "work", None, as_json=False) == 0
+    assert wanted[0] in capsys.readouterr().out
+    with pytest.raises(RepositoryError, match="no commit of that name carries one"):
+        desk.run(field.repo, "work~1", None, as_json=False)
+
+
+def test_reindex_says_what_it_found_and_what_it_could_not(
+    field: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own_git(tmp_path):
+        cherry_pick(field)
+    repo, signer = field.repo, desk.signer(field.repo)
+    assert notary.reindex(repo, DAYS[3], signer, dry_run=True, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "1 run found by its trailer" in said
+    assert "notes written: artifacts, summary, attestations" in said
+    assert said.endswith("dry run: nothing was written\n")
+    assert notary.reindex(repo, DAYS[3], signer, dry_run=False, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["wrote"] is True
+    assert notary.reindex(repo, DAYS[3], signer, dry_run=False, as_json=False) == 0
+    assert capsys.readouterr().out.endswith("every note is in its place: nothing is written\n")
+    field.git("switch", "-q", "--detach", "work~2")
+    field.git("branch", "-q", "-D", "work")
+    assert notary.reindex(repo, DAYS[3], signer, dry_run=False, as_json=False) == 1
+    assert "in no branch: docs/" in capsys.readouterr().out
