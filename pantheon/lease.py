@@ -49,9 +49,12 @@ def hold(
     try:
         if not _taken(descriptor):
             _succeed(descriptor, lease_s, told, clock)
-        with _beating(descriptor, beat_s, clock):
-            yield descriptor
-        os.ftruncate(descriptor, 0)
+        try:
+            with _beating(descriptor, beat_s, clock):
+                yield descriptor
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -89,6 +89,15 @@ def test_the_file_says_who_holds_it_and_nobody_when_it_is_free(path: Path, holde
         pass
 
 
+def test_who_fails_while_it_holds_the_lock_is_its_holder_no_more(path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), lease.hold(path):
+        assert lease.read(path) is not None
+        _ = 1 // 0
+    assert lease.read(path) is None
+    with lease.hold(path):
+        pass
+
+
 def lease_free(path: Path, child: Holder) -> ExitStack:
     """The lock, once its holder has let go of it."""
     child.communicate()
