@@ -20,7 +20,7 @@ from typing import Literal
 
 from pantheon import artifacts, attest, children, kinship, nights, prs, report
 from pantheon.errors import RepositoryError
-from pantheon.git import Entry, Repo, Signer
+from pantheon.git import Repo, Signer
 from pantheon.names import night_order
 from pantheon.records import HumanDecision, PullRequest, PullState, Record, Run
 
@@ -140,7 +140,7 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool = False
     carriers, unknown = _carriers(repo, runs, pulls, _everywhere(repo, runs.values()))
     carriers = [one for one in carriers if one.commit not in homes]
     sheets = _Sheets(repo)
-    mended = _mend(repo, sheets, [*homes, *(one.commit for one in carriers)], dry_run)
+    mended = _mend(sheets, [*homes, *(one.commit for one in carriers)], when, signer, dry_run)
     own = _complete(sheets, homes, runs, unreadable, signer, when)
     carriers = [_carry(sheets, one, runs, at) for one in carriers]
     decided = _decisions(sheets, pulls, mended, when)
@@ -440,27 +440,42 @@ def _lost(
 # --- a notes ref that is gone or damaged ------------------------------------------------------------------------------
 
 
-def _mend(repo: Repo, sheets: _Sheets, commits: Sequence[str], dry_run: bool) -> list[Mended]:
-    """Put every notes ref that is gone or damaged back to where it was last known to be whole. What can still be read
-    of a damaged one is put down, to be written again."""
+def _mend(sheets: _Sheets, commits: Sequence[str], when: datetime, signer: Signer, dry_run: bool) -> list[Mended]:
+    """Have every notes ref in a state that can be added to: one of which only notes are damaged goes on without them,
+    one that is gone or damaged otherwise goes back to where it was last known to be whole. What can still be read is
+    put down, to be written again."""
+    repo = sheets.repo
     sealed = _sealed(repo)
     done = []
     for ref in GROWING:
         at = repo.ref(ref)
         if at is None and ref not in sealed:
             continue
-        why, bad = ("it is gone", []) if at is None else _damage(repo, at)
-        if not why:
+        harm = _Harm("it is gone") if at is None else _harm(repo, at)
+        if not harm.why:
             continue
-        for oid in () if dry_run else bad:
+        for oid in () if dry_run else harm.objects:
             _set_aside(repo, oid)
-        for commit in commits if at else ():
-            sheets.saved.setdefault(ref, {})[commit] = _lines(repo, ref, commit)
-        back = next((one for one in _whole(repo, sealed.get(ref, []), at)), "")
-        if not dry_run and (back or at):
-            repo.move_ref(ref, back or None, at, "pantheon: reindex")
-        done.append(Mended(ref=ref, why=why, back_to=back))
+        back = at if at and harm.notes else ""
+        if at and back:
+            if not dry_run:
+                _blank(repo, ref, at, harm.notes, when, signer)
+        else:
+            for commit in commits if at else ():
+                sheets.saved.setdefault(ref, {})[commit] = _lines(repo, ref, commit)
+            back = next(_whole(repo, sealed.get(ref, []), at), "")
+            if not dry_run and (back or at):
+                repo.move_ref(ref, back or None, at, "pantheon: reindex")
+        done.append(Mended(ref=ref, why=harm.why, back_to=back or ""))
     return done
+
+
+def _blank(repo: Repo, ref: str, at: str, paths: Sequence[str], when: datetime, signer: Signer) -> None:
+    """A notes ref with nothing in those notes that cannot be read."""
+    empty = (0o100644, repo.write_blob(b""))
+    tree = repo.write_tree(repo.tree_of(at), dict.fromkeys(paths, empty))
+    message = f"{len(paths)} notes that could not be read\n"
+    repo.move_ref(ref, repo.commit(tree, [at], message, when, signer), at, "pantheon: reindex")
 
 
 def _sealed(repo: Repo) -> dict[str, list[str]]:
@@ -475,21 +490,31 @@ def _sealed(repo: Repo) -> dict[str, list[str]]:
     return found
 
 
-def _damage(repo: Repo, at: str) -> tuple[str, list[str]]:
-    """Why a notes ref cannot be used, and the objects of it that cannot be read; ("", []) when all of it can."""
-    errors: list[RepositoryError] = []
-    notes: Iterable[Entry] = ()
+@dataclass
+class _Harm:
+    """Why a notes ref cannot be used (""; it can), the objects of it that cannot be read, and where nothing but notes
+    is amiss, their paths."""
+
+    why: str = ""
+    objects: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _harm(repo: Repo, at: str) -> _Harm:
     try:
         repo.history(at, HISTORY)
         notes = repo.entries(at).values()
     except RepositoryError as error:
-        errors.append(error)
+        return _Harm(str(error), [error.thing])
+    harm = _Harm()
     for note in notes:
         try:
             repo.read_blob(note.oid)
         except RepositoryError as error:
-            errors.append(error)
-    return str(errors[0]) if errors else "", [error.thing for error in errors]
+            harm.why = harm.why or str(error)
+            harm.objects.append(note.oid)
+            harm.notes.append(note.path)
+    return harm
 
 
 def _set_aside(repo: Repo, oid: str) -> None:
@@ -509,7 +534,7 @@ def _whole(repo: Repo, sealed: Sequence[str], at: str | None) -> Iterator[str]:
             line = [one for one, _, _ in repo.history(oid, HISTORY)]
             if sealed[0] in line and oid != at:
                 after.append((len(line), oid))
-    yield from (oid for oid in (*(oid for _, oid in sorted(after, reverse=True)), *sealed) if not _damage(repo, oid)[0])
+    yield from (oid for oid in (*(oid for _, oid in sorted(after, reverse=True)), *sealed) if not _harm(repo, oid).why)
 
 
 def _dangling(repo: Repo) -> list[str]:
