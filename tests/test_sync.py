@@ -206,6 +206,48 @@ def test_accepted_in_one_clone_and_rejected_in_another(clones: dict[str, Clone],
         assert not [line for line in sync.standing(clone.repo, NOON + timedelta(days=9)) if line.startswith("PR 1: ")]
 
 
+def act(clone: Clone, chance: random.Random, when: datetime) -> str:
+    """Something that a person may do in their clone: "" when there was nothing to do it to."""
+    verb = chance.choice(("push", "pull", "reject", "never", "accept", "undo", "whole"))
+    if verb in ("push", "pull"):
+        (clone.push if verb == "push" else clone.pull)(when)
+        return verb
+    pulls = [pull for pull in prs.load_all(clone.repo) if verb == "undo" or pull.state is PullState.OPEN]
+    if not pulls:
+        return ""
+    pull = chance.choice(pulls)
+    items = [chance.choice(pull.live).item] if verb in ("reject", "never") else []
+    try:
+        clone.decide(pull.id, "reject" if verb == "whole" else verb, *items, when=when)
+    except RepositoryError as error:
+        return f"{verb} {pull.id} refused: {error}"
+    return f"{verb} {pull.id} {items}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_people_do_in_whichever_order_all_come_to_the_same(clones: dict[str, Clone], seed: int) -> None:
+    chance = random.Random(seed)
+    done = []
+    for step in range(10):
+        name = chance.choice(NAMES)
+        done.append(f"{name}: {act(clones[name], chance, NOON + timedelta(minutes=step))}")
+    before = [objects(clone) for clone in clones.values()]
+    lines = [notes(clone.root, "decisions") for clone in clones.values()]
+    for _ in range(2):
+        settle(clones, chance.sample(NAMES, 3))
+    same_everywhere(clones)
+    accept_keys(clones)
+    eva = clones["eva"]
+    assert all(some <= objects(eva) for some in before), done
+    kept = notes(eva.root, "decisions")
+    assert all(said <= kept[commit] for one in lines for commit, said in one.items()), done
+    assert eva.faults() == [], done
+    for clone in clones.values():
+        for pull in prs.load_all(clone.repo):
+            tip = clone.repo.ref(f"refs/heads/{pull.branch}")
+            assert tip == (pull.tip if pull.state is PullState.OPEN else None), done
+
+
 def test_items_that_two_clones_took_off_are_both_off(clones: dict[str, Clone]) -> None:
     settle(clones, list(NAMES))
     accept_keys(clones)
@@ -300,6 +342,22 @@ def test_clone_and_init_see_everything_and_a_stranger_is_not_accepted(
     accept_keys({"new": new})
     assert "accepted" in prdesk.decide(new.repo, 1, "accept")
     assert new.faults() == []
+
+
+def test_a_stranger_cannot_put_more_on_a_stack(clones: dict[str, Clone]) -> None:
+    settle(clones, list(NAMES))
+    ann, ben, eva = clones.values()
+    keys.accept(ben.repo, [desk.signer(ann.repo).fingerprint])
+    pull = prs.load(eva.repo, 1)
+    more = eva.repo.commit(eva.repo.tree_of(pull.tip), [pull.tip], "more\n", NOON, desk.signer(eva.repo))
+    eva.repo.move_ref(f"{prs.PRS}1/r2", more, None, "x")
+    rewrite(eva, 1, tip=more, revision=2)
+    eva.push()
+    ben.pull()
+    assert prs.load(ben.repo, 1).tip == more
+    with pytest.raises(PantheonError, match="nobody here vouches for it"):
+        prdesk.decide(ben.repo, 1, "accept")
+    assert prs.load(ben.repo, 1).state is PullState.OPEN
 
 
 def test_a_remote_that_cannot_be_reached_is_no_failure_of_init(
