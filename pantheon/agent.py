@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from pantheon import loop, process, prompt
 from pantheon.engine import Engine
-from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, ToolError
+from pantheon.errors import ContextOverflow, DeadlineExceeded, DiskFull, EngineError, ToolError, is_full
 from pantheon.plan import printable
 from pantheon.records import (
     Agent,
@@ -69,12 +69,18 @@ async def run_agent(seat: Seat, ws: Workspace, node: str, item_values: Mapping[s
         except ContextOverflow as error:
             action = loop.Fail(str(error), "context")
         except ToolError as error:
+            if is_full(error):
+                raise _pause(error) from error
             action = loop.Fail(str(error), "tool")
         except EngineError as error:
             if not seat.engine.alive():
                 raise  # the engine is gone: that is the night's matter, not this item's
             action = loop.Fail(str(error), "engine")
     return talk.result(node, action, time.monotonic() - started, used)
+
+
+def _pause(error: ToolError) -> DiskFull:
+    return DiskFull("a tool cannot go on", error.thing, str(error), "free some disk space")
 
 
 class _Talk:
@@ -112,6 +118,8 @@ class _Talk:
                 with self._on_tools():
                     result = await call_tool(self.seat.tools, self.ws, action.tool, action.args)
             except ToolError as error:
+                if is_full(error):
+                    raise _pause(error) from error
                 cause = "timeout" if isinstance(error.__cause__, TimeoutError) else "tool"
                 return loop.Offered(await self._offers(), error=str(error), cause=cause)
             self.answered.add(action.tool)

@@ -69,12 +69,27 @@ def store_run(
             oid = repo.write_blob(clip(data))
             changes[f"{node}/{name}"] = (0o100644, oid)
             artifacts.append(_describe(run.id, node, name, data, oid, hidden))
-    tree = repo.write_tree(None, changes)
     parents = list(dict.fromkeys([run.base, result] if result else [run.base]))
     message = f"run {run.id}: {run.outcome}\n\nPantheon-Run: {run.id}\n"
-    commit = repo.commit(tree, parents, message, when, signer)
+    commit = repo.commit(repo.write_tree(None, changes), parents, message, when, signer)
     repo.move_ref(ref, commit, None, f"run {run.outcome}")
     return stored.model_copy(update={"run_commit": commit}), artifacts
+
+
+def is_whole(repo: Repo, run: Run) -> bool:
+    """Whether every object that a run brought is on the disk: its own, and what its result changes. It looks afresh,
+    past what this process remembers."""
+    fresh = Repo.discover(repo.root)
+    try:
+        if run.run_commit:
+            for entry in fresh.entries(run.run_commit).values():
+                fresh.blob_size(entry.oid)
+        if run.result:
+            info = fresh.commit_info(run.result)
+            fresh.diff(fresh.tree_of(info.parents[0]), info.tree)
+    except RepositoryError:
+        return False
+    return True
 
 
 def restore_run(repo: Repo, run: Run, when: datetime, signer: Signer | None = None) -> Run:
@@ -219,9 +234,10 @@ def load_run(repo: Repo, run_id: str) -> Run:
 
 
 def list_runs(repo: Repo) -> Iterator[Run]:
-    """Every stored run, in the order of their ids; those that a newer version wrote are left out."""
+    """Every stored run, in the order of their ids; left out are those that a newer version wrote and those that cannot
+    be read, which `verify` names."""
     for name, commit in repo.refs(RUNS).items():
-        with suppress(NewerRecord):
+        with suppress(RepositoryError):
             yield _load(repo, name, commit)
 
 

@@ -20,6 +20,7 @@ from typing import TextIO
 from pantheon import (
     artifacts,
     config,
+    damage,
     doorbell,
     hooks,
     morning,
@@ -39,7 +40,7 @@ from pantheon import (
 from pantheon import plan as plans
 from pantheon import report as reports
 from pantheon import trust as trusts
-from pantheon.errors import InputError, PantheonError, RepositoryError, TrustError
+from pantheon.errors import DiskFull, InputError, PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo, Signer
 from pantheon.names import is_night
 from pantheon.places import Places
@@ -100,7 +101,7 @@ def mended(repo: Repo) -> list[str]:
     """What a killed command left is put right before PRs are shown; what was recorded, a line each. Somebody who
     decides meanwhile does it as well, and a repository that cannot be written is only looked at."""
     if review.interrupted(repo) or prs.torn(repo):
-        with suppress(RepositoryError), review.alone(repo, LOOK_S):
+        with suppress(RepositoryError, DiskFull), review.alone(repo, LOOK_S):
             done = settled(repo, None)
             return [f"PR {done.id} was decided when the command was killed: it is {done.state}"] if done else []
     return []
@@ -134,9 +135,10 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
     except RepositoryError:
         last = None
     failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
-    open_night = nights.unfinished(repo)
+    spoilt = damage.look(repo)
+    open_night = nights.unfinished(repo) if not spoilt else None  # it may be what is spoilt: no night goes on beside it
     learning = reports.growth_lines(past.grown_now(repo, found.config))
-    clones = sync.standing(repo)
+    clones = sync.standing(repo, now())
     awake = [pull for pull in pulls if looks[pull.id].word != "later"]
     needs = reports.needs_you(awake, failed, len(found.problems), trusted, last.quality if last else ())
     if as_json:
@@ -155,9 +157,13 @@ def status(repo: Repo, where: Places, *, as_json: bool) -> int:
                 "notes": list(planned.notes),
                 "learning": learning,
                 "clones": clones,
+                "damaged": [one.model_dump(mode="json") for one in spoilt],
             }
         )
     print(needs)
+    for one in spoilt:
+        print(plans.printable(f"damaged: {one}"))
+        print(plans.printable(f"  next: {one.hint}"))
     for line in (*finished, *clones):
         print(plans.printable(line))
     parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"

@@ -50,7 +50,11 @@ def night_sandbox(
     common = repo.common_dir.resolve()
     _must_be_ours(common)
     for place in (where.cache, where.logs):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            why = str(error.strerror)
+            raise RepositoryError("cannot start a night", str(place), why, f"findmnt -T {place.parent}") from error
     groups = process.groups()
     written = [common / "objects", *_own_directories(common), *_lock_files(common), where.cache, where.logs]
     written += groups.paths if groups else ()
@@ -107,7 +111,11 @@ def _lock_files(common: Path) -> list[Path]:
     (common / "pantheon").mkdir(mode=0o700, exist_ok=True)
     found = [common / "pantheon" / name for name in LOCKS]
     for path in found:
-        path.touch(mode=0o600)
+        try:
+            path.touch(mode=0o600)
+        except OSError as error:
+            why = str(error.strerror)
+            raise RepositoryError("cannot start a night", str(path), why, f"findmnt -T {path}") from error
     return found
 
 

@@ -9,7 +9,6 @@ It decides nothing: what to build, when to move a ref and what to merge is told 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import stat
@@ -18,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pygit2
 from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
-from pantheon import children, faults, trees, worktrees
-from pantheon.errors import MergeConflict, RefMoved, RepositoryError
+from pantheon import children, disk, faults, trees, worktrees
+from pantheon.errors import DiskFull, MergeConflict, RefMoved, RepositoryError, is_full
 from pantheon.names import valid_name
 from pantheon.records import Record
 from pantheon.signing import Signer
@@ -34,6 +33,7 @@ __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer"
 
 NAME, EMAIL = "Pantheon", "pantheon@localhost"
 NAMESPACES = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
+T = TypeVar("T")
 BUSY_S = 2.0  # how long a lock of somebody else's git is waited for
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
 _BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
@@ -77,15 +77,17 @@ class CommitInfo(Record):
 
 
 @contextmanager
-def _door(what: str, thing: str = "", hint: str = "") -> Iterator[None]:
-    """Make the errors of pygit2 ours. KeyError: no such object; ValueError: a bad name, id or text."""
+def _door(what: str, thing: str = "", hint: str = "", place: Path | None = None) -> Iterator[None]:
+    """Make the errors of pygit2 ours. KeyError: no such object; ValueError: a bad name, id or text. `place`: where it
+    writes; on a full disk libgit2 says of what it could not write that it cannot find it."""
     try:
         yield
     except (pygit2.GitError, KeyError, ValueError, OSError) as error:
         why = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        if "No space left" in why:
-            hint = "free some disk space and run it again"
-        raise RepositoryError(what, thing, why, hint) from error
+        if is_full(error) or (place is not None and disk.is_full(place)):
+            raise DiskFull(what, thing, f"no space left on the disk ({why})", "free some disk space") from error
+        locked = place is not None and ("Read-only file system" in why or "Permission denied" in why)
+        raise RepositoryError(what, thing, why, f"findmnt -T {place}" if locked else hint) from error
 
 
 def _aware(seconds: int, offset: int) -> datetime:
@@ -97,18 +99,6 @@ def _signature(when: datetime) -> pygit2.Signature:
     if offset is None:
         raise ValueError("a commit's time must be timezone-aware")
     return pygit2.Signature(NAME, EMAIL, int(when.timestamp()), int(offset.total_seconds() // 60), "utf-8")
-
-
-@contextmanager
-def _flock(path: Path) -> Iterator[int]:
-    """Hold a lock that dies with its holder; gives the open descriptor."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class Repo:
@@ -286,8 +276,8 @@ class Repo:
     # --- writing objects ----------------------------------------------------------------------------------------------
 
     def write_blob(self, data: bytes) -> str:
-        with _door("cannot write a blob"):
-            oid = str(self._repo.create_blob(data))
+        with _door("cannot write a blob", place=self.common_dir):
+            oid = str(_again(lambda: self._repo.create_blob(data)))
         faults.point("blob")
         return oid
 
@@ -299,8 +289,9 @@ class Repo:
         return edit_tree(base_tree, changes, self._items, self._write_items)
 
     def _write_items(self, items: Items) -> str:
-        with _door("cannot write a tree"):
-            oid = str(self._repo.write(ObjectType.TREE, render_tree(items)))
+        with _door("cannot write a tree", place=self.common_dir):
+            data = render_tree(items)
+            oid = str(_again(lambda: self._repo.write(ObjectType.TREE, data)))
         faults.point("tree")
         return oid
 
@@ -308,7 +299,7 @@ class Repo:
         self, tree: str, parents: Sequence[str], message: str, when: datetime, signer: Signer | None = None
     ) -> str:
         """A commit object by Pantheon, signed when a signer is given. No ref is moved."""
-        with _door("cannot write a commit", tree):
+        with _door("cannot write a commit", tree, place=self.common_dir):
             if "\0" in message:
                 raise ValueError("the message holds a NUL")
             identity = _signature(when)
@@ -318,16 +309,17 @@ class Repo:
             )
             content = str(text)  # the stub says Oid; it is the commit's text
             if signer is None:
-                oid = self._repo.write(ObjectType.COMMIT, content.encode("utf-8"))
+                oid = _again(lambda: self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
             else:
-                oid = self._repo.create_commit_with_signature(content, signer.sign(content.encode("utf-8")))
+                signature = signer.sign(content.encode("utf-8"))
+                oid = _again(lambda: self._repo.create_commit_with_signature(content, signature))
         faults.point("commit")
         return str(oid)
 
     def merge_trees(self, base: str, ours: str, theirs: str) -> str:
         """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths; RepositoryError: the
         sides together make a name or a directory that neither may make."""
-        with _door("cannot merge trees", f"{ours} and {theirs}"):
+        with _door("cannot merge trees", f"{ours} and {theirs}", place=self.common_dir):
             index = self._repo.merge_trees(self._tree(base), self._tree(ours), self._tree(theirs))
             if index.conflicts is not None:
                 sides = [side for conflict in index.conflicts for side in conflict if side is not None]
@@ -384,7 +376,7 @@ class Repo:
             raise RepositoryError("will not move a ref that is not ours", name, f"only {', '.join(NAMESPACES)}")
         hint = f"if no git runs: rm '{self.common_dir / name}.lock'"
         turn = self.common_dir / "pantheon" / "refs.lock"
-        with _door("cannot move a ref", name, hint), _flock(turn) as intent:
+        with _door("cannot move a ref", name, hint, self.common_dir), disk.turn(turn) as intent:
             self._recover(intent)
             if name.startswith("refs/heads/") and (place := self.checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
@@ -436,7 +428,7 @@ class Repo:
         if strangers := [name for name in names if not name.startswith(NAMESPACES) or name.startswith("refs/heads/")]:
             raise RepositoryError("will not delete a ref that is not ours", strangers[0])
         turn = self.common_dir / "pantheon" / "refs.lock"
-        with _door("cannot delete refs", f"{len(names)} of them"), _flock(turn) as intent:
+        with _door("cannot delete refs", f"{len(names)} of them"), disk.turn(turn) as intent:
             self._recover(intent)
             os.pwrite(intent, "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"), 0)
             faults.point("refs listed")
@@ -453,7 +445,7 @@ class Repo:
         """Remove the `.lock` files that a killed process of ours left; our next move would, if there were one."""
         with (
             _door("cannot look for locks", str(self.common_dir)),
-            _flock(self.common_dir / "pantheon" / "refs.lock") as it,
+            disk.turn(self.common_dir / "pantheon" / "refs.lock") as it,
         ):
             self._recover(it)
 
@@ -463,15 +455,7 @@ class Repo:
         left = os.pread(intent, size, 0).decode("utf-8", "replace").splitlines()
         names = [name for name in left if name.startswith(NAMESPACES) and ".." not in name]
         locks = [self.common_dir / f"{name}.lock" for name in names] + [self.common_dir / "packed-refs.lock"]
-        seen: dict[Path, tuple[tuple[int, int], float]] = {}
-        while found := [(lock, info) for lock in (locks if names else ()) if (info := _info_of(lock)) is not None]:
-            for lock, info in found:  # a living git changes or drops its lock within STALE_S
-                mark = (info.st_ino, info.st_mtime_ns)
-                if lock not in seen or seen[lock][0] != mark:
-                    seen[lock] = (mark, time.monotonic())
-                elif time.monotonic() - seen[lock][1] >= STALE_S:
-                    lock.unlink(missing_ok=True)
-            time.sleep(0.05)
+        disk.clear_locks(locks if names else [], STALE_S)
         os.ftruncate(intent, 0)
 
     def checked_out(self, name: str) -> str:
@@ -530,7 +514,10 @@ class Repo:
         signer: Signer | None,
     ) -> str:
         for _ in range(20):
-            with _door("cannot write notes", ref), _flock(self.common_dir / "pantheon" / "notes.lock"):
+            with (
+                _door("cannot write notes", ref, place=self.common_dir),
+                disk.turn(self.common_dir / "pantheon" / "notes.lock"),
+            ):
                 faults.point("notes locked")
                 tip = self.ref(ref)
                 tree = None if tip is None else self.tree_of(tip)
@@ -624,6 +611,17 @@ class Repo:
             return str(base)
 
 
+def _again(write: Callable[[], T]) -> T:
+    """Write an object, once more where a prune took its directory away in between."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return write()
+        except (pygit2.GitError, OSError) as error:
+            if "No such file or directory" not in str(error) or time.monotonic() > until:
+                raise
+
+
 # --- helpers that need no repository ----------------------------------------------------------------------------------
 
 
@@ -649,13 +647,6 @@ def _refuse_formats(common_dir: Path) -> None:
 def _parents(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:end]) for end in range(1, len(parts))]
-
-
-def _info_of(path: Path) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 _STATUS: dict[int, Literal["added", "deleted", "modified", "renamed", "typechange"]] = {

@@ -20,7 +20,7 @@ from pantheon import canaries, flow, gate, redact, tally, tasks, testguard
 from pantheon.agent import Seat, edit_output, run_agent
 from pantheon.checks import CheckRoom
 from pantheon.config import Config
-from pantheon.errors import EngineError, InputError, RepositoryError, SandboxError, ToolError
+from pantheon.errors import DiskFull, EngineError, InputError, RepositoryError, SandboxError, ToolError, is_full
 from pantheon.git import Diff, Entry, Repo
 from pantheon.plan import printable
 from pantheon.records import (
@@ -116,9 +116,11 @@ async def run_item(shop: Shop, item: Item, task: Task, run: str) -> Trip:
         while nodes := flow.ready(graph, trip.done):
             for results in await asyncio.gather(*(_run_node(shop, trip, ws, node) for node in nodes)):
                 trip.done.update({result.node: result for result in results})
-    except EngineError:
+    except (EngineError, DiskFull):
         raise
-    except Exception as error:  # noqa: BLE001 - a bug met by one item must not end the others
+    except Exception as error:  # a bug met by one item must not end the others
+        if is_full(error):
+            raise DiskFull("an item cannot go on", str(place), str(error), "free some disk space") from error
         why = f"bug: {type(error).__name__}: {error}"
         log = {"stderr.log": traceback.format_exc().encode("utf-8", "replace")}
         trip.done["item"] = NodeResult(node="item", state=NodeState.FAILED, reason=why, files=log)
@@ -273,6 +275,8 @@ async def run_once(
     except TimeoutError:
         why, ended = f"timeout of {node.timeout_s:g} s passed", "timeout"
     except (ToolError, RepositoryError, SandboxError, InputError) as error:
+        if is_full(error):
+            raise DiskFull("an item cannot go on", node.id, str(error), "free some disk space") from error
         why, ended = str(error), type(error).__name__
     seconds = time.monotonic() - started
     spent = NodeMetrics(seconds=round(seconds, 3), exit=ended)

@@ -12,8 +12,9 @@ import contextlib
 import dataclasses
 import hashlib
 import resource
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from pantheon import (
     attest,
     flow,
     hooks,
+    losses,
     nights,
     prompt,
     quality,
@@ -36,10 +38,11 @@ from pantheon.checks import CheckRoom
 from pantheon.config import Config
 from pantheon.egress import EgressProof
 from pantheon.engine import Engine, ScriptedEngine
-from pantheon.errors import EngineError, SandboxError
+from pantheon.errors import DiskFull, EngineError, RefMoved, RepositoryError, SandboxError
 from pantheon.git import Repo, Signer
 from pantheon.item import Shop, Trip, run_item
 from pantheon.records import (
+    Artifact,
     Bounds,
     Decision,
     EngineMetrics,
@@ -58,6 +61,8 @@ from pantheon.voices import Voices
 
 EGRESS = "egress.json"
 CHECKPOINT_S = 10.0
+STORED = 5  # tries to store a run
+LEAST = 256 << 10  # bytes of disk without which no failure of an item means anything
 GRACE_S = 30.0  # how long running items may finish once the budget is spent
 Now = Callable[[], datetime]
 
@@ -197,6 +202,8 @@ class _Runner:
         shop = self.sown_shop if item.canary else self.shop
         assert shop is not None
         trip = await run_item(shop, item, self.frozen.tasks[item.task], run_id)
+        if not trip.decision.accepted:
+            _need_room(self.repo.common_dir, shop.room.work)
         run = self._settle(trip, shop.base, started)
         self.frozen.runs.append(run)
         self.progress.count(run.outcome)
@@ -236,12 +243,39 @@ class _Runner:
             metrics={name: r.metrics for name, r in trip.done.items()},
         )
         if trip.decision.accepted and trip.item.canary is None:
-            run = self.stacks.push(run, trip)
+            run = self._sound(self.stacks.push(run, trip))
         files = {name: result.files for name, result in trip.done.items() if result.files}
-        run, listed = artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
+        run, listed = self._stored(run, files)
         artifacts.note_runs(self.repo, {run.noted_on: listed}, self.now(), self.signer)
         self._attest(run)
         return run
+
+    def _stored(self, run: Run, files: Mapping[str, Mapping[str, bytes]]) -> tuple[Run, list[Artifact]]:
+        """Store a run; once more where a prune took what was written of it before its ref was there."""
+        for _ in range(STORED):
+            try:
+                return artifacts.store_run(self.repo, run, files, run.result, self.now(), self.signer)
+            except RefMoved:
+                raise
+            except RepositoryError as error:
+                why = error
+        raise why
+
+    def _sound(self, run: Run) -> Run:
+        """A run as it went on its stack, or parked where what it made was deleted meanwhile."""
+        if run.result is None or artifacts.is_whole(self.repo, run):
+            return run
+        self.stacks.take_back(run)
+        return run.model_copy(update={"outcome": Outcome.PARKED, "result": None, "reason": losses.WHY})
+
+    def drop_lost(self) -> None:
+        """Take away the runs whose objects were deleted beside us; the stacks are built again from the others."""
+        if missing := losses.lost(self.repo, self.frozen.runs):
+            losses.strike(self.repo, missing, self.now(), self.signer)
+            names = {run.id for run in missing}
+            self.frozen.runs[:] = [run for run in self.frozen.runs if run.id not in names]
+            self.stacks.by_task.clear()
+            self.stacks.restore()
 
     @property
     def checks_cpu_s(self) -> float:
@@ -260,6 +294,15 @@ class _Runner:
         """A signed statement over a stored run, on the commit that carries its artifact note."""
         said = attest.state(self.repo, run, self.frozen.night, self.egress, self.now())
         attest.attest(self.repo, {run.noted_on: [said]}, self.now(), self.signer)
+
+
+def _need_room(*places: Path) -> None:
+    """Raise DiskFull where nothing is left: what failed beside a full disk may have failed of that, and counts not."""
+    for place in places:
+        if (free := shutil.disk_usage(place).free) < LEAST:
+            raise DiskFull(
+                "an item failed on a full disk", str(place), f"{free} bytes are free", "free some disk space"
+            )
 
 
 def _outcome(decision: Decision) -> Outcome:
@@ -385,6 +428,7 @@ async def run(
         raise
     after = await engine.metrics()
     working = time.monotonic() - started
+    runner.drop_lost()
     progress.say("opening PRs")
     past = [one for one in nights.reports(repo, nights.RATED_NIGHTS) if _alike(one.night, frozen.night)]
     measured = quality.measure_all(frozen.own, frozen.sown, past, frozen.night.bounds or Bounds())

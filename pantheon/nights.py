@@ -216,7 +216,8 @@ def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Froze
     items = tuple(Item.model_validate_json(line) for line in data["queue.jsonl"].splitlines())
     found = [Task.model_validate_json(line) for line in data["tasks.jsonl"].splitlines()]
     notes = TypeAdapter(tuple[str, ...]).validate_json(data["notes.json"])
-    runs = [run for run in artifacts.list_runs(repo) if run.night == night.id]
+    mine = {artifacts.run_ref(run_name(night.id, item.id)) for item in items}
+    runs = [artifacts.load_run(repo, ref.rpartition("/")[2]) for ref in repo.refs(artifacts.RUNS) if ref in mine]
     return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
 
 
@@ -302,8 +303,8 @@ def reports(repo: Repo, most: int) -> list[NightReport]:
     """The reports of the last nights that have one, oldest first."""
     found: list[NightReport] = []
     for commit in latest(repo):
-        data = repo.read_path(commit, "report.json") if len(found) < most else None
-        with contextlib.suppress(ValidationError):  # of a later version: it says nothing that could be read here
+        with contextlib.suppress(ValidationError, RepositoryError):  # of a later version, or damaged: the others tell
+            data = repo.read_path(commit, "report.json") if len(found) < most else None
             found += [NightReport.model_validate_json(data)] if data else []
     return found[::-1]
 

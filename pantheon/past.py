@@ -88,10 +88,10 @@ def _tried(repo: Repo, cache: Path, commit: str) -> Tried | None:
     place = cache / f"{commit}.json"
     with contextlib.suppress(OSError, ValidationError):
         return Tried.model_validate_json(place.read_bytes())
-    data = repo.read_path(commit, "report.json")
     try:
+        data = repo.read_path(commit, "report.json")
         found = curriculum.tried(NightReport.model_validate_json(data)) if data else None
-    except ValidationError:  # of a later version
+    except (ValidationError, RepositoryError):  # of a later version, or damaged
         return None
     if found is not None:
         with contextlib.suppress(OSError):  # read only, or full: it is read again next time

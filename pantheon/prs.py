@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from pantheon import archive, artifacts, attest, faults, redact, turns
-from pantheon.errors import NewerRecord, RefMoved, RepositoryError
+from pantheon.errors import DiskFull, NewerRecord, RefMoved, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.records import HumanDecision, PullItem, PullRequest, PullState, Retired, newer, pretty
 
@@ -53,15 +53,29 @@ def _records(repo: Repo, known: Mapping[str, str]) -> list[PullRequest]:
     found = {int(m[1]): oid for name, oid in known.items() if (m := _META.match(name))}
     pulls = []
     for number, oid in sorted(found.items()):
-        with suppress(NewerRecord):
+        with suppress(RepositoryError):  # a newer version's, or damaged: both are told, and the others go on
             pulls.append(_read(repo, oid, number))
     return pulls
+
+
+def damaged(repo: Repo) -> dict[int, str]:
+    """The PRs whose record cannot be read, and why: `load_all` leaves them out as well."""
+    found: dict[int, str] = {}
+    for name, oid in _known(repo).items():
+        if match := _META.match(name):
+            try:
+                _read(repo, oid, int(match[1]))
+            except NewerRecord:
+                continue
+            except RepositoryError as error:
+                found[int(match[1])] = error.why
+    return found
 
 
 def unreadable(repo: Repo) -> list[int]:
     """The PRs that a newer version wrote: `load_all` leaves them out, and nothing here writes to them."""
     known = {int(m[1]) for name in repo.refs(PRS) if (m := _META.match(name))}
-    return sorted(known - {pull.id for pull in load_all(repo)})
+    return sorted(known - {pull.id for pull in load_all(repo)} - damaged(repo).keys())
 
 
 def load(repo: Repo, number: int) -> PullRequest:
@@ -281,7 +295,7 @@ def mend(repo: Repo, when: datetime, signer: Signer | None) -> list[PullRequest]
         _sweep(repo, _orphans(known, pulls), pulls)
         for pull in pulls:
             if _torn(repo, pull):
-                with suppress(RepositoryError):  # it is checked out, or the disk is full: the next one tries again
+                with suppress(RepositoryError, DiskFull):  # it is checked out: the next one tries again
                     _settle(repo, pull, when, signer)
     return pulls
 

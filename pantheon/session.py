@@ -21,6 +21,7 @@ from pantheon import (
     attest,
     beacon,
     config,
+    damage,
     desk,
     egress,
     enclosure,
@@ -180,6 +181,7 @@ def _held(repo: Repo, where: Places, quiet: bool) -> Iterator[int]:
         _say(f"note: {line}", quiet)
 
     with nights.alone(repo, told=told) as lock, gcpid.held(repo.common_dir, told):
+        damage.require_sound(repo)
         leftovers.sweep(repo, where)
         try:
             yield lock
@@ -291,7 +293,7 @@ def _play(repo: Repo, where: Places, order: Order, proof: EgressProof, line: soc
         return None
     work = leftovers.scratch(repo, where) / frozen.night.id
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, mode=0o700)
+    engines.made(work).chmod(0o700)
     try:
         return asyncio.run(_run(repo, frozen, where, work, order, proof, line))
     finally:

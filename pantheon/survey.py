@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pantheon import config, registry, route, tasks
-from pantheon.errors import InputError
+from pantheon.errors import InputError, RepositoryError
 from pantheon.git import Entry, Repo
 from pantheon.records import Finding, PullRequest, PullState, Task
 from pantheon.registry import Ruled
@@ -63,7 +63,11 @@ class Survey:
         ruled = self.rules[self.config.flows[flow_name].rules]
         if not ruled.kind.about(path, ruled.rules):
             return ()
-        raw = self.read(path)
+        try:
+            raw = self.read(path)
+        except RepositoryError as error:
+            why = f"it cannot be read: {error.why}; git fsck names what is damaged"
+            return (Finding(rule="damaged", message=why),)
         return () if raw is None else ruled.kind.check(path, raw, ruled.rules, self.tree)
 
     def flow_of(self, task: Task) -> str:
@@ -92,6 +96,9 @@ def survey(repo: Repo, commit: str, limits: config.UserLimits | None = None, pro
             task = tasks.parse(repo.read_blob(entry.oid), path)
         except InputError as error:
             problems.append(str(error))
+            continue
+        except RepositoryError as error:
+            problems.append(f"{path}: it cannot be read: {error.why}; git fsck names what is damaged")
             continue
         if task is not None:
             found.append(task)

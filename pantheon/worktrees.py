@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pantheon import faults
-from pantheon.errors import RepositoryError
+from pantheon.errors import DiskFull, RepositoryError, is_full
 from pantheon.names import is_git_name
 
 REMOVE_S = 60.0  # how long the removal of one tree may take
@@ -56,6 +56,7 @@ def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
             (scratch / "gitdir").write_bytes(os.fsencode(path / ".git") + b"\n")
             (scratch / "commondir").write_bytes(b"../..\n")
             (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
+            (scratch / "locked").write_bytes(b"pantheon works here\n")  # or `git worktree prune` takes one half made
             scratch.chmod(0o755)
             faults.point("worktree written")
             scratch.rename(admin)  # fails on a directory that is there, since that is never empty
@@ -66,6 +67,8 @@ def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / ".git").write_bytes(b"gitdir: " + os.fsencode(admin) + b"\n")
     except OSError as error:
+        if is_full(error):
+            raise DiskFull("cannot add a worktree", str(path), str(error), "free some disk space") from error
         raise RepositoryError(
             "cannot add a worktree", str(path), str(error), "git worktree list; then remove the stale one"
         ) from error
@@ -209,7 +212,9 @@ def export(
             executable = bool(mode & 0o100)
             _place(target / path, store / f"{oid}-{'755' if executable else '644'}", oid, read)
     except OSError as error:
-        raise RepositoryError("cannot export a tree", str(target), str(error), "free some disk space") from error
+        if is_full(error):
+            raise DiskFull("cannot export a tree", str(target), str(error), "free some disk space") from error
+        raise RepositoryError("cannot export a tree", str(target), str(error), f"ls -ld {target.parent}") from error
     return tuple(skipped)
 
 

@@ -34,13 +34,13 @@ RINGS = {
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",
         "signing signers keys attest reader worktrees trees children usergit",  # parts of git.py
-        "gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
+        "disk gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
     ),
     3: words(
         "ledger rewritten evidence cards remains entwined verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
         "daemon patrol hooks stubs reindex survey review refresh schemas registry training planner past",
-        "leftovers collect",
+        "leftovers collect damage losses",
         "weave reunion vouching",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
     ),

@@ -313,7 +313,7 @@ def test_a_run_that_only_an_unsigned_list_calls_collected_is_missing(ground: Gro
     repo = ground.repo
     run = next(run for run in artifacts.list_runs(repo) if run.item.target == "docs/tide.md")
     ref = artifacts.run_ref(run.id)
-    line = {
+    line: dict[str, object] = {
         "homes": [],
         "oid": run.run_commit,
         "ref": ref,
