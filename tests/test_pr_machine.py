@@ -459,4 +459,9 @@ def test_prs_are_what_the_model_says_whatever_happens(tmp_path: Path) -> None:
         deadline=None,
         print_blob=True,
     )
-    run_state_machine_as_test(lambda: Machine(tmp_path / "repo"), settings=chosen)
+
+    class Here(Machine):
+        def __init__(self) -> None:
+            super().__init__(tmp_path / "repo")
+
+    run_state_machine_as_test(Here, settings=chosen)

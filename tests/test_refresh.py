@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from conftest import git
-from morning_after import TARGETS, copy, right_title
-from provenance import DAYS, TASK, play, write_and_commit
+from morning_after import TARGETS, copy
+from provenance import DAYS, TASK, write_and_commit
 
-from pantheon import desk, prdesk, prs, refresh, review, trust, turns
+from pantheon import artifacts, desk, nights, prdesk, prs, refresh, review, trust, turns
 from pantheon import faults as kills
 from pantheon.cli import main
-from pantheon.engine import ScriptedEngine
 from pantheon.errors import InputError, PantheonError, RepositoryError, TrustError
 from pantheon.git import Repo
+from pantheon.item import Shop, Trip
 from pantheon.places import places
 from pantheon.plan import Plan, within_debt
 from pantheon.records import Item, Outcome, PullRequest, PullState, Task, TaskSpec
+from pantheon.stack import Stacks
 from pantheon.survey import survey
 from pantheon.verify import load_trust, verify
 
@@ -376,21 +380,39 @@ def test_a_review_branch_is_pushed_when_told_to_and_replaced_where_we_pushed_it(
 # --- what was rejected ------------------------------------------------------------------------------------------------
 
 
-def test_a_change_that_was_rejected_is_not_offered_again_when_its_file_changed(repo: Repo, tmp_path: Path) -> None:
+def test_a_change_that_was_rejected_is_not_offered_again_when_its_file_changed(repo: Repo) -> None:
     do(repo, "reject", OVEN, text="the oven needs no title")
     (rejected,) = [item for item in prs.load(repo, 1).items if item.target == OVEN]
     shown = git("show", rejected.commit, cwd=repo.root)
     assert rejected.patch == git("patch-id", "--stable", cwd=repo.root, stdin=shown.encode()).split()[0]
-    meanwhile(repo, {OVEN: at(repo, OVEN) + "\nAnd so it is.\n"})
-    (item,) = desk.make_plan(repo, survey(repo, repo.head().commit)).items
-    assert item.target == OVEN
-    report = play(repo, tmp_path / "work", DAYS[3], ScriptedEngine(right_title))
-    (run,) = report.runs
-    assert run.outcome is Outcome.PARKED
-    assert run.reason.startswith("you rejected this change on 20")
-    assert run.reason.endswith("the oven needs no title")
-    assert report.prs == ()
-    assert faults(repo, "all") == []
+    base = meanwhile(repo, {OVEN: at(repo, OVEN) + "\nA line was added at the end.\n"})
+    found = survey(repo, base)
+    (item,) = desk.make_plan(repo, found).items
+    (task,) = found.tasks
+    run = artifacts.load_run(repo, rejected.run).model_copy(update={"item": item, "base": base})
+    stacks = Stacks(
+        repo,
+        nights.load_night(repo, run.night).model_copy(update={"base": base}),
+        cast(Shop, SimpleNamespace(config=found.config)),  # a stack asks its shop for nothing else until it is proved
+        items=[item],
+        tasks={task.uuid: task},
+        notes=(),
+        runs=[],
+        signer=desk.signer(repo),
+        now=lambda: DAYS[3],
+        attested=lambda run: None,
+    )
+    parent = git("rev-parse", f"{rejected.commit}^", cwd=repo.root).strip()
+    same = repo.merge_trees(parent, base, rejected.commit)
+    again = stacks.push(run, Trip(item=item, task=task, run=run.id, tree=same, target=OVEN))
+    assert (again.outcome, again.node) == (Outcome.PARKED, "stack")
+    assert re.fullmatch(r"you rejected this change on 20\d\d-\d\d-\d\d: the oven needs no title", again.reason)
+    assert stacks.by_task == {}
+    blob = repo.write_blob(at(repo, OVEN, same).replace("Care of", "All of").encode())
+    other = repo.write_tree(same, {OVEN: (0o100644, blob)})
+    assert stacks.push(run, Trip(item=item, task=task, run=run.id, tree=other, target=OVEN)).outcome is run.outcome
+    do(repo, "undo")  # of the rejection
+    assert review.refused(prs.load_all(repo)) == {}
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
