@@ -140,7 +140,7 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool = False
     carriers, unknown = _carriers(repo, runs, pulls, _everywhere(repo, runs.values()))
     carriers = [one for one in carriers if one.commit not in homes]
     sheets = _Sheets(repo)
-    mended = _mend(sheets, [*homes, *(one.commit for one in carriers)], when, signer, dry_run)
+    mended = _mend(sheets, homes, runs, carriers, when, signer, dry_run)
     own = _complete(sheets, homes, runs, unreadable, signer, when)
     carriers = [_carry(sheets, one, runs, at) for one in carriers]
     decided = _decisions(sheets, pulls, mended, when)
@@ -440,7 +440,15 @@ def _lost(
 # --- a notes ref that is gone or damaged ------------------------------------------------------------------------------
 
 
-def _mend(sheets: _Sheets, commits: Sequence[str], when: datetime, signer: Signer, dry_run: bool) -> list[Mended]:
+def _mend(
+    sheets: _Sheets,
+    homes: Mapping[str, str],
+    runs: Mapping[str, Run],
+    carriers: Sequence[Carrier],
+    when: datetime,
+    signer: Signer,
+    dry_run: bool,
+) -> list[Mended]:
     """Have every notes ref in a state that can be added to: one of which only notes are damaged goes on without them,
     one that is gone or damaged otherwise goes back to where it was last known to be whole. What can still be read is
     put down, to be written again."""
@@ -458,16 +466,35 @@ def _mend(sheets: _Sheets, commits: Sequence[str], when: datetime, signer: Signe
             _set_aside(repo, oid)
         back = at if at and harm.notes else ""
         if at and back:
-            if not dry_run:
-                _blank(repo, ref, at, harm.notes, when, signer)
+            left = [
+                path for path in harm.notes if dry_run or not _healed(sheets, ref, path, harm.notes[path], homes, runs)
+            ]
+            if left and not dry_run:
+                _blank(repo, ref, at, left, when, signer)
         else:
-            for commit in commits if at else ():
+            for commit in [*homes, *(one.commit for one in carriers)] if at else ():
                 sheets.saved.setdefault(ref, {})[commit] = _lines(repo, ref, commit)
             back = next(_whole(repo, sealed.get(ref, []), at), "")
             if not dry_run and (back or at):
                 repo.move_ref(ref, back or None, at, "pantheon: reindex")
         done.append(Mended(ref=ref, why=harm.why, back_to=back or ""))
     return done
+
+
+def _healed(sheets: _Sheets, ref: str, path: str, oid: str, homes: Mapping[str, str], runs: Mapping[str, Run]) -> bool:
+    """Whether the run gives the very note that cannot be read, and it could be written again."""
+    commit = path.replace("/", "")
+    run = runs.get(homes.get(commit, ""))
+    text = ""
+    with suppress(RepositoryError):
+        if run is not None and ref == artifacts.NOTES:
+            text = "".join(f"{line}\n" for line in _listed(sheets, run, commit))
+        elif run is not None and ref == artifacts.SUMMARY:
+            text = _summary(sheets, run, commit)
+    data = text.encode("utf-8", "surrogateescape")
+    if hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() != oid:
+        return False
+    return sheets.repo.write_blob(data) == oid
 
 
 def _blank(repo: Repo, ref: str, at: str, paths: Sequence[str], when: datetime, signer: Signer) -> None:
@@ -492,12 +519,12 @@ def _sealed(repo: Repo) -> dict[str, list[str]]:
 
 @dataclass
 class _Harm:
-    """Why a notes ref cannot be used (""; it can), the objects of it that cannot be read, and where nothing but notes
-    is amiss, their paths."""
+    """Why a notes ref cannot be used ("": it can), the objects of it that cannot be read, and where nothing but notes
+    is amiss, these: path -> blob."""
 
     why: str = ""
     objects: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def _harm(repo: Repo, at: str) -> _Harm:
@@ -513,7 +540,7 @@ def _harm(repo: Repo, at: str) -> _Harm:
         except RepositoryError as error:
             harm.why = harm.why or str(error)
             harm.objects.append(note.oid)
-            harm.notes.append(note.path)
+            harm.notes[note.path] = note.oid
     return harm
 
 
