@@ -51,16 +51,25 @@ def start(
     own = windowing.parse(window) if window else ""
     entry = Watched(root=str(repo.root.resolve()), common=common, branch=head.branch, window=str(own), since=now)
     roster.change(where, lambda known: (*(one for one in known if one.common != common), entry))
-    running = roster.running(where)
-    if running is not None:
-        if doorbell.ask(Path(running.socket), "reload") is None:
-            raise _silent(running.pid)
-    else:
+    if not _told(where, "reload"):
         _launch(where, environ)
     post = _await(where, entry)
     shown = printable(f"{entry.root} on {entry.branch}")
     print(f"watching {shown}: {post.state}" + (f" (window {post.window})" if window else ""))
     return 0
+
+
+def _told(where: Places, word: str) -> bool:
+    """Tell the daemon that runs; False: none does. One that only begins, or is just ending, is waited for. Raises
+    PantheonError."""
+    deadline = time.monotonic() + START_S
+    while (running := roster.running(where)) is not None:
+        if doorbell.ask(Path(running.socket), word) is not None:
+            return True
+        if time.monotonic() > deadline:
+            raise _silent(running.pid)
+        time.sleep(0.1)
+    return False
 
 
 def _silent(pid: int) -> PantheonError:
