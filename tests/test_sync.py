@@ -19,6 +19,7 @@ from pantheon import archive, artifacts, desk, keys, nights, prdesk, prs, remote
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import NewerRecord, PantheonError, RepositoryError
 from pantheon.git import Repo
+from pantheon.names import night_tag
 from pantheon.records import Collected, PullRequest, PullState, pretty
 from pantheon.verify import load_trust, verify
 
@@ -113,7 +114,7 @@ def _build(place: Path) -> Path:
             engine = ScriptedEngine(provenance.wrong_title)
             report = provenance.play(Repo.discover(work / name), place / name, provenance.DAYS[number], engine)
             assert len(report.prs) == 1
-            assert nights.night_tag(report.night.id) == keys.own_tag(Repo.discover(work / name)) != ""
+            assert night_tag(report.night.id) == keys.own_tag(Repo.discover(work / name)) != ""
     return work
 
 
