@@ -525,7 +525,7 @@ def test_what_is_no_record_is_not_taken(clones: dict[str, Clone], capsys: pytest
     ann, ben, _ = clones.values()
     repo = ann.repo
     for name, file in ((f"{prs.PRS}9/meta", "pr.json"), (artifacts.run_ref("abcdef0123456789"), "run.json")):
-        tree = repo.write_tree(None, {file: (0o100644, repo.write_blob(b'{"state": "open"}'))})
+        tree = repo.write_tree(None, {file: (0o100644, repo.write_blob(b"[1]"))})
         repo.move_ref(name, repo.commit(tree, [], "open: PR 9 x\n", NOON), None, "x")
     ann.git("push", "-q", "origin", "refs/pantheon/*:refs/pantheon/*")
     ben.pull()
