@@ -39,7 +39,7 @@ RINGS = {
     3: words(
         "ledger rewritten evidence cards remains entwined verify",  # share nothing with what writes
         "agent item checks trust enclosure publish night nights morning stack canaries cast learned",
-        "daemon patrol hooks stubs reindex survey review refresh schemas registry training planner past",
+        "daemon patrol hooks stubs firing reindex survey review refresh schemas registry training planner past",
         "leftovers collect damage losses",
         "weave reunion vouching",  # of two clones
         "recorded replay shadow versions",  # runs again, and nothing is written
