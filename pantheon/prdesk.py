@@ -214,14 +214,14 @@ def _accept(repo: Repo, pull: PullRequest, wish: Wish, where: Places | None) -> 
     """Merge it, once it was checked on what the branch is now. Trust in `.pantheon/` goes on to what a person accepts
     of an agent, since that is nothing but a version and an adapter, which they saw."""
     when, key, before = desk.now(), desk.signer(repo), repo.head().commit
-    drop: Sequence[str] = wish.items
+    drop = review.not_left_out(pull, wish.items)
     if not wish.unverified and pull.state is PullState.OPEN:
         vouching.require(repo, pull)
     moved = pull.state is PullState.OPEN and (bool(pull.troubles) or refresh.moved(repo, pull))
     if moved and wish.checked and not review.landing(repo, pull, review.must_stand_on(repo, pull, "accept"), ""):
         if drop:
             review.must_leave_some(pull, drop)
-            pull, drop = review.drop(repo, pull, items=drop, when=when, signer=key), ()
+            pull, drop = review.drop(repo, pull, items=drop, when=when, signer=key), []
         pull = _refresh(repo, pull, where)
         if pull.troubles:
             raise RepositoryError(f"cannot accept PR {pull.id}", pull.onto, _conflict(pull), _resolve(pull))

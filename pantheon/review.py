@@ -98,6 +98,16 @@ def find_items(pull: PullRequest, names: Sequence[str]) -> tuple[PullItem, ...]:
     return tuple(found.values())
 
 
+def not_left_out(pull: PullRequest, names: Sequence[str]) -> list[str]:
+    """Those names that are not of an item which was left out already: to say it twice is no fault."""
+    gone = [item for item in pull.items if item.run and item.verdict == "dropped"]
+    return [
+        name
+        for name in names
+        if not any(i.target == name or i.run.startswith(name) or i.item.startswith(name) for i in gone)
+    ]
+
+
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +138,7 @@ def accept(
             raise RepositoryError(f"cannot drop from PR {pull.id}", "", why, f"git pantheon accept {pull.id}")
         return _follow(repo, _record_accepted(repo, pull, found, when, signer), when, signer)
     must_be_ours(repo, pull)
+    drop = not_left_out(pull, drop)
     must_leave_some(pull, drop)
     if drop:
         pull = _take_off(repo, pull, drop, "dropped", "", when, signer)
