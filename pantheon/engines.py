@@ -137,5 +137,6 @@ def made(directory: Path) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PantheonError("cannot make the cache directory", str(directory), str(error.strerror)) from error
+        hint = f"findmnt -T {directory.parent}"
+        raise PantheonError("cannot make the cache directory", str(directory), str(error.strerror), hint) from error
     return directory

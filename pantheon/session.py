@@ -288,6 +288,7 @@ def _steady(clock: Callable[[], datetime], since: datetime) -> Callable[[], date
 
 def _play(repo: Repo, where: Places, order: Order, proof: EgressProof, line: socket.socket) -> NightReport | None:
     """Freeze a night or take up the one that was interrupted, and run it; None when there is nothing to do."""
+    engines.made(leftovers.scratch(repo, where))  # before anything is frozen: a disk may be read-only
     frozen = _frozen(repo, where, order)
     if frozen is None:
         return None

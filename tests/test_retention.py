@@ -13,6 +13,7 @@ import pytest
 from conftest import git, write_files
 from hypothesis import given
 from hypothesis import strategies as st
+from provenance import own_git
 
 from pantheon import archive, artifacts, cleanup, collect, desk, faults, nights, past, prs, retention, review
 from pantheon import night as runner
@@ -160,20 +161,21 @@ def fails(prompt: str, schema: dict[str, object]) -> str | None:
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five nights: accepted; rejected; with a failed item beside an accepted one; still open; the newest."""
     root = tmp_path_factory.mktemp("lived") / "repo"
-    root.mkdir()
-    git("init", "-q", cwd=root)
-    write_files(root, {"docs/tasks/tidy.md": TASK})
-    git("add", "-A", cwd=root)
-    git("commit", "-q", "-m", "first", cwd=root)
-    ground = Ground(root, tmp_path_factory.mktemp("work"))
-    ground.night("boat")
-    ground.say(1, "accept")
-    ground.night("rope")
-    ground.say(2, "reject")
-    ground.night("oven", "tide", engine=ScriptedEngine(fails))
-    ground.say(3, "accept")
-    ground.night("quay")
-    ground.night("sail")
+    with own_git(tmp_path_factory.mktemp("home")):
+        root.mkdir()
+        git("init", "-q", "-b", "main", cwd=root)
+        write_files(root, {"docs/tasks/tidy.md": TASK})
+        git("add", "-A", cwd=root)
+        git("commit", "-q", "-m", "first", cwd=root)
+        ground = Ground(root, tmp_path_factory.mktemp("work"))
+        ground.night("boat")
+        ground.say(1, "accept")
+        ground.night("rope")
+        ground.say(2, "reject")
+        ground.night("oven", "tide", engine=ScriptedEngine(fails))
+        ground.say(3, "accept")
+        ground.night("quay")
+        ground.night("sail")
     return root
 
 
