@@ -18,7 +18,7 @@ class Limits(Record):
     memory_bytes: int | None = Field(default=1024 * MIB, ge=MIB)  # private tmpfs counted where there are control groups
     address_space: bool = True  # memory_bytes bounds it too; torch maps far more than it ever uses
     processes: int | None = Field(default=64, ge=1)  # of a sandboxed tree, threads counted
-    output_bytes: int = Field(default=MIB, ge=0)  # kept of each stream; the rest is read and dropped
+    output_bytes: int = Field(default=MIB, ge=0)  # kept of each stream: of more the head and the tail
     file_bytes: int | None = Field(default=64 * MIB, ge=0)  # the size of any file it writes
     disk_bytes: int | None = Field(default=256 * MIB, ge=0)  # that a sandbox's writable binds may grow in all
 

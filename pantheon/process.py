@@ -143,6 +143,16 @@ def _no_core() -> list[str]:
     return ["/usr/bin/prlimit", "--core=1:1", "--"]
 
 
+_TIED = '[ "$PPID" = "$0" ] || exit 125; exec "$@"'
+
+
+def _tied() -> list[str]:
+    """A prefix for a child that ends with us from its first instant: bwrap sees to that only when it is under way, and
+    whoever dies before leaves it behind. The shell looks for a parent that died before the kernel was told."""
+    setpriv = next((p for p in ("/usr/bin/setpriv", "/bin/setpriv") if os.access(p, os.X_OK)), None)
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "/bin/sh", "-c", _TIED, str(os.getpid())]
+
+
 _NEEDED = frozenset(("--size", "--disable-userns", "--json-status-fd", "--seccomp"))
 
 
@@ -200,7 +210,7 @@ class _Launch(Started):
                 options, programs = _filter(held, nests=False)
                 passed += programs
                 enter = [] if self.group is None else self.group.prefix()
-                command = [*_no_core(), *enter, *full, *options, "--", *command]
+                command = [*_tied(), *_no_core(), *enter, *full, *options, "--", *command]
             try:
                 self.process = subprocess.Popen(
                     command,
@@ -334,7 +344,7 @@ def _run(
         faults.point("child ended")
         launch.close()
         faults.point("child closed")
-    kept = {name: bytes(data) for name, data in capture.kept.items()}
+    kept = {name: stream.kept() for name, stream in capture.streams.items()}
     if not reached and not capture.stopped_for:
         why = kept["stderr"].decode("utf-8", "replace").strip() or f"bwrap ended with {launch.process.returncode}"
         raise SandboxError("cannot start the sandbox", str(argv[0]), why, "git pantheon doctor")
@@ -346,7 +356,7 @@ def _run(
         stdout=kept["stdout"],
         stderr=kept["stderr"],
         timed_out=capture.stopped_for == "wall",
-        truncated=capture.truncated,
+        truncated=any(stream.cut for stream in capture.streams.values()),
         stopped_for=capture.stopped_for,
         seconds=time.monotonic() - started,
         cpu_seconds=cpu_seconds,
@@ -621,7 +631,7 @@ def enclosed(
         options, passed = _filter(held, nests=True)
         try:
             child = subprocess.Popen(
-                [*full, *options, "--", *argv],
+                [*_tied(), *full, *options, "--", *argv],
                 stdin=theirs.fileno(),
                 env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"},
                 cwd="/",

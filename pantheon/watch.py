@@ -7,6 +7,7 @@ are read back from the control group; the others are looked at every `POLL_S`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import selectors
@@ -20,6 +21,7 @@ from pantheon.limits import Limits
 
 POLL_S = 0.05  # how often the watchdog looks
 GRACE_S = 2.0  # how long a kill may take to be complete
+CUT_BYTES = 200  # for the line where something of an output is left out
 
 
 class Started:
@@ -103,16 +105,46 @@ class Started:
             self.group = None
 
 
+class Stream:
+    """What a child prints on one stream. Up to `most` bytes all of it is kept; of more the head and the tail, around a
+    line that tells how much there was and the sha256 of all of it."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.size = most, 0
+        self._head, self._tail, self._sha256 = bytearray(), bytearray(), hashlib.sha256()
+
+    def take(self, part: bytes) -> None:
+        self.size += len(part)
+        self._sha256.update(part)
+        room = self.most - len(self._head)
+        self._head += part[:room]
+        self._tail += part[room:]
+        if len(self._tail) > self.most:
+            del self._tail[: -self.most // 2]
+
+    @property
+    def cut(self) -> bool:
+        return self.size > self.most
+
+    def kept(self) -> bytes:
+        if not self.cut:
+            return bytes(self._head)
+        half = max(0, self.most - CUT_BYTES) // 2
+        tail = (self._head[half:] + self._tail)[-half:] if half else b""
+        said = f"\n[pantheon: {self.size - 2 * half} of {self.size} bytes left out here; sha256 of all: "
+        return bytes(self._head[:half]) + f"{said}{self._sha256.hexdigest()}]\n".encode() + bytes(tail)
+
+
 class Capture:
-    """The loop of one bounded run: feeds stdin, keeps the first bytes of each stream, watches the limits."""
+    """The loop of one bounded run: feeds stdin, keeps what it prints (see `Stream`), watches the limits."""
 
     def __init__(
         self, launch: Started, limits: Limits, stdin: bytes, cancel: int | None, disk: meter.Growth | None
     ) -> None:
         self.launch, self.limits, self.stdin, self.cancel = launch, limits, memoryview(stdin), cancel
         self.disk, self.printed = disk, 0
-        self.kept: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self.truncated, self.stopped_for, self.peak, self.cpu = False, "", 0, 0.0
+        self.streams = {name: Stream(limits.output_bytes) for name in ("stdout", "stderr")}
+        self.stopped_for, self.peak, self.cpu = "", 0, 0.0
         self.selector = selectors.DefaultSelector()
 
     def loop(self) -> None:
@@ -163,10 +195,7 @@ class Capture:
             if not part:
                 self.selector.unregister(key.fileobj)
                 return
-            kept = self.kept[key.data]
-            room = self.limits.output_bytes - len(kept)
-            kept += part[:room]
-            self.truncated |= len(part) > room
+            self.streams[key.data].take(part)
             self.printed += len(part)
             if self.printed > self.limits.printed_bytes:
                 self._stop("output")
