@@ -274,7 +274,22 @@ def _sweep(place: Path) -> None:
         for path in place.glob(f"{NAME}-*"):
             holder = owner.read_mark(path.name)
             if holder is not None and not holder.alive():
+                _end(path)
                 _remove(path)
+
+
+def _end(path: Path) -> None:
+    """Kill what is left in the groups of a dead process: a bubblewrap whose first half died waits for it for ever."""
+    until = time.monotonic() + CLOSE_S
+    while time.monotonic() < until:
+        members = [int(pid) for file in path.rglob("cgroup.procs") for pid in file.read_text().split()]
+        if not members:
+            return
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if pid > 0:
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def _remove(path: Path) -> None:

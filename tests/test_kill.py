@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import survivors
 from killing import (
     ACTS,
     MODES,
@@ -37,12 +38,14 @@ from killing import (
     users_own,
 )
 
-from pantheon import lease, leftovers, nights, owner, shadow
+from pantheon import lease, leftovers, nights, owner, process, shadow
 from pantheon.engine import Engine
 from pantheon.git import Repo
 from pantheon.lease import Lease
 from pantheon.places import places
+from pantheon.process import Limits
 from pantheon.revive import Lives, open_revived
+from pantheon.sandbox import Sandbox
 
 
 def template_of(act: Act, place: Path) -> Path:
@@ -186,6 +189,28 @@ def test_what_others_left_goes_only_when_they_are_dead(tmp_path: Path) -> None:
     assert not leftovers.scratch(repo, where).exists()
     assert [path.name for path in (repo.common_dir / "worktrees").iterdir()] == ["users"]
     assert leftovers.sweep(repo, where) == ()
+
+
+def test_a_sandbox_that_was_only_just_started_ends_with_who_started_it(tmp_path: Path) -> None:
+    """Before bubblewrap has told the kernel so. Its second half may wait for the first for ever: the next start ends
+    what is in the control group of a dead process."""
+    if process.groups() is None:
+        pytest.skip("no control group can be made here: what bubblewrap leaves then is nobody's")
+    marker = "97531.25"
+
+    def strike(name: str) -> None:
+        if name == "child started":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def job() -> None:
+        process.run(["/bin/sleep", marker], limits=Limits(), sandbox=Sandbox())
+
+    assert [forked(job, tmp_path / "log", strike) for _ in range(5)] == [-signal.SIGKILL] * 5
+    assert forked(lambda: None, tmp_path / "log") == 0
+    until = time.monotonic() + 30
+    while (left := survivors(marker)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert left == []
 
 
 def test_a_shadow_names_its_owner(tmp_path: Path) -> None:
