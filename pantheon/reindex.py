@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from pantheon import artifacts, attest, children, kinship, nights, prs, report
+from pantheon import archive, artifacts, attest, children, kinship, nights, prs, report
 from pantheon.errors import RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import night_order
@@ -155,9 +155,16 @@ def reindex(repo: Repo, when: datetime, signer: Signer, *, dry_run: bool = False
         decisions=len(decided),
         carriers=tuple(carriers),
         lost=tuple(_lost(repo, runs.values(), pulls, carriers)),
-        unknown=unknown,
+        unknown=_strangers(repo, unknown),
         unreadable=tuple(unreadable),
     )
+
+
+def _strangers(repo: Repo, unknown: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """commit -> the runs it names that are not here, without those that `git pantheon gc` took away."""
+    gone = {ref.rpartition("/")[2] for ref in archive.collected(repo)}
+    left = {commit: tuple(run for run in runs if run not in gone) for commit, runs in unknown.items()}
+    return {commit: runs for commit, runs in left.items() if runs}
 
 
 def follow(repo: Repo, tip: str, excluded: Sequence[str], when: datetime, signer: Signer) -> int:
