@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TASK, MakeRepo, git, survivors, write_files
 
-from pantheon import cli, doorbell, nights, nightwatch, roster
+from pantheon import cli, doorbell, nights, nightwatch, patrol, roster
+from pantheon.errors import PantheonError
 from pantheon.git import Repo
 from pantheon.places import Places, places
 
@@ -54,6 +56,10 @@ def until(true: Callable[[], Any], what: str) -> Any:
 def log_of() -> str:
     path = places(os.environ).logs / "daemon.log"
     return path.read_text() if path.exists() else "no log"
+
+
+def said_in_log(text: str) -> bool:
+    return text in log_of()
 
 
 def settings(where: Places, window: str, **more: str) -> None:
@@ -170,7 +176,7 @@ def test_a_commit_outside_the_window_is_seen_at_once_and_starts_nothing(
             write_files(linked, {"docs/tasks/tidy.md": TASK + number * "More.\n"})
             git("add", "-A", cwd=linked)
         git("commit", "-q", "-m", do, cwd=linked)
-        until(lambda do=do: f"task docs/tasks/tidy.md {do}" in log_of(), do)
+        until(partial(said_in_log, f"task docs/tasks/tidy.md {do}"), do)
         assert path.exists() == (do != "removed")
     until(lambda: state(repository)["items"] == 0, "the last count")
     assert [one["what"] for one in state(repository)["changes"]] == ["added", "edited", "removed"]
@@ -336,7 +342,7 @@ def test_more_mistakes(shell: Shell, make_repo: MakeRepo, where: Places, tmp_pat
 def test_a_daemon_that_cannot_start_is_an_error_with_the_reason(
     shell: Shell, make_repo: MakeRepo, where: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nightwatch.patrol, "program", lambda *words: ["/bin/sh", "-c", "echo it is broken >&2; exit 1"])
+    monkeypatch.setattr(patrol, "program", lambda *words: ["/bin/sh", "-c", "echo it is broken >&2; exit 1"])
     monkeypatch.setattr(nightwatch, "START_S", 1.0)
     said = shell(make_repo(), "daemon", "start", code=1)
     assert "it is broken" in said and "git pantheon daemon run" in said
@@ -422,7 +428,7 @@ def test_the_service_file_is_written_read_by_systemd_and_taken_away(
 def test_words_of_the_service_file_are_quoted(where: Places) -> None:
     text = nightwatch.unit({"XDG_STATE_HOME": '/a b/50%/"x"/back\\slash'})
     assert 'Environment="XDG_STATE_HOME=/a b/50%%/\\"x\\"/back\\\\slash"' in text
-    with pytest.raises(nightwatch.PantheonError, match="systemd cannot be given such a path"):
+    with pytest.raises(PantheonError, match="systemd cannot be given such a path"):
         nightwatch.unit({"XDG_STATE_HOME": "/a\nExecStartPre=/bin/evil"})
 
 

@@ -281,7 +281,12 @@ def test_the_socket_answers_its_user_and_is_gone_at_the_end(where: Places, doors
 def test_another_user_is_not_heard(where: Places) -> None:
     path = doorbell.address(where)
     heard: list[str] = []
-    with doorbell.listening(path, lambda line: heard.append(line) or "ok", os.getuid() + 1):
+
+    def answer(line: str) -> str:
+        heard.append(line)
+        return "ok"
+
+    with doorbell.listening(path, answer, os.getuid() + 1):
         assert doorbell.ask(path, "stop") is None
     assert heard == []
 
