@@ -114,8 +114,8 @@ class UserEngine(Record):
 
 
 class DaemonSettings(Record):
-    """`[daemon]` of the user's own config.toml: when and how nights run by themselves. `zone`: a name of the tz database,
-    the machine's when empty."""
+    """`[daemon]` of the user's own config.toml: when and how nights run by themselves. `zone`: a name of the tz
+    database, the machine's when empty."""
 
     window: str = "22:00-06:00"
     zone: str = ""
