@@ -352,9 +352,11 @@ def init(options: argparse.Namespace, where: Places) -> int:
 
 
 def uninstall(options: argparse.Namespace, where: Places) -> int:
-    from pantheon import desk
+    from pantheon import desk, nightwatch
 
-    return desk.uninstall(desk.here(), purge=options.purge)
+    repo = desk.here()
+    nightwatch.forgotten(repo, where)
+    return desk.uninstall(repo, purge=options.purge)
 
 
 def pull(options: argparse.Namespace, where: Places) -> int:

@@ -73,6 +73,13 @@ def asleep_s() -> float:
 
 
 def in_background(nice: int, idle_io: bool) -> list[str]:
-    """What to put in front of a command so that it yields to everything else; where a program is missing, less."""
-    words = ["nice", "-n", str(nice)] if nice and shutil.which("nice") else []
+    """What to put in front of a command so that it yields to everything else; where a program is missing, less.
+
+    The kernel shares the processors out among sessions first (sched(7), autogroup), and a niceness counts only within
+    one: so the session is made nice as well.
+    """
+    words = []
+    if nice and shutil.which("nice"):
+        group = '{ echo "$1" >/proc/self/autogroup; } 2>/dev/null; shift; exec "$@"'
+        words += ["/bin/sh", "-c", group, "sh", str(nice), "nice", "-n", str(nice)]
     return words + (["ionice", "-c", "3"] if idle_io and shutil.which("ionice") else [])

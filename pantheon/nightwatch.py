@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -265,14 +265,26 @@ def forget(start: Path, where: Places, path: str | None) -> int:
         gone = [one for one in known if one.common == common]
     if not gone:
         raise RepositoryError("is not watched", path or str(start), "it is not on the daemon's list", STATUS_HINT)
+    _drop(where, gone)
+    return 0
+
+
+def forgotten(repo: Repo, where: Places) -> None:
+    """Take a repository off the list, if it is on it: Pantheon leaves it."""
+    common = str(repo.common_dir.resolve())
+    _drop(where, [one for one in roster.watched(where) if one.common == common])
+
+
+def _drop(where: Places, gone: Sequence[Watched]) -> None:
     names = {one.common for one in gone}
+    if not names:
+        return
     roster.change(where, lambda now: tuple(one for one in now if one.common not in names))
     running = roster.running(where)
     if running is not None:
         doorbell.ask(Path(running.socket), "reload")
     for one in gone:
         print(printable(f"{one.root} is no longer watched"))
-    return 0
 
 
 def _unit(where: Places) -> Path:

@@ -280,6 +280,8 @@ def test_forget_and_a_second_repository(repository: Path, where: Places, make_re
     assert typed(repository, "daemon", "forget") == f"{repository} is no longer watched\n"
     until(lambda: not (repository / ".git/pantheon/daemon.pid").exists(), "the mark's end")
     assert "is not watched" in typed(repository, "daemon", "forget", code=1)
+    typed(repository, "daemon", "start")
+    assert f"{repository} is no longer watched\n" in typed(repository, "uninstall")
     shutil.rmtree(other)
     assert typed(repository, "daemon", "forget", str(other)) == f"{other} is no longer watched\n"
     until(lambda: "watches no repository" in typed(repository, "daemon", "status"), "an empty list")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -526,6 +527,14 @@ def test_on_battery(tmp_path: Path, supplies: dict[str, dict[str, str]], battery
 
 
 def test_a_child_in_the_background_yields() -> None:
-    assert machine.in_background(10, True) == ["nice", "-n", "10", "ionice", "-c", "3"]
+    assert machine.in_background(10, True)[-6:] == ["nice", "-n", "10", "ionice", "-c", "3"]
     assert machine.in_background(0, False) == []
     assert machine.asleep_s() >= 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no sessions")
+def test_the_whole_session_of_a_night_is_nice() -> None:
+    argv = [*machine.in_background(10, False), "sh", "-c", "cat /proc/self/autogroup; nice"]
+    done = subprocess.run(argv, capture_output=True, start_new_session=True, check=True)
+    _, word, session, own = done.stdout.split()
+    assert (word, session) == (b"nice", b"10") and int(own) >= 10
