@@ -1,12 +1,10 @@
-"""What a disk gives and takes: room, locks that die with their holder, and the lock files that the dead left."""
+"""What a disk gives and takes: room, and the lock files that the dead left."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 LEAST = 64 << 10  # bytes that a disk has to have free, or what cannot be written was too much for it
@@ -16,18 +14,6 @@ def is_full(place: Path) -> bool:
     """Whether a disk has no bytes or no files left to give."""
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize < LEAST or (found.f_files > 0 and found.f_favail == 0)
-
-
-@contextmanager
-def turn(path: Path) -> Iterator[int]:
-    """Hold a lock that dies with its holder; gives the open descriptor."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def clear_locks(locks: Sequence[Path], stale_s: float) -> None:

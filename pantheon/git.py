@@ -22,7 +22,7 @@ from typing import Literal, TypeVar
 import pygit2
 from pygit2.enums import DeltaStatus, ObjectType, ReferenceType, RepositoryOpenFlag
 
-from pantheon import children, disk, faults, trees, worktrees
+from pantheon import children, disk, faults, trees, turns, worktrees
 from pantheon.errors import DiskFull, MergeConflict, RefMoved, RepositoryError, is_full
 from pantheon.names import valid_name
 from pantheon.records import Record
@@ -36,6 +36,7 @@ NAMESPACES = ("refs/pantheon/", "refs/notes/pantheon/", "refs/heads/pantheon/")
 T = TypeVar("T")
 BUSY_S = 2.0  # how long a lock of somebody else's git is waited for
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
+TURN_S = 600.0  # for the ref or note that somebody else of ours is writing
 _BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
 _LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
 
@@ -376,7 +377,10 @@ class Repo:
             raise RepositoryError("will not move a ref that is not ours", name, f"only {', '.join(NAMESPACES)}")
         hint = f"if no git runs: rm '{self.common_dir / name}.lock'"
         turn = self.common_dir / "pantheon" / "refs.lock"
-        with _door("cannot move a ref", name, hint, self.common_dir), disk.turn(turn) as intent:
+        with (
+            _door("cannot move a ref", name, hint, self.common_dir),
+            turns.hold(turn, "cannot move a ref", TURN_S) as intent,
+        ):
             self._recover(intent)
             if name.startswith("refs/heads/") and (place := self.checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
@@ -428,7 +432,10 @@ class Repo:
         if strangers := [name for name in names if not name.startswith(NAMESPACES) or name.startswith("refs/heads/")]:
             raise RepositoryError("will not delete a ref that is not ours", strangers[0])
         turn = self.common_dir / "pantheon" / "refs.lock"
-        with _door("cannot delete refs", f"{len(names)} of them"), disk.turn(turn) as intent:
+        with (
+            _door("cannot delete refs", f"{len(names)} of them"),
+            turns.hold(turn, "cannot delete refs", TURN_S) as intent,
+        ):
             self._recover(intent)
             os.pwrite(intent, "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"), 0)
             faults.point("refs listed")
@@ -445,7 +452,7 @@ class Repo:
         """Remove the `.lock` files that a killed process of ours left; our next move would, if there were one."""
         with (
             _door("cannot look for locks", str(self.common_dir)),
-            disk.turn(self.common_dir / "pantheon" / "refs.lock") as it,
+            turns.hold(self.common_dir / "pantheon" / "refs.lock", "cannot look at locks", TURN_S) as it,
         ):
             self._recover(it)
 
@@ -516,7 +523,7 @@ class Repo:
         for _ in range(20):
             with (
                 _door("cannot write notes", ref, place=self.common_dir),
-                disk.turn(self.common_dir / "pantheon" / "notes.lock"),
+                turns.hold(self.common_dir / "pantheon" / "notes.lock", "cannot write notes", TURN_S),
             ):
                 faults.point("notes locked")
                 tip = self.ref(ref)

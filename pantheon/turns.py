@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pantheon.errors import RepositoryError
+from pantheon.errors import DiskFull, RepositoryError, is_full
 
 _PAUSE_S = 0.02
 
 
 @contextmanager
-def hold(path: Path, what: str, wait_s: float) -> Iterator[None]:
-    """Hold the lock at `path`. Raises RepositoryError when somebody else holds it for longer than `wait_s`, or when the
-    file cannot be made; `what` says what then could not be done."""
+def hold(path: Path, what: str, wait_s: float) -> Iterator[int]:
+    """Hold the lock at `path`; its descriptor. Raises RepositoryError when somebody else holds it for longer than
+    `wait_s`, or when the file cannot be made (DiskFull for want of room); `what` says what then could not be done."""
     until = time.monotonic() + wait_s
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise RepositoryError(what, str(path), str(error.strerror), f"ls -ld {path.parent}") from error
+        kind = DiskFull if is_full(error) else RepositoryError
+        raise kind(what, str(path), str(error.strerror), f"ls -ld {path.parent}") from error
     try:
         while True:
             try:
@@ -34,6 +35,6 @@ def hold(path: Path, what: str, wait_s: float) -> Iterator[None]:
                     why = "another git pantheon is at work on it"
                     raise RepositoryError(what, str(path), why, "run it again when the other one is done") from error
                 time.sleep(_PAUSE_S)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
