@@ -28,6 +28,7 @@ NOTES = {
 }
 SETTINGS = 'schema_version = 1\n[engine]\nkind = "scripted"\n'
 PATIENCE_S = 900.0  # a machine may be busy; each wait ends as soon as it can
+MANY = 14  # notes beside the two of the repository: a night of them lasts long enough to be struck
 MODULE = [sys.executable, "-P", "-m", "pantheon.cli"]
 
 
@@ -199,7 +200,7 @@ def test_a_daemon_that_is_killed_takes_its_night_along_and_the_next_one_resumes_
     repository: Path, where: Places, started: None
 ) -> None:
     settings(where, OPEN)
-    commit_task(repository, files=40)
+    commit_task(repository, files=MANY)
     typed(repository, "daemon", "start")
     repo = Repo.discover(repository)
     until(lambda: repo.refs("refs/pantheon/runs/"), "the first runs of a night")
@@ -220,7 +221,7 @@ def test_a_daemon_that_is_killed_takes_its_night_along_and_the_next_one_resumes_
     until(lambda: "goes on" in log_of(), "the resumption")
     until(partial(said_in_log, " ended: "), "the report")
     report = nights.load_report(repo)
-    assert len(report.runs) >= 42 > done
+    assert len(report.runs) >= MANY + 2 > done
     assert len({run.item.id for run in report.runs}) == len(report.runs)
     typed(repository, "daemon", "stop")
     assert not (repository / ".git/pantheon/daemon.pid").exists()
@@ -229,7 +230,7 @@ def test_a_daemon_that_is_killed_takes_its_night_along_and_the_next_one_resumes_
 
 def test_stop_interrupts_a_night_which_goes_on_the_next_time(repository: Path, where: Places, started: None) -> None:
     settings(where, OPEN)
-    commit_task(repository, files=40)
+    commit_task(repository, files=MANY)
     typed(repository, "daemon", "start")
     repo = Repo.discover(repository)
     until(lambda: repo.refs("refs/pantheon/runs/"), "the first runs of a night")
@@ -239,7 +240,7 @@ def test_stop_interrupts_a_night_which_goes_on_the_next_time(repository: Path, w
     assert nights.unfinished(repo) is not None, "the night was over before it could be stopped"
     assert roster.windows(where).used == {}
     typed(repository, "night", "--now", "--quiet")
-    assert len(nights.load_report(repo).runs) >= 42
+    assert len(nights.load_report(repo).runs) >= MANY + 2
 
 
 def test_run_in_the_foreground_says_what_it_does_and_ends_with_a_signal(
