@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +116,7 @@ def _await(where: Places, entry: Watched) -> PostStatus:
         time.sleep(0.05)
     out = where.logs / f"{Path(LOG).stem}.out"
     said = [line for path in (where.logs / LOG, out) for line in _tail(path, 3)]
-    why = printable(said[-1]) if said else f"it did not answer in {START_S:g} s"
+    said = [line for path in (where.logs / LOG, out) for line in _tail(path, 3)[0]]
     raise PantheonError("cannot start the daemon", str(where.state), why, "git pantheon daemon run")
 
 
@@ -199,15 +198,13 @@ def _print_post(post: PostStatus, zone: str) -> None:
 
 def logs(where: Places, *, follow: bool, count: int, as_json: bool) -> int:
     path = where.logs / LOG
-    lines = _tail(path, count)
+    lines, seen, inode = _tail(path, count)
     if as_json:
         return screen.print_json({"path": str(path), "lines": lines})
     if not lines and not follow:
         print(f"nothing is in {path} yet")
     for text in lines:
         print(printable(text), flush=True)
-    at = path.stat() if path.exists() else None
-    seen, inode = (at.st_size, at.st_ino) if at else (0, 0)
     while follow:
         time.sleep(FOLLOW_S)
         with contextlib.suppress(OSError), path.open("rb") as file:
@@ -222,12 +219,15 @@ def logs(where: Places, *, follow: bool, count: int, as_json: bool) -> int:
     return 0
 
 
-def _tail(path: Path, count: int) -> list[str]:
+def _tail(path: Path, count: int) -> tuple[list[str], int, int]:
+    """The last whole lines of a file, how many of its bytes were looked at for them, and which file it was."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return [text.rstrip("\n") for text in deque(file, count)]
+        with path.open("rb") as file:
+            whole, found, _ = file.read().rpartition(b"\n")
+            lines = whole.decode("utf-8", "replace").split("\n")[-count:] if found else []
+            return lines, len(whole) + len(found), os.fstat(file.fileno()).st_ino
     except OSError:
-        return []
+        return [], 0, 0
 
 
 def run(where: Places, environ: Mapping[str, str], *, quiet: bool) -> int:

@@ -128,8 +128,7 @@ def test_what_was_made_for_the_night_and_stayed_empty_goes(make_repo: MakeRepo, 
     after = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if "objects" not in path.parts)
     assert [name for name in after if name not in before] == [
         ".git/pantheon",
-        ".git/pantheon/notes.lock",
-        ".git/pantheon/refs.lock",
+        *(f".git/pantheon/{name}" for name in sorted(enclosure.LOCKS)),
     ]
 
 

@@ -375,7 +375,11 @@ def test_logs_follow_the_file_also_when_it_is_put_aside(repository: Path, where:
     path = where.logs / "daemon.log"
     path.write_text("".join(f"line {number}\n" for number in range(5)))
     child = subprocess.Popen(
-        [*MODULE, "daemon", "logs", "-f", "-n", "2"], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*MODULE, "daemon", "logs", "-f", "-n", "2"],
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     )
     assert child.stdout is not None
     try:
