@@ -115,8 +115,8 @@ def _await(where: Places, entry: Watched) -> PostStatus:
                 return post
         time.sleep(0.05)
     out = where.logs / f"{Path(LOG).stem}.out"
-    said = [line for path in (where.logs / LOG, out) for line in _tail(path, 3)]
     said = [line for path in (where.logs / LOG, out) for line in _tail(path, 3)[0]]
+    why = printable(said[-1]) if said else f"it did not answer in {START_S:g} s"
     raise PantheonError("cannot start the daemon", str(where.state), why, "git pantheon daemon run")
 
 
