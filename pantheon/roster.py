@@ -18,11 +18,13 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
+from pantheon import turns
 from pantheon.errors import PantheonError
 from pantheon.places import Places
 from pantheon.records import SCHEMA_VERSION, Record, pretty
 
 DIRECTORY, LOCK, REPOSITORIES, WINDOWS = "daemon", "lock", "repositories.json", "windows.json"
+TURN_S = 60.0  # for who else changes the list
 PID = "daemon.pid"  # below `pantheon/` in the common git dir
 TAKE_S = 2.0  # how long a lock may be held by somebody who only looks at it
 KEPT = 60  # used windows of one repository
@@ -122,8 +124,7 @@ def watched(where: Places) -> tuple[Watched, ...]:
 def change(where: Places, edit: Callable[[tuple[Watched, ...]], tuple[Watched, ...]]) -> None:
     """Change the list; who else changes it waits."""
     place = _place(where.state)
-    with (place / f".{REPOSITORIES}.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with turns.hold(place / f".{REPOSITORIES}.lock", "cannot change the list", TURN_S):
         path = place / REPOSITORIES
         found = Repositories(watched=edit(_read(path, Repositories).watched))
         _write(path, pretty(found.model_dump(mode="json")))
