@@ -47,7 +47,7 @@ class Ledger:
         self._notes: dict[str, dict[str, tuple[str, str]]] = {}
         self.kinship = Kinship(self.store)
         self._line_hashes: dict[str, frozenset[int]] = {}  # by blob
-        self._copied: dict[str, tuple[str, ...]] = {}  # commit of a notes ref by a person's git -> what it copied to
+        self._copied: dict[str, tuple[str, ...] | None] = {}  # commit of a person's git -> what it copied notes to
 
     def complain(self, fault: Fault) -> None:
         self.faults[fault] = None
@@ -274,30 +274,30 @@ class Ledger:
         if commit.committer == BOT or oid in self._signed:
             return self.signed(oid, ref)
         if oid not in self._copied:
-            self._copied[oid] = self._copies(commit, ref)
-            if self._copied[oid]:
-                self.noted |= {(ref.removeprefix(NOTES), one) for one in self._copied[oid]}
-                many = f"{len(self._copied[oid])} notes of {ref}"
+            copied = self._copied[oid] = self._copies(commit, ref)
+            if copied:
+                self.noted |= {(ref.removeprefix(NOTES), one) for one in copied}
+                many = f"{len(copied)} notes of {ref}"
                 self.said.append(f"{many} were copied by git to commits that you rewrote ({oid[:12]}): no proof there")
-        return commit if self._copied[oid] else self.signed(oid, ref)
+        return self.signed(oid, ref) if self._copied[oid] is None else commit
 
-    def _copies(self, commit: Commit, ref: str) -> tuple[str, ...]:
-        """The commits to which this one copied notes; none when it did anything else."""
+    def _copies(self, commit: Commit, ref: str) -> tuple[str, ...] | None:
+        """The commits that got copies of notes from this one, if any; None when it did anything else."""
         if len(commit.parents) != 1:
-            return ()
+            return None
         before = self.listed(self.store.commit(commit.parents[0], ref).tree, ref)
         after = self.listed(commit.tree, ref)
         if before.keys() - after.keys():
-            return ()
+            return None
         changed = sorted(one for one, (_, blob) in after.items() if before.get(one, ("", ""))[1] != blob)
         for one in changed:
             blob, had = after[one][1], self._hashed(before[one][1], ref) if one in before else frozenset()
             new = self._hashed(blob, ref) - had
             same = {other: at for other, at in before.items() if at[1] == blob} or before  # most are copied as they are
             if not had <= self._hashed(blob, ref):
-                return ()
+                return None
             if new and not self.kinship.may_carry(one, new, {at: self._hashed(b, ref) for at, (_, b) in same.items()}):
-                return ()
+                return None
         return tuple(changed)
 
     def _hashed(self, blob: str, ref: str) -> frozenset[int]:
@@ -332,7 +332,7 @@ class Ledger:
         recent = line[: line.index(until)] if until in line else line
         for oid in (*recent, *self.strands(ref)):
             self.step(f"{ref} {oid[:12]}")
-            if self._copied.get(oid):
+            if self._copied.get(oid) is not None:
                 continue  # git may have moved every note of the tree: it was looked at as a whole
             try:
                 commit = self.store.commit(oid, ref)

@@ -385,6 +385,17 @@ def test_notes_that_a_rebase_copied_are_no_fault_and_no_proof(field: Copy, tmp_p
     assert field.verify(None).faults == ()
 
 
+def test_a_copy_of_notes_that_stood_there_already_is_no_fault(field: Copy, tmp_path: Path) -> None:
+    """A squash of runs whose summaries are the same copies them twice: the second time nothing changes."""
+    with own_git(tmp_path):
+        for name in ("summary", "attestations"):
+            ref = f"refs/notes/pantheon/{name}"
+            again = field.git("commit-tree", "-p", ref, "-m", "Notes added by 'git notes copy'", f"{ref}^{{tree}}")
+            field.git("update-ref", ref, again.strip())
+    assert field.verify().faults == ()
+    assert field.verify(None).faults == ()
+
+
 def test_a_copy_to_a_commit_that_is_no_rewrite_is_a_fault(field: Copy, tmp_path: Path) -> None:
     with own_git(tmp_path):
         source = field.git("log", "--format=%H", "--author=Pantheon", "-1", "main").strip()
