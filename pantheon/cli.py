@@ -149,7 +149,7 @@ def pr_refresh(options: argparse.Namespace, where: Places) -> int:
 def pr_push(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "push", push_to=options.remote)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("push", push_to=options.remote))
 
 
 def pr_checkout(options: argparse.Namespace, where: Places) -> int:
@@ -281,46 +281,40 @@ def new(options: argparse.Namespace, where: Places) -> int:
 def accept(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(
-        desk.here(),
-        options.pr,
-        "accept",
-        options.drop,
-        where=where,
-        checked=not options.no_check,
-        push_to=options.push,
-        unverified=options.unverified,
+    wish = prdesk.Wish(
+        "accept", options.drop, checked=not options.no_check, push_to=options.push, unverified=options.unverified
     )
+    return prdesk.say(desk.here(), options.pr, wish, where)
 
 
 def reject(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "reject", options.items, options.message)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("reject", options.items, options.message))
 
 
 def retry(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "retry", options.items, options.message)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("retry", options.items, options.message))
 
 
 def never(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "never", options.items)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("never", options.items))
 
 
 def later(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "later", options.items, options.until)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("later", options.items, options.until))
 
 
 def undo(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.say(desk.here(), options.pr, "undo", where=where)
+    return prdesk.say(desk.here(), options.pr, prdesk.Wish("undo"), where)
 
 
 def review_desk(options: argparse.Namespace, where: Places) -> int:

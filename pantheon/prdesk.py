@@ -134,22 +134,10 @@ class Wish:
     unverified: bool = False  # of `accept`: whoever signed it
 
 
-def decide(
-    repo: Repo,
-    number: int,
-    verb: str,
-    items: Sequence[str] = (),
-    text: str = "",
-    where: Places | None = None,
-    *,
-    checked: bool = True,
-    push_to: str | None = None,
-    unverified: bool = False,
-) -> str:
-    """One decision on a PR, by the name of its command; what came of it. `where`: the user's places, for the checks of
-    a PR whose base moved and for the trust in what a promotion changes of `.pantheon/`. The rest is a `Wish`. Raises
-    PantheonError."""
-    wish = Wish(verb, items, text, checked, push_to, unverified)
+def decide(repo: Repo, number: int, wish: Wish, where: Places | None = None) -> str:
+    """One decision on a PR; what came of it. `where`: the user's places, for the checks of a PR whose base moved and
+    for the trust in what a promotion changes of `.pantheon/`. Raises PantheonError."""
+    verb, items = wish.verb, wish.items
     with review.alone(repo):
         done = desk.settled(repo, where)
         pull = prs.load(repo, number)
@@ -166,10 +154,10 @@ def decide(
             case "refresh":
                 return _refreshed(pull, _refresh(repo, pull, where))
             case "push":
-                after = push(repo, pull, push_to or None, desk.now(), desk.signer(repo))
+                after = push(repo, pull, wish.push_to or None, desk.now(), desk.signer(repo))
                 return f"PR {number}: {after.branch} is on {after.pushed[-1].remote}"
             case "later" if not items:
-                until, when = until_of(text or LATER, desk.now()), desk.now()
+                until, when = until_of(wish.text or LATER, desk.now()), desk.now()
                 review.later(repo, pull, items=(), until=until, when=when, signer=desk.signer(repo))
                 return f"PR {number} is put off until {_minute(until)}; git pantheon undo {number} brings it back"
             case _:
@@ -326,21 +314,9 @@ def push(repo: Repo, pull: PullRequest, remote: str | None, when: datetime, key:
     return prs.update(repo, pull.model_copy(update={"pushed": told}), prs.PUSH, when, key)
 
 
-def say(
-    repo: Repo,
-    number: int,
-    verb: str,
-    items: Sequence[str] = (),
-    text: str = "",
-    where: Places | None = None,
-    *,
-    checked: bool = True,
-    push_to: str | None = None,
-    unverified: bool = False,
-) -> int:
+def say(repo: Repo, number: int, wish: Wish, where: Places | None = None) -> int:
     """Decide, and print what came of it."""
-    wish = {"checked": checked, "unverified": unverified}
-    print(decide(repo, number, verb, items, text, where, push_to=push_to, **wish))
+    print(decide(repo, number, wish, where))
     return 0
 
 
@@ -353,6 +329,6 @@ def refresh_all(repo: Repo, numbers: Sequence[int], where: Places) -> int:
         print("every open PR is on what its branch is now")
     code = 0
     for number in chosen:
-        print(decide(repo, number, "refresh", where=where))
+        print(decide(repo, number, Wish("refresh"), where))
         code |= bool(prs.load(repo, number).troubles)
     return code

@@ -515,7 +515,7 @@ def rollback(repo: Repo, where: Places, agent: str, *, to: str | None, at_once: 
     """Go back to the adapter before, or to another one: as a local PR, which `at_once` is accepted at once."""
     pull = promote.roll_back(repo, agent, to, when=desk.now(), signer=desk.signer(repo))
     if at_once:
-        return prdesk.say(repo, pull.id, "accept", where=where)
+        return prdesk.say(repo, pull.id, prdesk.Wish("accept"), where)
     return _say([f"PR {pull.id}: {pull.title}"], f"git pantheon pr diff {pull.id}; git pantheon accept {pull.id}")
 
 

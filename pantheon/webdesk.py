@@ -330,9 +330,9 @@ async def _decide(desk_: Desk, request: Request) -> Response:
     if verb in ("reject", "retry") and not text:
         desk_.said = Said("nothing was done: say why", good=False)
     else:
-        items = (item,) if item else ()
+        wish = prdesk.Wish(verb, (item,) if item else (), text)
         try:
-            done = await desk_.alone(lambda: prdesk.decide(desk_.repo, number, verb, items, text, desk_.where))
+            done = await desk_.alone(lambda: prdesk.decide(desk_.repo, number, wish, desk_.where))
             desk_.said = Said(done, good=True, undo=number if verb not in ("undo", "refresh") else 0)
         except PantheonError as error:
             desk_.said = Said(str(error), good=False, hint=error.hint)

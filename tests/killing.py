@@ -132,7 +132,7 @@ class Act:
 
 def decide(verb: str, *items: str, text: str = "") -> Callable[[Repo], None]:
     def go(repo: Repo) -> None:
-        prdesk.decide(repo, 1, verb, [f"docs/{name}.md" for name in items], text)
+        prdesk.decide(repo, 1, prdesk.Wish(verb, [f"docs/{name}.md" for name in items], text))
 
     return go
 

@@ -44,7 +44,7 @@ def agent_at(repo: Repo, commit: str = "HEAD") -> tuple[int, str | None]:
 
 
 def accept(repo: Repo, number: int) -> str:
-    return prdesk.decide(repo, number, "accept", where=places(os.environ))
+    return prdesk.decide(repo, number, prdesk.Wish("accept"), places(os.environ))
 
 
 def trusted(repo: Repo) -> bool:
@@ -106,7 +106,7 @@ def test_what_is_accepted_is_in_force_the_next_night_and_stays_trusted(make_repo
     assert engine.asked.keys() == {card.adapter}
     assert {label for run in report.runs for label in run.agents if AGENT in label} == {f"{AGENT}@2"}
     assert faults(repo) == []
-    said = prdesk.decide(repo, 1, "undo", where=places(os.environ))
+    said = prdesk.decide(repo, 1, prdesk.Wish("undo"), places(os.environ))
     assert "is open again; main is back at" in said
     assert trusted(repo)
     assert agent_at(repo) == (1, None)

@@ -45,7 +45,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def do(repo: Repo, verb: str, *items: str, text: str = "", checked: bool = True) -> str:
-    return prdesk.decide(repo, 1, verb, items, text, places(os.environ), checked=checked)
+    return prdesk.decide(repo, 1, prdesk.Wish(verb, items, text, checked), places(os.environ))
 
 
 def look(repo: Repo) -> str:
@@ -369,12 +369,12 @@ def test_a_review_branch_is_pushed_when_told_to_and_replaced_where_we_pushed_it(
         do(repo, "push")
     head = repo.head().commit
     with pytest.raises(RepositoryError, match="cannot push"):
-        prdesk.decide(repo, 1, "accept", where=places(os.environ), push_to="origin")
+        prdesk.decide(repo, 1, prdesk.Wish("accept", push_to="origin"), places(os.environ))
     assert repo.head().commit == head
     assert "open again with 3 items" in do(repo, "undo")
     assert faults(repo) == []
     with pytest.raises(RepositoryError, match="no such remote"):
-        prdesk.decide(repo, 1, "push", push_to="elsewhere")
+        prdesk.decide(repo, 1, prdesk.Wish("push", push_to="elsewhere"))
 
 
 # --- what was rejected ------------------------------------------------------------------------------------------------

@@ -338,10 +338,10 @@ def test_clone_and_init_see_everything_and_a_stranger_is_not_accepted(
     assert (new.root / ".git/config").read_bytes() == config, "no refspec of ours in the user's configuration"
     assert nights.unfinished(new.repo) is None
     with pytest.raises(PantheonError, match="nobody here vouches for it") as caught:
-        prdesk.decide(new.repo, 1, "accept")
+        prdesk.decide(new.repo, 1, prdesk.Wish("accept"))
     assert "git pantheon keys accept" in caught.value.hint
     accept_keys({"new": new})
-    assert "accepted" in prdesk.decide(new.repo, 1, "accept")
+    assert "accepted" in prdesk.decide(new.repo, 1, prdesk.Wish("accept"))
     assert new.faults() == []
 
 
@@ -357,7 +357,7 @@ def test_a_stranger_cannot_put_more_on_a_stack(clones: dict[str, Clone]) -> None
     ben.pull()
     assert prs.load(ben.repo, 1).tip == more
     with pytest.raises(PantheonError, match="nobody here vouches for it"):
-        prdesk.decide(ben.repo, 1, "accept")
+        prdesk.decide(ben.repo, 1, prdesk.Wish("accept"))
     assert prs.load(ben.repo, 1).state is PullState.OPEN
 
 
