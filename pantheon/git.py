@@ -27,7 +27,17 @@ from pantheon.errors import DiskFull, MergeConflict, RefMoved, RepositoryError, 
 from pantheon.names import valid_name
 from pantheon.records import Record
 from pantheon.signing import Signer
-from pantheon.trees import DIRECTORY, Items, diff_trees, edit_tree, find_note, judge_merge, parse_tree, render_tree
+from pantheon.trees import (
+    DIRECTORY,
+    Items,
+    diff_trees,
+    edit_tree,
+    find_note,
+    judge_merge,
+    merge_apart,
+    parse_tree,
+    render_tree,
+)
 
 __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer", "valid_name"]
 
@@ -132,6 +142,10 @@ class Repo:
                 )
             pygit2.settings.enable_fsync_gitdir(True)
             return cls(Path(opened.workdir), git_dir, common_dir)
+
+    def afresh(self) -> Repo:
+        """The same repository, past what this one remembers of its objects."""
+        return Repo(self.root, self.git_dir, self.common_dir)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -320,14 +334,19 @@ class Repo:
     def merge_trees(self, base: str, ours: str, theirs: str) -> str:
         """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths; RepositoryError: the
         sides together make a name or a directory that neither may make."""
+        sides = self.tree_of(base), self.tree_of(ours), self.tree_of(theirs)
+        merged = merge_apart(*sides, self._items, self._write_items) or self._merged(*sides)
+        judge_merge(sides[1], merged, self._items)
+        return merged
+
+    def _merged(self, base: str, ours: str, theirs: str) -> str:
+        """The same by libgit2, which reads every path of the trees."""
         with _door("cannot merge trees", f"{ours} and {theirs}", place=self.common_dir):
             index = self._repo.merge_trees(self._tree(base), self._tree(ours), self._tree(theirs))
             if index.conflicts is not None:
                 sides = [side for conflict in index.conflicts for side in conflict if side is not None]
                 raise MergeConflict("cannot merge", tuple(sorted({side.path for side in sides})))
-            merged = str(index.write_tree(self._repo))
-        judge_merge(self.tree_of(ours), merged, self._items)
-        return merged
+            return str(index.write_tree(self._repo))
 
     def diff(self, old_tree: str, new_tree: str) -> Diff:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""

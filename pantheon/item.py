@@ -300,21 +300,21 @@ def _values(trip: Trip, ws: Workspace, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _grown(shop: Shop, ws: Workspace) -> tuple[str, Diff]:
-    """The worktree as a tree object, and what differs from the base."""
+def _grown(shop: Shop, ws: Workspace, known: tuple[str | None, Diff | None] = (None, None)) -> tuple[str, Diff]:
+    """The worktree as a tree object, and what differs from the base; `known`: a tree whose diff is there already."""
     changes: dict[str, tuple[int, str] | None] = {}
     for path, data in ws.changes().items():
         mode = shop.entries[path].mode if path in shop.entries else FILE
         changes[path] = None if data is None else (mode, shop.repo.write_blob(data))
     base_tree = shop.repo.tree_of(shop.base)
     tree = shop.repo.write_tree(base_tree, changes)
-    return tree, shop.repo.diff(base_tree, tree)
+    return tree, known[1] if known[1] is not None and known[0] == tree else shop.repo.diff(base_tree, tree)
 
 
 def harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
     """The worktree as it is now. What checks said of another tree counts no more."""
     before = trip.tree
-    trip.tree, trip.diff = _grown(shop, ws)
+    trip.tree, trip.diff = _grown(shop, ws, (before, trip.diff))
     trip.target = ws.target
     if trip.tree != before:
         trip.checks.clear()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import Field
@@ -124,7 +125,7 @@ def led(ws: Workspace, title: str) -> str:
 
 def _own_topics(ws: Workspace, doc: Document, have: Iterable[str]) -> list[str]:
     """What the note's text is about, where none of the proposed tags stands in it."""
-    text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
+    text = prose.body_stems(doc.body)
     if any(prose.stems(tag.replace("-", " ")) & text for tag in have):
         return []
     return gist(doc)[: OTHER_TAGS // 2]
@@ -202,13 +203,20 @@ def _tags(doc: Document) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache(1 << 12)
+def _stems(value: str) -> tuple[str, ...]:
+    """The words of a title or topic, each in the form that it shares with its relatives."""
+    return tuple(stem(tag_of(word)) for word in prose.words(value.replace("-", " ")))
+
+
 def strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
     """Values of other notes, those with the fewest words of this note first; equal ones by a hash of both."""
-    text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
-    text |= {stem(tag_of(w)) for w in prose.words(f"{doc.get('title')} {' '.join(_tags(doc))}")}
+    text = prose.body_stems(doc.body) | {
+        stem(tag_of(w)) for w in prose.words(f"{doc.get('title')} {' '.join(_tags(doc))}")
+    }
 
     def shared(value: str) -> float:
-        own = [stem(tag_of(w)) for w in prose.words(value.replace("-", " "))]
+        own = _stems(value)
         return sum(w in text for w in own) / max(1, len(own))
 
     def order(value: str) -> bytes:
