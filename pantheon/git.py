@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -47,8 +48,9 @@ T = TypeVar("T")
 BUSY_S = 2.0  # how long a lock of somebody else's git is waited for
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
 TURN_S = 600.0  # for the ref or note that somebody else of ours is writing
+_FLUSHED = disk.Flushed()
+_SYNCED = threading.Lock()  # the setting is the whole library's
 _BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
-_LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
 
 
 class Entry(Record):
@@ -140,7 +142,6 @@ class Repo:
                 raise RepositoryError(
                     "cannot work in a bare repository", str(git_dir), "pantheon needs a worktree", "git clone <it>"
                 )
-            pygit2.settings.enable_fsync_gitdir(True)
             return cls(Path(opened.workdir), git_dir, common_dir)
 
     def afresh(self) -> Repo:
@@ -269,30 +270,13 @@ class Repo:
 
     def first_commit_dates(self, commit: str) -> dict[str, datetime]:
         """path -> author date of the oldest commit that added it, for every path ever added before `commit`."""
-        log = children.quiet(
-            self.root,
-            *("log", "--diff-filter=A", "--no-renames", "--no-ext-diff", "--name-only", "-z"),
-            *("--format=%x01%H %aI", "--end-of-options", self.resolve(commit)),
-        )
-        dates: dict[str, datetime] = {}
-        when: datetime | None = None
-        fresh = False
-        for token in log.stdout.split(b"\0"):
-            header = _LOG_HEADER.fullmatch(token.removeprefix(b"\n"))
-            if header is not None:
-                with suppress(ValueError):  # a broken date in the history: the file keeps its other dates
-                    when = datetime.fromisoformat(header[1].decode("ascii"))
-                fresh = True
-            elif token and when is not None:  # newest first: the oldest addition is written last
-                dates[os.fsdecode(token.removeprefix(b"\n") if fresh else token)] = when
-                fresh = False
-        return dates
+        return children.first_dates(self.root, self.resolve(commit))
 
     # --- writing objects ----------------------------------------------------------------------------------------------
 
     def write_blob(self, data: bytes) -> str:
         with _door("cannot write a blob", place=self.common_dir):
-            oid = str(_again(lambda: self._repo.create_blob(data)))
+            oid = str(self._again(lambda: self._repo.create_blob(data)))
         faults.point("blob")
         return oid
 
@@ -306,9 +290,21 @@ class Repo:
     def _write_items(self, items: Items) -> str:
         with _door("cannot write a tree", place=self.common_dir):
             data = render_tree(items)
-            oid = str(_again(lambda: self._repo.write(ObjectType.TREE, data)))
+            oid = str(self._again(lambda: self._repo.write(ObjectType.TREE, data)))
         faults.point("tree")
         return oid
+
+    def _again(self, write: Callable[[], T]) -> T:
+        """Write an object, once more where a prune took its directory away in between. It is on the disk before a ref
+        is moved."""
+        until = time.monotonic() + BUSY_S
+        _FLUSHED.soil(self.common_dir)
+        while True:
+            try:
+                return write()
+            except (pygit2.GitError, OSError) as error:
+                if "No such file or directory" not in str(error) or time.monotonic() > until:
+                    raise
 
     def commit(
         self, tree: str, parents: Sequence[str], message: str, when: datetime, signer: Signer | None = None
@@ -324,10 +320,10 @@ class Repo:
             )
             content = str(text)  # the stub says Oid; it is the commit's text
             if signer is None:
-                oid = _again(lambda: self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
+                oid = self._again(lambda: self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
             else:
                 signature = signer.sign(content.encode("utf-8"))
-                oid = _again(lambda: self._repo.create_commit_with_signature(content, signature))
+                oid = self._again(lambda: self._repo.create_commit_with_signature(content, signature))
         faults.point("commit")
         return str(oid)
 
@@ -346,7 +342,7 @@ class Repo:
             if index.conflicts is not None:
                 sides = [side for conflict in index.conflicts for side in conflict if side is not None]
                 raise MergeConflict("cannot merge", tuple(sorted({side.path for side in sides})))
-            return str(index.write_tree(self._repo))
+            return str(self._again(lambda: index.write_tree(self._repo)))
 
     def diff(self, old_tree: str, new_tree: str) -> Diff:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""
@@ -401,6 +397,7 @@ class Repo:
             turns.hold(turn, "cannot move a ref", TURN_S) as intent,
         ):
             self._recover(intent)
+            _FLUSHED.flush(self.common_dir)
             if name.startswith("refs/heads/") and (place := self.checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
             os.pwrite(intent, name.encode("utf-8"), 0)
@@ -417,7 +414,12 @@ class Repo:
         until = time.monotonic() + BUSY_S
         while True:
             try:
-                return self._swap(name, new, expected, message)
+                with _SYNCED:
+                    pygit2.settings.enable_fsync_gitdir(True)
+                    try:
+                        return self._swap(name, new, expected, message)
+                    finally:
+                        pygit2.settings.enable_fsync_gitdir(False)
             except (pygit2.GitError, OSError) as error:
                 if not any(sign in str(error) for sign in _BUSY) or time.monotonic() > until:
                     raise
@@ -635,17 +637,6 @@ class Repo:
             if base is None:
                 raise ValueError("unrelated histories")
             return str(base)
-
-
-def _again(write: Callable[[], T]) -> T:
-    """Write an object, once more where a prune took its directory away in between."""
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            return write()
-        except (pygit2.GitError, OSError) as error:
-            if "No such file or directory" not in str(error) or time.monotonic() > until:
-                raise
 
 
 # --- helpers that need no repository ----------------------------------------------------------------------------------

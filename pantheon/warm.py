@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -47,7 +47,7 @@ class _Heard:
         self.descriptor, self.stream = descriptor, Stream(most)
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self.loop.create_future()
-        self.full = lambda size: None
+        self.full: Callable[[int], None] = lambda _: None
         self.loop.add_reader(descriptor, self._take)
 
     def _take(self) -> None:

@@ -88,9 +88,9 @@ def _titles(ws: Workspace, tool: str, start: int) -> tuple[Offer, ...]:
     title = doc.get("title")
     if not isinstance(title, str) or not title:
         return ()
-    own = prose.folded(title)
+    own = _folded(title)
     near = _spread(ws, ws.facts.titled)
-    found = strangest(ws, doc, [text for path, text in near if path != ws.origin and prose.folded(text) != own])
+    found = strangest(ws, doc, [text for path, text in near if path != ws.origin and _folded(text) != own])
     strange = [*_own_titles(ws, doc, title), *(found[start:] or found), *strangest(ws, doc, SPARE_TITLES)]
     return _offer(tool, "title", (title,), strange[:OTHER_TITLES])
 
@@ -209,21 +209,28 @@ def _stems(value: str) -> tuple[str, ...]:
     return tuple(stem(tag_of(word)) for word in prose.words(value.replace("-", " ")))
 
 
+_folded = lru_cache(1 << 12)(prose.folded)
+
+
 def strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
     """Values of other notes, those with the fewest words of this note first; equal ones by a hash of both."""
-    text = prose.body_stems(doc.body) | {
-        stem(tag_of(w)) for w in prose.words(f"{doc.get('title')} {' '.join(_tags(doc))}")
-    }
+    own = f"{doc.get('title')} {' '.join(_tags(doc))}"
+    return list(_strangest(ws.origin, doc.body, own, tuple(values)))
+
+
+@lru_cache(16)  # each question is asked for its offer, and again for its answer
+def _strangest(origin: str, body: bytes, own: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    text = prose.body_stems(body) | {stem(tag_of(w)) for w in prose.words(own)}
 
     def shared(value: str) -> float:
-        own = _stems(value)
-        return sum(w in text for w in own) / max(1, len(own))
+        words = _stems(value)
+        return sum(w in text for w in words) / max(1, len(words))
 
     def order(value: str) -> bytes:
-        return hashlib.sha256(f"{ws.origin}\0{value}".encode("utf-8", "surrogateescape")).digest()
+        return hashlib.sha256(f"{origin}\0{value}".encode("utf-8", "surrogateescape")).digest()
 
     found = [(share, order(value), value) for value in set(values) if (share := shared(value)) < 0.5]
-    return [value for _, _, value in sorted(found)]
+    return tuple(value for _, _, value in sorted(found))
 
 
 TOOLS = (
