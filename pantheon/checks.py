@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pantheon import faults
 from pantheon.config import Config
 from pantheon.errors import ConfigError, RepositoryError, SandboxError
 from pantheon.git import Repo
@@ -175,6 +176,7 @@ class CheckRoom:
         if not place.exists():
             files = [entry for entry in self.repo.entries(self.base).values() if entry.mode in _REGULAR]
             pack(((one.path, partial(self.repo.read_blob, one.oid)) for one in files), str(place))
+            faults.point("base packed")
         return place
 
     # --- in a sandbox of its own ---

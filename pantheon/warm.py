@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pantheon import process
+from pantheon import faults, process
 from pantheon.errors import SandboxError
 from pantheon.limits import Completed, Limits
 from pantheon.sandbox import MIB, Sandbox
@@ -118,6 +118,7 @@ class Worker:
         printed = 0
         with contextlib.ExitStack() as held:
             heard = self._ask(held, number, order(words, dict(changes)), limits)
+            faults.point("check asked")
 
             def full(size: int) -> None:
                 nonlocal printed, stopped
@@ -139,6 +140,7 @@ class Worker:
                 raise
             finally:
                 self._waiting.pop(number, None)
+        faults.point("check answered")
         return self._completed(words, answer.result(), stopped, time.monotonic() - started, heard, limits)
 
     def _ask(self, held: contextlib.ExitStack, number: int, body: bytes, limits: Limits) -> list[_Heard]:
