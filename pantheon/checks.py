@@ -67,6 +67,7 @@ class CheckRoom:
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _past_s: float = 0.0  # of workers that ended
     _based: bool = False  # the base is exported
+    _last: tuple[str, dict[str, bytes | None]] | None = None  # a tree, and what differs from the base
 
     @classmethod
     def open(cls, repo: Repo, config: Config, base: str, work: Path) -> CheckRoom:
@@ -147,8 +148,10 @@ class CheckRoom:
 
     def _changes(self, tree: str) -> dict[str, bytes | None]:
         """The files that a committed tree has otherwise than the base."""
-        changed = self.repo.changed(self.base, tree)
-        return {path: self.repo.read_blob(new) if new else None for path, (_, new) in changed.items()}
+        if self._last is None or self._last[0] != tree:
+            changed = self.repo.changed(self.base, tree)
+            self._last = tree, {p: self.repo.read_blob(new) if new else None for p, (_, new) in changed.items()}
+        return self._last[1]
 
     async def _ready(self) -> Worker | None:
         """The worker, started where there is none; None where it does not start."""
