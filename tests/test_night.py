@@ -289,8 +289,8 @@ def test_the_real_model_brings_an_item_to_a_local_pr(make_repo: MakeRepo, tmp_pa
 def test_what_a_night_starts_opens_and_writes_for_its_items(
     make_repo: MakeRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts, since time cannot be asserted: one process for all packaged checks, none of git's for an item, nothing exported; of
-    each run a ref and two notes."""
+    """Counts, since time cannot be asserted: one process for all packaged checks, none of git's for an item, nothing
+    exported; of each run a ref and two notes."""
     repo = build(make_repo)
     frozen = freeze(repo)
     started: list[str] = []
