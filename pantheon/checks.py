@@ -159,12 +159,19 @@ class CheckRoom:
             held = _WARM.get()
             if self._worker is None and self._starts < STARTS and held is not None:
                 self._starts += 1
-                with contextlib.suppress(SandboxError, OSError):
-                    self._worker = await asyncio.to_thread(
-                        Worker.start, self._packed(), self.work / "config" / "rules", self.work / "worker.log",
-                        self.config.limits.check_memory_mib * MIB * AT_ONCE,
-                    )  # fmt: skip
+                memory = self.config.limits.check_memory_mib * MIB * AT_ONCE
+                start = partial(Worker.start, self._packed(), self.work / "config" / "rules", self.work / "worker.log")
+                job = asyncio.ensure_future(asyncio.to_thread(start, memory))
+                try:
+                    self._worker = await asyncio.shield(job)
                     held.callback(self._dismiss, self._worker)
+                except (SandboxError, OSError):
+                    return None
+                except asyncio.CancelledError:  # it starts all the same, on its thread
+                    await asyncio.wait([job])
+                    if job.exception() is None:
+                        job.result().close()
+                    raise
             return self._worker
 
     def _dismiss(self, worker: Worker) -> None:
