@@ -76,17 +76,18 @@ def store_run(
     return stored.model_copy(update={"run_commit": commit}), artifacts
 
 
-def is_whole(repo: Repo, run: Run) -> bool:
-    """Whether every object that a run brought is on the disk: its own, and what its result changes. It looks afresh,
-    past what this process remembers."""
-    fresh = Repo.discover(repo.root)
+def is_whole(fresh: Repo, run: Run) -> bool:
+    """Whether every object that a run brought is on the disk: its own, and what its result changes. `fresh`: as
+    `Repo.afresh` gives it, for what this process remembers may be gone."""
     try:
         if run.run_commit:
             for entry in fresh.entries(run.run_commit).values():
                 fresh.blob_size(entry.oid)
         if run.result:
             info = fresh.commit_info(run.result)
-            fresh.diff(fresh.tree_of(info.parents[0]), info.tree)
+            for blobs in fresh.changed(info.parents[0], info.tree).values():
+                for blob in filter(None, blobs):
+                    fresh.blob_size(blob)
     except RepositoryError:
         return False
     return True

@@ -11,6 +11,7 @@ import getpass
 import os
 import re
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from pantheon.errors import RepositoryError
@@ -32,6 +33,7 @@ _KEPT_FOR_REMOTES = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 
+_LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
 _PAGERS = re.compile(r"PAGER|GIT_PAGER|LESS|LESSCHARSET|COLUMNS|NO_COLOR", re.ASCII)
 
 
@@ -58,6 +60,28 @@ def quiet(root: Path, *args: str, check: bool = True, stdin: bytes = b"") -> Com
             why = "no answer in 600 s" if done.timed_out else "it printed more than 256 MiB"
         raise RepositoryError(f"git {args[0]} failed", str(root), why)
     return done
+
+
+def first_dates(root: Path, commit: str) -> dict[str, datetime]:
+    """path -> author date of the oldest commit that added it, for every path ever added before `commit`."""
+    log = quiet(
+        root,
+        *("log", "--diff-filter=A", "--no-renames", "--no-ext-diff", "--name-only", "-z"),
+        *("--format=%x01%H %aI", "--end-of-options", commit),
+    )
+    dates: dict[str, datetime] = {}
+    when: datetime | None = None
+    fresh = False
+    for token in log.stdout.split(b"\0"):
+        header = _LOG_HEADER.fullmatch(token.removeprefix(b"\n"))
+        if header is not None:
+            with suppress(ValueError):  # a broken date in the history: the file keeps its other dates
+                when = datetime.fromisoformat(header[1].decode("ascii"))
+            fresh = True
+        elif token and when is not None:  # newest first: the oldest addition is written last
+            dates[os.fsdecode(token.removeprefix(b"\n") if fresh else token)] = when
+            fresh = False
+    return dates
 
 
 def identity(root: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -105,8 +106,9 @@ class _Node:
     item_style: str = ""
 
 
+@lru_cache(32)  # an item's tools, rules and reviewers ask for the same few texts a hundred times
 def parse(raw: bytes, path: str, *, error: type[InputError] = InputError) -> Document:
-    """Read a file. A file whose first line is not `---` has no front matter.
+    """Read a file. A file whose first line is not `---` has no front matter. The values are not the caller's to change.
 
     Raises `error` (path, line) when the file is not UTF-8 or too large, and when the block is not closed, not YAML, not
     a block mapping at the top, nested too deep, or uses anchors, aliases or a key twice.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +28,17 @@ from pantheon.errors import DiskFull, MergeConflict, RefMoved, RepositoryError, 
 from pantheon.names import valid_name
 from pantheon.records import Record
 from pantheon.signing import Signer
-from pantheon.trees import DIRECTORY, Items, diff_trees, edit_tree, find_note, judge_merge, parse_tree, render_tree
+from pantheon.trees import (
+    DIRECTORY,
+    Items,
+    diff_trees,
+    edit_tree,
+    find_note,
+    judge_merge,
+    merge_apart,
+    parse_tree,
+    render_tree,
+)
 
 __all__ = ["CommitInfo", "Diff", "Entry", "FileChange", "Head", "Repo", "Signer", "valid_name"]
 
@@ -37,8 +48,9 @@ T = TypeVar("T")
 BUSY_S = 2.0  # how long a lock of somebody else's git is waited for
 STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at this age
 TURN_S = 600.0  # for the ref or note that somebody else of ours is writing
+_FLUSHED = disk.Flushed()
+_SYNCED = threading.Lock()  # the setting is the whole library's
 _BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
-_LOG_HEADER = re.compile(rb"\x01[0-9a-f]{40} (\S+)")
 
 
 class Entry(Record):
@@ -130,8 +142,11 @@ class Repo:
                 raise RepositoryError(
                     "cannot work in a bare repository", str(git_dir), "pantheon needs a worktree", "git clone <it>"
                 )
-            pygit2.settings.enable_fsync_gitdir(True)
             return cls(Path(opened.workdir), git_dir, common_dir)
+
+    def afresh(self) -> Repo:
+        """The same repository, past what this one remembers of its objects."""
+        return Repo(self.root, self.git_dir, self.common_dir)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -255,30 +270,13 @@ class Repo:
 
     def first_commit_dates(self, commit: str) -> dict[str, datetime]:
         """path -> author date of the oldest commit that added it, for every path ever added before `commit`."""
-        log = children.quiet(
-            self.root,
-            *("log", "--diff-filter=A", "--no-renames", "--no-ext-diff", "--name-only", "-z"),
-            *("--format=%x01%H %aI", "--end-of-options", self.resolve(commit)),
-        )
-        dates: dict[str, datetime] = {}
-        when: datetime | None = None
-        fresh = False
-        for token in log.stdout.split(b"\0"):
-            header = _LOG_HEADER.fullmatch(token.removeprefix(b"\n"))
-            if header is not None:
-                with suppress(ValueError):  # a broken date in the history: the file keeps its other dates
-                    when = datetime.fromisoformat(header[1].decode("ascii"))
-                fresh = True
-            elif token and when is not None:  # newest first: the oldest addition is written last
-                dates[os.fsdecode(token.removeprefix(b"\n") if fresh else token)] = when
-                fresh = False
-        return dates
+        return children.first_dates(self.root, self.resolve(commit))
 
     # --- writing objects ----------------------------------------------------------------------------------------------
 
     def write_blob(self, data: bytes) -> str:
         with _door("cannot write a blob", place=self.common_dir):
-            oid = str(_again(lambda: self._repo.create_blob(data)))
+            oid = str(self._again(lambda: self._repo.create_blob(data)))
         faults.point("blob")
         return oid
 
@@ -292,9 +290,21 @@ class Repo:
     def _write_items(self, items: Items) -> str:
         with _door("cannot write a tree", place=self.common_dir):
             data = render_tree(items)
-            oid = str(_again(lambda: self._repo.write(ObjectType.TREE, data)))
+            oid = str(self._again(lambda: self._repo.write(ObjectType.TREE, data)))
         faults.point("tree")
         return oid
+
+    def _again(self, write: Callable[[], T]) -> T:
+        """Write an object, once more where a prune took its directory away in between. It is on the disk before a ref
+        is moved."""
+        until = time.monotonic() + BUSY_S
+        _FLUSHED.soil(self.common_dir)
+        while True:
+            try:
+                return write()
+            except (pygit2.GitError, OSError) as error:
+                if "No such file or directory" not in str(error) or time.monotonic() > until:
+                    raise
 
     def commit(
         self, tree: str, parents: Sequence[str], message: str, when: datetime, signer: Signer | None = None
@@ -310,24 +320,29 @@ class Repo:
             )
             content = str(text)  # the stub says Oid; it is the commit's text
             if signer is None:
-                oid = _again(lambda: self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
+                oid = self._again(lambda: self._repo.write(ObjectType.COMMIT, content.encode("utf-8")))
             else:
                 signature = signer.sign(content.encode("utf-8"))
-                oid = _again(lambda: self._repo.create_commit_with_signature(content, signature))
+                oid = self._again(lambda: self._repo.create_commit_with_signature(content, signature))
         faults.point("commit")
         return str(oid)
 
     def merge_trees(self, base: str, ours: str, theirs: str) -> str:
         """Three-way merge of trees (or commits' trees) in memory. MergeConflict names the paths; RepositoryError: the
         sides together make a name or a directory that neither may make."""
+        sides = self.tree_of(base), self.tree_of(ours), self.tree_of(theirs)
+        merged = merge_apart(*sides, self._items, self._write_items) or self._merged(*sides)
+        judge_merge(sides[1], merged, self._items)
+        return merged
+
+    def _merged(self, base: str, ours: str, theirs: str) -> str:
+        """The same by libgit2, which reads every path of the trees."""
         with _door("cannot merge trees", f"{ours} and {theirs}", place=self.common_dir):
             index = self._repo.merge_trees(self._tree(base), self._tree(ours), self._tree(theirs))
             if index.conflicts is not None:
                 sides = [side for conflict in index.conflicts for side in conflict if side is not None]
                 raise MergeConflict("cannot merge", tuple(sorted({side.path for side in sides})))
-            merged = str(index.write_tree(self._repo))
-        judge_merge(self.tree_of(ours), merged, self._items)
-        return merged
+            return str(self._again(lambda: index.write_tree(self._repo)))
 
     def diff(self, old_tree: str, new_tree: str) -> Diff:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""
@@ -382,6 +397,7 @@ class Repo:
             turns.hold(turn, "cannot move a ref", TURN_S) as intent,
         ):
             self._recover(intent)
+            _FLUSHED.flush(self.common_dir)
             if name.startswith("refs/heads/") and (place := self.checked_out(name)):
                 raise RepositoryError("will not move a branch that is checked out", name, place, "git switch -")
             os.pwrite(intent, name.encode("utf-8"), 0)
@@ -398,7 +414,12 @@ class Repo:
         until = time.monotonic() + BUSY_S
         while True:
             try:
-                return self._swap(name, new, expected, message)
+                with _SYNCED:
+                    pygit2.settings.enable_fsync_gitdir(True)
+                    try:
+                        return self._swap(name, new, expected, message)
+                    finally:
+                        pygit2.settings.enable_fsync_gitdir(False)
             except (pygit2.GitError, OSError) as error:
                 if not any(sign in str(error) for sign in _BUSY) or time.monotonic() > until:
                     raise
@@ -616,17 +637,6 @@ class Repo:
             if base is None:
                 raise ValueError("unrelated histories")
             return str(base)
-
-
-def _again(write: Callable[[], T]) -> T:
-    """Write an object, once more where a prune took its directory away in between."""
-    until = time.monotonic() + BUSY_S
-    while True:
-        try:
-            return write()
-        except (pygit2.GitError, OSError) as error:
-            if "No such file or directory" not in str(error) or time.monotonic() > until:
-                raise
 
 
 # --- helpers that need no repository ----------------------------------------------------------------------------------

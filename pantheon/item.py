@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Shop:
     seats: Mapping[str, Seat]
     room: CheckRoom
     protected: tuple[str, ...] = ()  # patterns of paths that no item may change, besides the gate's own
+
+    @cached_property
+    def paths(self) -> frozenset[str]:
+        """Every path of the base."""
+        return frozenset(self.entries)
 
     def ruled(self, item: Item) -> Ruled:
         """The rules of the item's flow."""
@@ -149,8 +155,8 @@ def open_workspace(shop: Shop, trip: Trip, place: Path) -> Workspace:
 def judge(shop: Shop, trip: Trip, ws: Workspace) -> tuple[Finding, ...]:
     """What the target breaks as it is now."""
     changes = ws.changes()
-    gone = {path for path, data in changes.items() if data is None}
-    paths = frozenset((set(shop.entries) | set(changes)) - gone)
+    gone, fresh = {path for path, data in changes.items() if data is None}, changes.keys() - shop.paths
+    paths = (shop.paths | changes.keys()) - gone if gone or fresh else shop.paths
     tree = Tree(paths, lambda path: changes[path] if path in changes else shop.read_base(path))
     ruled = shop.ruled(trip.item)
     raw = tree.read(ws.target)
@@ -300,21 +306,21 @@ def _values(trip: Trip, ws: Workspace, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _grown(shop: Shop, ws: Workspace) -> tuple[str, Diff]:
-    """The worktree as a tree object, and what differs from the base."""
+def _grown(shop: Shop, ws: Workspace, known: tuple[str | None, Diff | None] = (None, None)) -> tuple[str, Diff]:
+    """The worktree as a tree object, and what differs from the base; `known`: a tree whose diff is there already."""
     changes: dict[str, tuple[int, str] | None] = {}
     for path, data in ws.changes().items():
         mode = shop.entries[path].mode if path in shop.entries else FILE
         changes[path] = None if data is None else (mode, shop.repo.write_blob(data))
     base_tree = shop.repo.tree_of(shop.base)
     tree = shop.repo.write_tree(base_tree, changes)
-    return tree, shop.repo.diff(base_tree, tree)
+    return tree, known[1] if known[1] is not None and known[0] == tree else shop.repo.diff(base_tree, tree)
 
 
 def harvest(shop: Shop, trip: Trip, ws: Workspace) -> None:
     """The worktree as it is now. What checks said of another tree counts no more."""
     before = trip.tree
-    trip.tree, trip.diff = _grown(shop, ws)
+    trip.tree, trip.diff = _grown(shop, ws, (before, trip.diff))
     trip.target = ws.target
     if trip.tree != before:
         trip.checks.clear()
@@ -399,7 +405,7 @@ def edits(repo: Repo, base: str, tree: str, diff: Diff) -> list[testguard.Edit]:
 def _outside(shop: Shop, trip: Trip, changed: Sequence[str]) -> list[str]:
     """Changed paths that are neither the item's own, nor linked to it, nor beside it, nor in its task's scope."""
     ruled, target = shop.ruled(trip.item), trip.item.target
-    tree = Tree(frozenset(shop.entries), shop.read_base)
+    tree = Tree(shop.paths, shop.read_base)
     beside = ruled.kind.companions(target, ruled.rules, tree)
     own = {target, trip.target, *shop.facts.inbound.get(target, ()), *beside}
     rest = [path for path in changed if path not in own]

@@ -18,7 +18,8 @@ WHY = "its objects were deleted while its night ran: git prune, or git gc --forc
 
 def lost(repo: Repo, runs: Sequence[Run]) -> list[Run]:
     """The runs that are not whole any more, and those whose results stand on one that is not."""
-    gone = {run.id for run in runs if not artifacts.is_whole(repo, run)}
+    fresh = repo.afresh()
+    gone = {run.id for run in runs if not artifacts.is_whole(fresh, run)}
     results = {run.result for run in runs if run.id in gone and run.result}
     for run in runs:
         step = run.result if gone else None

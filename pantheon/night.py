@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pantheon import (
     artifacts,
     attest,
+    checks,
     flow,
     hooks,
     losses,
@@ -263,7 +264,7 @@ class _Runner:
 
     def _sound(self, run: Run) -> Run:
         """A run as it went on its stack, or parked where what it made was deleted meanwhile."""
-        if run.result is None or artifacts.is_whole(self.repo, run):
+        if run.result is None or artifacts.is_whole(self.repo.afresh(), run):
             return run
         self.stacks.take_back(run)
         return run.model_copy(update={"outcome": Outcome.PARKED, "result": None, "reason": losses.WHY})
@@ -391,6 +392,7 @@ def seats(config: Config, engine: Engine, survey: Survey) -> dict[str, Seat]:
     return found
 
 
+@checks.warm()
 async def run(
     repo: Repo,
     frozen: nights.Frozen,

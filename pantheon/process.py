@@ -385,8 +385,9 @@ class Child:
         log_path: Path,
         env: Mapping[str, str] | None,
         umask: int,
+        stdin: int,
     ) -> None:
-        self.log_path = log_path
+        self.log_path, self._stdin = log_path, stdin
         self._settled = threading.Event()
         self._failure: SandboxError | None = None
         self._thread = threading.Thread(target=self._live, args=(argv, sandbox, limits, env, umask), daemon=True)
@@ -412,7 +413,7 @@ class Child:
                     limits=limits,
                     env=env,
                     cwd=None,
-                    stdin=subprocess.DEVNULL,
+                    stdin=self._stdin,
                     stdout=log,
                     stderr=log,
                     umask=umask,
@@ -475,10 +476,11 @@ def start(
     limits: Limits | None = None,
     env: Mapping[str, str] | None = None,
     umask: int = 0o077,
+    stdin: int = subprocess.DEVNULL,
 ) -> Child:
     """Start a long-running child; both its streams go to the end of `stdout_path` (mode 0600). Of `limits` the wall
     clock, the whole tree's memory and the output do not apply here."""
-    return Child(argv, sandbox=sandbox, limits=limits, log_path=stdout_path, env=env, umask=umask)
+    return Child(argv, sandbox=sandbox, limits=limits, log_path=stdout_path, env=env, umask=umask, stdin=stdin)
 
 
 def attended() -> list[str]:

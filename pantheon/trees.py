@@ -137,6 +137,31 @@ def _refuse_names(items: Items, before: frozenset[bytes], where: str) -> None:
         raise RepositoryError("will not write this directory", ascii(where[:-1]), why)
 
 
+def merge_apart(
+    base: str | None, ours: str, theirs: str, read: Callable[[str], Items], write: Callable[[Items], str]
+) -> str | None:
+    """The three-way merge of trees whose sides changed different paths; None where they did not, or where both took the
+    same one away, which a rename may be: that takes a merge that looks into files. Only what differs is read."""
+    before = read(base) if base else {}
+    mine, other = read(ours), read(theirs)
+    merged = dict(mine)
+    for name in before.keys() | mine.keys() | other.keys():
+        was, here, there = before.get(name), mine.get(name), other.get(name)
+        if there == was or (here == there and here is not None):
+            continue
+        if here == was:
+            merged.pop(name, None)
+            merged |= {name: there} if there else {}
+        elif here and there and here[0] == there[0] == DIRECTORY and (was is None or was[0] == DIRECTORY):
+            below = merge_apart(was[1] if was else None, here[1], there[1], read, write)
+            if below is None:
+                return None
+            merged[name] = DIRECTORY, below
+        else:
+            return None
+    return write(merged) if merged else None
+
+
 def judge_merge(before: str | None, after: str, read: Callable[[str], Items], where: str = "") -> None:
     """The rules for names over what a merge made of a tree: two changes that are sound alone may not be together. Only
     directories that differ are read. Raises RepositoryError."""

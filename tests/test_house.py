@@ -29,7 +29,7 @@ RINGS = {
     ),
     2: words(
         "config process git engine artifacts prs turns redact tools beacon",
-        "sandbox egress limits watch cgroup meter owner",  # parts of process.py
+        "sandbox egress limits watch cgroup meter owner warm",  # parts of process.py
         "roster machine doorbell refwatch",  # parts of daemon.py
         "models relay server slots logprobs voices revive",  # parts of engine.py
         "adapters lora attic",

@@ -76,7 +76,8 @@ def test_every_door_has_its_points(tmp_path: Path) -> None:
     act = ACTS["night"]
     names = set(points(act, template_of(act, tmp_path / "template"), tmp_path / "whole"))
     assert names >= {
-        *("lease taken", "blob", "tree", "commit", "ref locked", "ref moved", "ref left", "notes locked", "exported"),
+        *("lease taken", "blob", "tree", "commit", "ref locked", "ref moved", "ref left", "notes locked"),
+        *("base packed", "check asked", "check answered"),
         *("worktree to add", "worktree written", "worktree named", "worktree added", "worktree to remove"),
         *("worktree emptied", "worktree removed", "child to start", "child started", "child ended", "child closed"),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Bench, MakeRepo, dulwich_note, git
 
-from pantheon import artifacts, desk, nights, prs, review
+from pantheon import artifacts, attest, desk, nights, process, prs, review
 from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
@@ -284,3 +284,33 @@ def test_the_real_model_brings_an_item_to_a_local_pr(make_repo: MakeRepo, tmp_pa
     assert report.tokens_per_s > 0
     assert report.prefix_hit_rate > 0
     assert git("fsck", "--strict", "--no-dangling", cwd=repo.root) == ""
+
+
+def test_what_a_night_starts_opens_and_writes_for_its_items(
+    make_repo: MakeRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts, since time cannot be asserted: one process for all packaged checks, none of git's for an item, nothing
+    exported; of each run a ref and two notes."""
+    repo = build(make_repo)
+    frozen = freeze(repo)
+    started: list[str] = []
+    moved: list[str] = []
+    launch, swap = process._Launch.__init__, Repo._swap
+
+    def launched(self: process._Launch, argv: list[str], **named: object) -> None:
+        started.append(next((word for word in argv if word.startswith("pantheon.")), argv[0]))
+        launch(self, argv, **named)  # type: ignore[arg-type]
+
+    def swapped(self: Repo, name: str, *more: str | None) -> None:
+        moved.append(name)
+        swap(self, name, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(process._Launch, "__init__", launched)
+    monkeypatch.setattr(Repo, "_swap", swapped)
+    monkeypatch.setattr(Repo, "export", None)
+    found = play(repo, frozen, ScriptedEngine(), tmp_path / "work")
+    assert len(found.runs) == 4
+    assert sorted(started) == ["git", "git", "pantheon.tools.worker"]  # git: once a night, for the base's dates
+    assert sum(name.startswith(artifacts.RUNS) for name in moved) == len(found.runs)
+    assert moved.count(artifacts.NOTES) == moved.count(attest.ATTESTATIONS) == len(found.runs)
+    assert moved.count(artifacts.SUMMARY) == 1

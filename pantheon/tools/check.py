@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pantheon.errors import ConfigError, InputError
 from pantheon.frontmatter import parse
 from pantheon.records import Repair
 from pantheon.tools import links, prose
-from pantheon.tools.disk import read, shown, walk
+from pantheon.tools.disk import Exported, View, shown
 from pantheon.tools.evidence import body_of, expected_bodies
 from pantheon.tools.repair import undamage
 from pantheon.tools.rules import RULES_PATH, Rules, check_note, is_right, parse_rules
@@ -29,25 +30,25 @@ Problem = tuple[str, int, str, str]  # path, line, rule, message
 
 @dataclass
 class Trees:
-    """The two trees on disk, read lazily."""
+    """The two trees, read lazily."""
 
-    base: str
+    base: View
     rules: Rules
-    here: str = "."
+    here: View
 
     @cached_property
     def before(self) -> links.Tree:
-        return links.Tree(tuple(walk(self.base)))
+        return _linked(self.base.paths)
 
     @cached_property
     def after(self) -> links.Tree:
-        return links.Tree(tuple(walk(self.here)))
+        return _linked(self.here.paths)
 
     def old(self, path: str) -> bytes | None:
-        return read(self.base, path)
+        return self.base.read(path)
 
     def new(self, path: str) -> bytes | None:
-        return read(self.here, path)
+        return self.here.read(path)
 
     @cached_property
     def moved(self) -> dict[str, str]:
@@ -178,8 +179,26 @@ def _uuid(path: str, raw: bytes) -> str:
     return value if isinstance(value, str) else ""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one check; the exit code."""
+@lru_cache(2)
+def _linked(paths: frozenset[str]) -> links.Tree:
+    return links.Tree(paths)
+
+
+@lru_cache
+def _parsed(raw: bytes, path: str) -> Rules:
+    return parse_rules(raw, path)
+
+
+def warm(base: View, rules: str) -> None:
+    """Have what all checks of a base share; rules that are not of this kind are no concern of theirs."""
+    tree = _linked(base.paths)
+    _ = tree.folders, tree.stems
+    with suppress(OSError, ConfigError), open(rules, "rb") as file:
+        _parsed(file.read(), rules)
+
+
+def main(arguments: Sequence[str], trees: tuple[View, View] | None = None) -> int:
+    """Run one check; the exit code. `trees`: the base and what became of it, where they are not on the disk."""
     words, targets = list(arguments), []
     if "--" in words:
         at = words.index("--")
@@ -192,11 +211,12 @@ def main(arguments: Sequence[str]) -> int:
     path = options.get("--rules", os.path.join(options["--base"], RULES_PATH))
     try:
         with open(path, "rb") as file:
-            rules = parse_rules(file.read(), path)
+            rules = _parsed(file.read(), path)
     except (OSError, ConfigError) as error:
         print(shown(str(error)), file=sys.stderr)
         return 2
-    found = list(CHECKS[words[0]](Trees(options["--base"], rules), targets))
+    base, here = trees or (Exported(options["--base"]), Exported("."))
+    found = list(CHECKS[words[0]](Trees(base, rules, here), targets))
     for where, line, rule, message in found:
         print(shown(f"{where}:{line}: {rule}: {message}"))
     return 1 if found else 0

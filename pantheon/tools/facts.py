@@ -39,6 +39,17 @@ class Facts(Record):
         """The paths, ready for resolving links and for asking whether a name is taken."""
         return links.Tree(self.paths)
 
+    @cached_property
+    def titled(self) -> tuple[tuple[str, str], ...]:
+        """The paths with their titles, in order."""
+        return tuple(self.titles.items())
+
+    @cached_property
+    def topics(self) -> tuple[str, ...]:
+        """The vocabulary, then the topic words of the titles."""
+        words = {tag_of(word) for title in self.titles.values() for word in prose.words(title)}
+        return (*self.vocabulary, *sorted(filter(is_topic, words)))
+
 
 def build_facts(notes: Mapping[str, bytes], paths: Iterable[str], first_commit: Mapping[str, datetime]) -> Facts:
     """Everything at once: `notes` are the Markdown files, `paths` all files of the base tree."""

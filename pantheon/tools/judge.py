@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache
 
 from pantheon.errors import ConfigError
-from pantheon.tools.disk import read, shown, walk
+from pantheon.records import Record
+from pantheon.tools.disk import Exported, View, shown
 from pantheon.tools.registry import parse_rules
-from pantheon.tools.tool import Change, Tree
+from pantheon.tools.tool import Change, Kind, Tree
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Judge every target; the exit code."""
+def main(arguments: Sequence[str], trees: tuple[View, View] | None = None) -> int:
+    """Judge every target; the exit code. `trees`: the base and what became of it, where they are not on the disk."""
     words, targets = list(arguments), []
     if "--" in words:
         at = words.index("--")
@@ -30,17 +32,28 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         with open(options["--rules"], "rb") as file:
-            kind, rules = parse_rules(file.read(), options["--rules"])
+            kind, rules = _parsed(file.read(), options["--rules"])
     except (OSError, ConfigError) as error:
         print(shown(str(error)), file=sys.stderr)
         return 2
-    base, now = (Tree(frozenset(walk(root)), partial(read, root)) for root in (options["--base"], "."))
+    base, now = (Tree(view.paths, view.read) for view in trees or (Exported(options["--base"]), Exported(".")))
     bad = False
     for path in targets:
         for problem in kind.problems(Change(path, base.read(path), now.read(path), base, now), rules):
             print(shown(f"{problem.path}:{problem.line}: {problem.rule}: {problem.message}"))
             bad = True
     return 1 if bad else 0
+
+
+@lru_cache
+def _parsed(raw: bytes, path: str) -> tuple[Kind, Record]:
+    return parse_rules(raw, path)
+
+
+def warm(rules: str) -> None:
+    """Read a rules file once for all checks to come; one that is damaged is theirs to tell of."""
+    with suppress(OSError, ConfigError), open(rules, "rb") as file:
+        _parsed(file.read(), rules)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -29,10 +31,12 @@ from pantheon.tools.workspace import Workspace
 OTHER_TITLES = 3
 OTHER_TAGS = 6
 GIST = 8  # words
+LOOKED_AT = 200  # of the repository's titles, and of its topics, when one note is asked about
 MOST_TITLE = 120  # characters
 # For a repository with too few notes to compare with.
 SPARE_TITLES = ("Minutes of the garden club", "Recipes for sourdough bread", "A short history of the opera house")
 SPARE_TOPICS = ("gardening", "sourdough", "opera", "volcano", "chess", "pottery")
+T = TypeVar("T")
 
 
 class TitleArgs(Record):
@@ -84,12 +88,9 @@ def _titles(ws: Workspace, tool: str, start: int) -> tuple[Offer, ...]:
     title = doc.get("title")
     if not isinstance(title, str) or not title:
         return ()
-    others = [
-        text
-        for path, text in ws.facts.titles.items()
-        if path != ws.origin and prose.folded(text) != prose.folded(title)
-    ]
-    found = strangest(ws, doc, others)
+    own = _folded(title)
+    near = _spread(ws, ws.facts.titled)
+    found = strangest(ws, doc, [text for path, text in near if path != ws.origin and _folded(text) != own])
     strange = [*_own_titles(ws, doc, title), *(found[start:] or found), *strangest(ws, doc, SPARE_TITLES)]
     return _offer(tool, "title", (title,), strange[:OTHER_TITLES])
 
@@ -124,7 +125,7 @@ def led(ws: Workspace, title: str) -> str:
 
 def _own_topics(ws: Workspace, doc: Document, have: Iterable[str]) -> list[str]:
     """What the note's text is about, where none of the proposed tags stands in it."""
-    text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
+    text = prose.body_stems(doc.body)
     if any(prose.stems(tag.replace("-", " ")) & text for tag in have):
         return []
     return gist(doc)[: OTHER_TAGS // 2]
@@ -147,10 +148,19 @@ def read_gist(ws: Workspace, args: Nothing) -> Gist:
     return Gist(words=tuple(gist(document(ws))))
 
 
-def known_topics(ws: Workspace) -> list[str]:
-    """The topics of the repository: its vocabulary, and the words of its notes' titles."""
-    words = {tag_of(w) for title in ws.facts.titles.values() for w in prose.words(title)}
-    return [*ws.facts.vocabulary, *(word for word in words if is_topic(word))]
+def known_topics(ws: Workspace) -> Sequence[str]:
+    """Topics of the repository: of its vocabulary, and of the words of its notes' titles."""
+    return _spread(ws, ws.facts.topics)
+
+
+def _spread(ws: Workspace, values: Sequence[T]) -> Sequence[T]:
+    """Of many values some of everywhere, others for each note: what is offered is a handful, and to weigh every title
+    of a large repository for each question costs more than the rest of an item."""
+    step = len(values) // LOOKED_AT
+    if step < 2:
+        return values
+    first = int.from_bytes(hashlib.sha256(ws.origin.encode("utf-8", "surrogateescape")).digest()[:8]) % step
+    return values[first::step]
 
 
 def match_title(ws: Workspace, args: TitleArgs) -> Matched:
@@ -193,19 +203,34 @@ def _tags(doc: Document) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache(1 << 12)
+def _stems(value: str) -> tuple[str, ...]:
+    """The words of a title or topic, each in the form that it shares with its relatives."""
+    return tuple(stem(tag_of(word)) for word in prose.words(value.replace("-", " ")))
+
+
+_folded = lru_cache(1 << 12)(prose.folded)
+
+
 def strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
     """Values of other notes, those with the fewest words of this note first; equal ones by a hash of both."""
-    text = {stem(tag_of(w)) for b in prose.blocks(doc.body) for w in prose.words(b.text)}
-    text |= {stem(tag_of(w)) for w in prose.words(f"{doc.get('title')} {' '.join(_tags(doc))}")}
+    own = f"{doc.get('title')} {' '.join(_tags(doc))}"
+    return list(_strangest(ws.origin, doc.body, own, tuple(values)))
+
+
+@lru_cache(16)  # each question is asked for its offer, and again for its answer
+def _strangest(origin: str, body: bytes, own: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    text = prose.body_stems(body) | {stem(tag_of(w)) for w in prose.words(own)}
 
     def shared(value: str) -> float:
-        own = [stem(tag_of(w)) for w in prose.words(value.replace("-", " "))]
-        return sum(w in text for w in own) / max(1, len(own))
+        words = _stems(value)
+        return sum(w in text for w in words) / max(1, len(words))
 
-    def order(value: str) -> tuple[float, bytes]:
-        return shared(value), hashlib.sha256(f"{ws.origin}\0{value}".encode("utf-8", "surrogateescape")).digest()
+    def order(value: str) -> bytes:
+        return hashlib.sha256(f"{origin}\0{value}".encode("utf-8", "surrogateescape")).digest()
 
-    return [value for value in sorted(set(values), key=order) if shared(value) < 0.5]
+    found = [(share, order(value), value) for value in set(values) if (share := shared(value)) < 0.5]
+    return tuple(value for _, _, value in sorted(found))
 
 
 TOOLS = (

@@ -10,6 +10,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -164,6 +165,12 @@ def stems(text: str) -> set[str]:
     return {stem(tag_of(word)) for word in words(text)}
 
 
+@lru_cache(16)
+def body_stems(body: bytes) -> frozenset[str]:
+    """The same of a note's body."""
+    return frozenset(stem(tag_of(word)) for block in blocks(body) for word in words(block.text))
+
+
 def grounded(text: str, body: bytes, title: str = "") -> bool:
     """Whether a text that somebody wrote of a note is about it: of its words of four letters and more (one form each)
     most stand in the note's title or text. What says nothing at all is not."""
@@ -177,7 +184,8 @@ def folded(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
-def casing(text: str) -> dict[str, str]:
+@lru_cache(16)
+def casing(text: str) -> Mapping[str, str]:
     """How the text itself writes its words (GitHub, CLI): the most common form that is not all lower case."""
     forms: dict[str, Counter[str]] = {}
     for word in _WORD.findall(text):

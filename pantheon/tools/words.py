@@ -6,6 +6,7 @@ Pure data and three small functions. The list is for English notes; words of oth
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _TAG_SIGNS = re.compile(r"[^a-z0-9]+")
 _DATED = re.compile(r"\d{4}-?\d\d|phase-?\d")
@@ -74,11 +75,13 @@ _STOP = frozenset(_STOP_TEXT.split())
 _SHORT = frozenset({"ai", "ci", "ui", "ux", "qa", "nx", "go", "ml", "db", "os", "k8s"})
 
 
+@lru_cache(1 << 14)
 def tag_of(text: str) -> str:
     """A tag's spelling: lower case, digits and dashes."""
     return _TAG_SIGNS.sub("-", text.casefold().replace("'", "").replace("+", "p")).strip("-")
 
 
+@lru_cache(1 << 14)
 def is_topic(tag: str) -> bool:
     """Whether a note can be about this word."""
     if not 2 < len(tag) <= 32 or not any(map(str.isalpha, tag)):
@@ -90,6 +93,7 @@ def is_topic(tag: str) -> bool:
     return not all(part in _STOP or part.isdigit() for part in tag.split("-")) and not tag.endswith("ly")
 
 
+@lru_cache(1 << 14)
 def stem(tag: str) -> str:
     """What singular and plural, and tags that differ in dashes, have in common."""
     tag = tag.replace("-", "")
