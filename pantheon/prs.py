@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Literal
@@ -56,6 +56,12 @@ def _records(repo: Repo, known: Mapping[str, str]) -> list[PullRequest]:
         with suppress(RepositoryError):  # a newer version's, or damaged: both are told, and the others go on
             pulls.append(_read(repo, oid, number))
     return pulls
+
+
+def wakes(pulls: Iterable[PullRequest]) -> list[datetime]:
+    """When what was put off comes back: PRs, and items of theirs."""
+    moments = [moment for pull in pulls for moment in (pull.later, *(item.until for item in pull.items))]
+    return sorted(moment for moment in moments if moment is not None)
 
 
 def damaged(repo: Repo) -> dict[int, str]:

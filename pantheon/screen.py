@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -138,7 +138,7 @@ def _plain_bar() -> Callable[[runner.Progress], None]:
     return draw
 
 
-def pulls(found: list[PullRequest], everything: bool, looks: Mapping[int, Look]) -> None:
+def pulls(found: Sequence[PullRequest], everything: bool, looks: Mapping[int, Look]) -> None:
     """The list of local PRs, and what some of them need."""
     shown = [pull for pull in found if everything or pull.state is PullState.OPEN]
     if not shown:
