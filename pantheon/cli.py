@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
 Command = Callable[["argparse.Namespace", Places], int]
+BRIEF = frozenset({"status", "plan", "pr_list", "report", "hook", "lint"})
 WHEN = "start a night with: git pantheon night --now --budget 10m; or have nights run: git pantheon daemon start"
 
 
@@ -56,8 +57,13 @@ def _run(words: Sequence[str], where: Places, look: glance.Glance | None) -> int
     options = usage.parser().parse_args(words)
     options.lasts = look.until if look else lambda _: None
     command: Command = globals()[options.command]
-    with look.kept() if look else nullcontext():
-        return command(options, where)
+    if options.command in BRIEF:
+        gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
+    try:
+        with look.kept() if look else nullcontext():
+            return command(options, where)
+    finally:
+        gc.enable()
 
 
 def _watching(common: Path) -> str | None:
@@ -191,13 +197,9 @@ def run(options: argparse.Namespace, where: Places) -> int:
 
 
 def lint(options: argparse.Namespace, where: Places) -> int:
-    gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
-    try:
-        from pantheon import lint as linter
+    from pantheon import lint as linter
 
-        return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json, learned=_learned)
-    finally:
-        gc.enable()
+    return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json, learned=_learned)
 
 
 def _learned(*tree: Any) -> Any:

@@ -44,7 +44,7 @@ from pantheon.errors import DiskFull, InputError, PantheonError, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import is_night
 from pantheon.places import Places
-from pantheon.records import Look, NightReport, NodeState, Outcome, PullRequest, PullState, seconds
+from pantheon.records import Look, NodeState, Outcome, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
@@ -139,7 +139,7 @@ class _Standing:
     survey: Survey
     planned: plans.Plan
     trusted: bool
-    last: NightReport | None
+    last: nights.Outline | None
     spoilt: Sequence[damage.Damage]
     unfinished: str | None
     learning: Sequence[str]
@@ -149,7 +149,7 @@ class _Standing:
 
     @property
     def failed(self) -> int:
-        return sum(1 for run in self.last.runs if run.outcome is Outcome.FAILED) if self.last else 0
+        return self.last.outcomes[Outcome.FAILED] if self.last else 0
 
 
 def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Standing:
@@ -163,7 +163,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
     found = survey(repo, repo.head().commit, config.load_user(where.config).limits)
     planned = make_plan(repo, found)
     try:
-        last = nights.load_report(repo)
+        last = nights.outline(repo)
     except RepositoryError:
         last = None
     spoilt = damage.look(repo)
@@ -183,7 +183,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
         needs="",
     )
     awake = [pull for pull in pulls if looks[pull.id].word != "later"]
-    quality = last.quality if last else ()
+    quality = last.report.quality if last else ()
     return replace(told, needs=reports.needs_you(awake, told.failed, len(found.problems), told.trusted, quality))
 
 
@@ -196,7 +196,7 @@ def _as_data(repo: Repo, found: _Standing) -> dict[str, object]:
         "open_prs": [
             {**pull.model_dump(mode="json"), "look": found.looks[pull.id].model_dump()} for pull in found.pulls
         ],
-        "last_night": found.last.night.id if found.last else None,
+        "last_night": found.last.report.night.id if found.last else None,
         "unfinished_night": found.unfinished,
         "daemon": found.daemon,
         "failed": found.failed,
@@ -223,10 +223,10 @@ def _say(found: _Standing) -> int:
     if found.daemon is not None:
         print(f"daemon: {plans.printable(found.daemon)}")
     if found.last:
-        tally = reports.counts(found.last)
+        tally, last = found.last.outcomes, found.last.report
         print(
-            f"last night: {found.last.night.id}: {tally[Outcome.ACCEPTED]} accepted, "
-            f"{tally[Outcome.FAILED]} failed, {found.last.left} left"
+            f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, "
+            f"{tally[Outcome.FAILED]} failed, {last.left} left"
         )
     for line in found.learning:
         print(line)

@@ -219,4 +219,6 @@ def many(count: int, noun: str) -> str:
 
 def printable(path: str) -> str:
     """A text for people: control, invisible, bidirectional and unassigned characters and undecodable bytes escaped."""
+    if path.isprintable():
+        return path
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)

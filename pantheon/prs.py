@@ -93,15 +93,20 @@ def load(repo: Repo, number: int) -> PullRequest:
 
 
 def _read(repo: Repo, oid: str, number: int) -> PullRequest:
+    known = repo.memory.get(oid)
+    if isinstance(known, PullRequest):
+        return known
     data = repo.read_path(oid, "pr.json") or b""
     if newer(data):
         raise NewerRecord("cannot read PR", str(number))
     try:
-        return PullRequest.model_validate_json(data)
+        found = PullRequest.model_validate_json(data)
     except ValidationError as error:
         if newer(data, error):
             raise NewerRecord("cannot read PR", str(number)) from error
         raise RepositoryError("cannot read PR", str(number), f"pr.json in {oid[:12]} is damaged") from error
+    repo.memory[oid] = found
+    return found
 
 
 def history(repo: Repo, number: int) -> list[tuple[str, PullRequest]]:
