@@ -158,7 +158,11 @@ def test_what_changed_a_moment_ago_is_not_kept(place: Place, monkeypatch: pytest
 
 
 def test_what_changed_meanwhile_is_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk, "status", lambda *_, **__: a_commit(place) or 0)
+    def committing(*_: object, **__: object) -> int:
+        a_commit(place)
+        return 0
+
+    monkeypatch.setattr(desk, "status", committing)
     place("status")
     assert not (place.root / ".git" / "pantheon" / GLANCE).exists()
 

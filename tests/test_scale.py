@@ -24,6 +24,19 @@ def objects(root: Path) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith(("count:", "in-pack:")))
 
 
+def listened(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
+    """The last argument of every call of a method of a repository from now on."""
+    heard: list[str] = []
+    true: Callable[..., object] = getattr(Repo, method)
+
+    def listening(repo: Repo, *args: str) -> object:
+        heard.append(args[-1])
+        return true(repo, *args)
+
+    monkeypatch.setattr(Repo, method, listening)
+    return heard
+
+
 def name(number: int) -> str:
     return hashlib.sha1(b"%d" % number).hexdigest()
 
@@ -48,9 +61,7 @@ def test_one_more_note_writes_as_much_beside_2000_as_beside_20(make_repo: MakeRe
 def test_a_note_is_read_without_the_others(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = Repo.discover(make_repo())
     noted(repo, 0, 2000)
-    read: list[str] = []
-    items: Callable[[Repo, str], object] = Repo._items
-    monkeypatch.setattr(Repo, "_items", lambda self, tree: (read.append(tree), items(self, tree))[1])
+    read = listened(monkeypatch, "_items")
     assert repo.read_note(NOTES, name(7)) == b'{"n":7}\n'
     assert len(read) == 2
 
@@ -92,16 +103,14 @@ def pulls(repo: Repo, count: int) -> None:
     for n in range(count):
         tip = repo.commit(repo.tree_of(base), [base], f"{n}\n", WHEN)
         named = {"task": "t", "slug": "tidy", "title": f"Part {n}", "night": "", "onto": "main", "base": base}
-        prs.open_pull(repo, **named, tip=tip, items=(), when=WHEN, signer=None)  # type: ignore[arg-type]
+        prs.open_pull(repo, **named, tip=tip, items=(), when=WHEN, signer=None)
 
 
 def test_a_record_of_a_pr_is_read_once_by_a_command(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_repo()
     pulls(Repo.discover(root), 5)
     repo = Repo.discover(root)
-    read: list[str] = []
-    true = Repo.read_path
-    monkeypatch.setattr(Repo, "read_path", lambda self, at, path: (read.append(path), true(self, at, path))[1])
+    read = listened(monkeypatch, "read_path")
     for _ in range(3):
         assert len(prs.load_all(repo)) == 5 and not prs.damaged(repo) and not prs.torn(repo)
     assert read.count("pr.json") == 5
@@ -153,9 +162,7 @@ def test_an_outline_says_of_a_night_what_its_report_says(make_repo: MakeRepo) ->
 def test_a_report_is_parsed_once_by_a_command(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = Repo.discover(make_repo())
     night = with_report(repo)
-    read: list[str] = []
-    true = Repo.read_path
-    monkeypatch.setattr(Repo, "read_path", lambda self, at, path: (read.append(path), true(self, at, path))[1])
+    read = listened(monkeypatch, "read_path")
     morning.gather(repo, night, WHEN)
     assert read.count("report.json") == 1
 
