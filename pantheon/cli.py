@@ -1,35 +1,43 @@
 """`git pantheon`: a table of commands. Each parses its arguments, calls one function with plain values and returns its
-code. Reads the environment, which nothing else does. Imports lazily: the bare command must answer at once.
+code. Reads the environment, which nothing else does. Imports lazily: the bare command must answer at once, from what it
+said last (glance.py) where nothing has changed.
 
 Exit codes: 0 done, 1 you can fix it, 2 usage, 3 our bug (with a log to send), 130 interrupted.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pantheon import __version__, usage
+from pantheon import __version__, glance
 from pantheon.errors import PantheonError
 from pantheon.places import Places, places
 
-Command = Callable[[argparse.Namespace, Places], int]
+if TYPE_CHECKING:
+    import argparse
+
+Command = Callable[["argparse.Namespace", Places], int]
+BRIEF = frozenset({"status", "plan", "pr_list", "report", "hook", "lint"})
 WHEN = "start a night with: git pantheon night --now --budget 10m; or have nights run: git pantheon daemon start"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit code."""
-    options = usage.parser().parse_args(argv)
     where = places(os.environ)
     try:
-        command: Command = globals()[options.command]
-        return command(options, where)
+        words = sys.argv[1:] if argv is None else argv
+        look = glance.of(words, where, os.environ)
+        if look is not None and (answer := look.again(_watching)) is not None:
+            sys.stdout.write(answer)
+            sys.stdout.flush()
+            return 0
+        return _run(words, where, look)
     except PantheonError as error:
         print(f"git pantheon: {error.render()}", file=sys.stderr)
         return error.exit_code
@@ -43,7 +51,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _our_bug(where)
 
 
+def _run(words: Sequence[str], where: Places, look: glance.Glance | None) -> int:
+    from pantheon import usage
+
+    options = usage.parser().parse_args(words)
+    options.lasts = look.until if look else lambda _: None
+    command: Command = globals()[options.command]
+    if options.command in BRIEF:
+        gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
+    try:
+        with look.kept() if look else nullcontext():
+            return command(options, where)
+    finally:
+        gc.enable()
+
+
+def _watching(common: Path) -> str | None:
+    """What the user's daemon says of the repository with this common git dir."""
+    from pantheon import doorbell
+
+    return doorbell.standing(doorbell.address(places(os.environ)), common)
+
+
 def _our_bug(where: Places) -> int:
+    import traceback
+
     log = where.logs / "crash.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +92,7 @@ def _our_bug(where: Places) -> int:
 def status(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk
 
-    return desk.status(desk.here(), where, as_json=options.json)
+    return desk.status(desk.here(), where, as_json=options.json, lasts=options.lasts)
 
 
 def plan(options: argparse.Namespace, where: Places) -> int:
@@ -113,7 +145,7 @@ def metrics(options: argparse.Namespace, where: Places) -> int:
 def pr_list(options: argparse.Namespace, where: Places) -> int:
     from pantheon import desk, prdesk
 
-    return prdesk.pr_list(desk.here(), everything=options.all, as_json=options.json)
+    return prdesk.pr_list(desk.here(), everything=options.all, as_json=options.json, lasts=options.lasts)
 
 
 def pr_show(options: argparse.Namespace, where: Places) -> int:
@@ -165,13 +197,9 @@ def run(options: argparse.Namespace, where: Places) -> int:
 
 
 def lint(options: argparse.Namespace, where: Places) -> int:
-    gc.disable()  # a short process that has to answer at once: nothing that it makes is worth collecting
-    try:
-        from pantheon import lint as linter
+    from pantheon import lint as linter
 
-        return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json, learned=_learned)
-    finally:
-        gc.enable()
+    return linter.lint(linter.root_of(Path.cwd()), options.paths, as_json=options.json, learned=_learned)
 
 
 def _learned(*tree: Any) -> Any:

@@ -6,13 +6,13 @@ Ring 4: takes plain values, calls the rings below, prints text or JSON, returns 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -44,10 +44,11 @@ from pantheon.errors import DiskFull, InputError, PantheonError, RepositoryError
 from pantheon.git import Repo, Signer
 from pantheon.names import is_night
 from pantheon.places import Places
-from pantheon.records import NodeState, Outcome, PullRequest, PullState, seconds
+from pantheon.records import Look, NodeState, Outcome, PullRequest, PullState, seconds
 from pantheon.survey import Survey, read_config, survey
 from pantheon.tools import command
 
+SHOWN = 20  # PRs that `status` lists before the rest is only counted
 LOOK_S = 0.2  # how long a command that only looks waits for one that decides
 REFUSED = 64  # a hook's no: 1 is also how a broken Python ends
 
@@ -122,66 +123,117 @@ def settled(repo: Repo, where: Places | None) -> PullRequest | None:
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-def status(repo: Repo, where: Places, *, as_json: bool) -> int:
-    """What needs me? Then queue, last night, open PRs."""
+def status(repo: Repo, where: Places, *, as_json: bool, lasts: Callable[[float], None] = lambda _: None) -> int:
+    """What needs me? Then queue, last night, open PRs. `lasts` is told each time from which it will be another one."""
+    found = _standing(repo, where, lasts)
+    return screen.print_json(_as_data(repo, found)) if as_json else _say(found)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Everything that `status` tells; `finished`: what a killed command left, which was put right before."""
+
+    finished: Sequence[str]
+    pulls: Sequence[PullRequest]
+    looks: Mapping[int, Look]
+    survey: Survey
+    planned: plans.Plan
+    trusted: bool
+    last: nights.Outline | None
+    spoilt: Sequence[damage.Damage]
+    unfinished: str | None
+    learning: Sequence[str]
+    clones: Sequence[str]
+    daemon: str | None
+    needs: str
+
+    @property
+    def failed(self) -> int:
+        return self.last.outcomes[Outcome.FAILED] if self.last else 0
+
+
+def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Standing:
     finished = mended(repo)
-    pulls = [pull for pull in prs.load_all(repo) if pull.state is PullState.OPEN]
-    looks = {pull.id: refresh.look(repo, pull, now()) for pull in pulls}
+    everything = prs.load_all(repo)
+    for moment in prs.wakes(everything):
+        if moment > now():
+            lasts(moment.timestamp())
+    pulls = [pull for pull in everything if pull.state is PullState.OPEN]
+    looks = refresh.looks(repo, pulls, now())
     found = survey(repo, repo.head().commit, config.load_user(where.config).limits)
     planned = make_plan(repo, found)
-    trusted = trusts.look(repo, found.entries, where.state).trusted
     try:
-        last = nights.load_report(repo)
+        last = nights.outline(repo)
     except RepositoryError:
         last = None
-    failed = sum(1 for run in last.runs if run.outcome is Outcome.FAILED) if last else 0
     spoilt = damage.look(repo)
-    open_night = nights.unfinished(repo) if not spoilt else None  # it may be what is spoilt: no night goes on beside it
-    learning = reports.growth_lines(past.grown_now(repo, found.config))
-    clones = sync.standing(repo, now())
+    told = _Standing(
+        finished=finished,
+        pulls=pulls,
+        looks=looks,
+        survey=found,
+        planned=planned,
+        trusted=trusts.look(repo, found.entries, where.state).trusted,
+        last=last,
+        spoilt=spoilt,
+        unfinished=nights.unfinished(repo) if not spoilt else None,  # it may be spoilt: no night goes on beside it
+        learning=reports.growth_lines(past.grown_now(repo, found.config)),
+        clones=sync.standing(repo, now()),
+        daemon=_daemon_says(repo, where),
+        needs="",
+    )
     awake = [pull for pull in pulls if looks[pull.id].word != "later"]
-    needs = reports.needs_you(awake, failed, len(found.problems), trusted, last.quality if last else ())
-    if as_json:
-        return screen.print_json(
-            {
-                "needs_you": needs,
-                "trusted": trusted,
-                "queued_items": len(planned.items),
-                "queued_tasks": len(planned.tasks),
-                "open_prs": [{**pull.model_dump(mode="json"), "look": looks[pull.id].model_dump()} for pull in pulls],
-                "last_night": last.night.id if last else None,
-                "unfinished_night": open_night,
-                "daemon": _daemon_says(repo, where),
-                "failed": failed,
-                "problems": list(found.problems),
-                "notes": list(planned.notes),
-                "learning": learning,
-                "clones": clones,
-                "damaged": [one.model_dump(mode="json") for one in spoilt],
-            }
-        )
-    print(needs)
-    for one in spoilt:
+    quality = last.report.quality if last else ()
+    return replace(told, needs=reports.needs_you(awake, told.failed, len(found.problems), told.trusted, quality))
+
+
+def _as_data(repo: Repo, found: _Standing) -> dict[str, object]:
+    return {
+        "needs_you": found.needs,
+        "trusted": found.trusted,
+        "queued_items": len(found.planned.items),
+        "queued_tasks": len(found.planned.tasks),
+        "open_prs": [
+            {**pull.model_dump(mode="json"), "look": found.looks[pull.id].model_dump()} for pull in found.pulls
+        ],
+        "last_night": found.last.report.night.id if found.last else None,
+        "unfinished_night": found.unfinished,
+        "daemon": found.daemon,
+        "failed": found.failed,
+        "problems": list(found.survey.problems),
+        "notes": list(found.planned.notes),
+        "learning": found.learning,
+        "clones": found.clones,
+        "damaged": [one.model_dump(mode="json") for one in found.spoilt],
+    }
+
+
+def _say(found: _Standing) -> int:
+    print(found.needs)
+    for one in found.spoilt:
         print(plans.printable(f"damaged: {one}"))
         print(plans.printable(f"  next: {one.hint}"))
-    for line in (*finished, *clones):
+    for line in (*found.finished, *found.clones):
         print(plans.printable(line))
-    parked = "" if trusted or not planned.items else ", parked until you trust .pantheon/"
+    planned = found.planned
+    parked = "" if found.trusted or not planned.items else ", parked until you trust .pantheon/"
     print(f"queue: {_queued(planned)}{parked}")
-    if open_night:
-        print(f"night {open_night} was interrupted; git pantheon night --now resumes it")
-    if (watching := _daemon_says(repo, where)) is not None:
-        print(f"daemon: {plans.printable(watching)}")
-    if last:
-        tally = reports.counts(last)
+    if found.unfinished:
+        print(f"night {found.unfinished} was interrupted; git pantheon night --now resumes it")
+    if found.daemon is not None:
+        print(f"daemon: {plans.printable(found.daemon)}")
+    if found.last:
+        tally, last = found.last.outcomes, found.last.report
         print(
             f"last night: {last.night.id}: {tally[Outcome.ACCEPTED]} accepted, "
             f"{tally[Outcome.FAILED]} failed, {last.left} left"
         )
-    for line in learning:
+    for line in found.learning:
         print(line)
-    if pulls:
-        screen.pulls(pulls, everything=False, looks=looks)
+    if found.pulls:
+        screen.pulls(found.pulls[:SHOWN], everything=False, looks=found.looks)
+    if len(found.pulls) > SHOWN:
+        print(f"and {len(found.pulls) - SHOWN} more PRs: git pantheon pr")
     for note in planned.notes[:8]:
         print(f"note: {plans.printable(note)}")
     if len(planned.notes) > 8:
@@ -194,10 +246,7 @@ def _daemon_says(repo: Repo, where: Places) -> str | None:
     if not (repo.common_dir / "pantheon" / roster.PID).exists():
         return None
     running = roster.running(where)
-    said = doorbell.ask(Path(running.socket), "status", 1.0) if running else None
-    common = str(repo.common_dir.resolve())
-    posts = json.loads(said)["repositories"] if said and said.startswith("{") else []
-    return next((str(post["state"]) for post in posts if post["common"] == common), None)
+    return doorbell.standing(Path(running.socket), repo.common_dir) if running else None
 
 
 def _queued(planned: plans.Plan) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -100,6 +101,14 @@ def ask(path: Path, request: str, wait_s: float = ASK_S) -> str | None:
             return os.fsdecode(_line(line, ANSWER_MOST, time.monotonic() + wait_s)) or None
     except (OSError, ValueError):
         return None
+
+
+def standing(path: Path, common: Path, wait_s: float = 1.0) -> str | None:
+    """What the daemon that listens there is up to in the repository of this common git dir; None: it watches it not."""
+    said = ask(path, "status", wait_s)
+    posts = json.loads(said)["repositories"] if said and said.startswith("{") else []
+    wanted = str(common.resolve())
+    return next((str(post["state"]) for post in posts if post["common"] == wanted), None)
 
 
 def notify(address: str, **words: str) -> bool:

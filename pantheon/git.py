@@ -123,6 +123,7 @@ class Repo:
         self._work = pygit2.Repository(str(git_dir))  # HEAD and revisions, as seen from this worktree
         self._repo = pygit2.Repository(str(common_dir), RepositoryOpenFlag.BARE)
         self._repo.set_ident(NAME, EMAIL)  # of reflog lines
+        self.memory: dict[str, Record] = {}  # commit -> the record in it, for who reads many again: it never changes
 
     @classmethod
     def discover(cls, path: Path) -> Repo:
@@ -367,11 +368,12 @@ class Repo:
 
     def refs(self, prefix: str) -> dict[str, str]:
         """Refs whose name starts with `prefix`, sorted; symbolic refs are left out."""
+        wanted = os.fsencode(prefix)
         with _door("cannot list refs", prefix, "git fsck"):
             found = {
                 os.fsdecode(ref.raw_name): str(ref.target)
                 for ref in self._repo.references.iterator()
-                if ref.type == ReferenceType.DIRECT and os.fsdecode(ref.raw_name).startswith(prefix)
+                if ref.raw_name.startswith(wanted) and ref.type == ReferenceType.DIRECT
             }
             return dict(sorted(found.items()))
 

@@ -24,7 +24,7 @@ from pantheon import attic, children, remotes, stubs
 from pantheon.artifacts import SUMMARY
 from pantheon.errors import PantheonError, RepositoryError
 from pantheon.git import NAMESPACES, Repo
-from pantheon.places import TRIES
+from pantheon.places import GLANCE, TRIES
 from pantheon.process import Limits, base_env, run
 from pantheon.records import SCHEMA_VERSION, Record
 from pantheon.signing import ALLOWED_SIGNERS, REVOKED_KEYS
@@ -553,7 +553,7 @@ def _undo_refs(repo: Repo, purge: bool) -> list[Write]:
 
 def _undo_state(repo: Repo, purge: bool) -> Write:
     state = repo.common_dir.resolve() / STATE
-    ours = {JOURNAL, DOORBELL, "hooks", TRIES}
+    ours = {JOURNAL, DOORBELL, "hooks", TRIES, GLANCE}
     left = [_held(path) for path in sorted(state.iterdir()) if path.name not in ours] if state.is_dir() else []
     if not state.is_dir():
         return Write(kind="dir", target=STATE, action="keep", detail="not there")
@@ -625,7 +625,8 @@ def _remove_state(common: Path, journal: Journal, purge: bool) -> None:
     else:
         (state / DOORBELL).unlink(missing_ok=True)
         (state / JOURNAL).unlink(missing_ok=True)
-        shutil.rmtree(state / TRIES, ignore_errors=True)
+        for cache in (TRIES, GLANCE):
+            shutil.rmtree(state / cache, ignore_errors=True)
     for folder in reversed(journal.git_folders):
         with contextlib.suppress(OSError):  # not empty, or gone
             (common / folder).rmdir()

@@ -20,6 +20,7 @@ from pantheon.survey import read_config
 PAST = 30  # earlier nights
 PATCH = 1 << 20  # bytes of one item's patch
 PATCHES = 32 << 20  # of all of them; what comes after has none
+PATCHED = 1000  # items: nor has what comes after so many
 
 
 def templates() -> dict[str, str]:
@@ -92,15 +93,15 @@ def _before(one: Night, other: Night) -> bool:
 
 
 def _views(repo: Repo, pulls: Sequence[PullRequest], runs: Mapping[str, Run]) -> Iterator[PullView]:
-    room = PATCHES
+    room, left = PATCHES, PATCHED
     for pull in pulls:
         views = []
         for item in pull.items:
             run = runs.get(item.run) or _run(repo, item)
             if run is None:
                 continue  # the commit that says the task is done, or a run that is gone
-            patch = _patch(repo, item)[:PATCH] if room > 0 else b""
-            room -= len(patch)
+            patch = _patch(repo, item)[:PATCH] if room > 0 and left > 0 else b""
+            room, left = room - len(patch), left - 1
             views.append(ItemView(item, run, patch.decode("utf-8", "surrogateescape")))
         yield PullView(pull, tuple(views))
 

@@ -31,6 +31,7 @@ def is_git_name(name: str) -> bool:
     return text == ".git" or _GIT_SHORT.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=8192)  # directories of a large repository are asked for with each of their files
 def name_fault(name: str) -> str:
     """Why `name` may not be a new path component; "" when it may."""
     if name in ("", ".", ".."):

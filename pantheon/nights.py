@@ -7,10 +7,14 @@ everything that a night will do, so that one that was interrupted goes on from i
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -39,6 +43,20 @@ from pantheon.survey import FILE, Survey
 
 NIGHTS = "refs/pantheon/nights/"
 RATED_NIGHTS = 10
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's search for cycles, where a hundred thousand records are made and none of them is to go: it would
+    look through all of them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @dataclass
@@ -221,29 +239,37 @@ def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Froze
     return Frozen(night, items, {task.uuid: task for task in found}, survey_at(night.base), notes, runs, at)
 
 
-def _content(frozen: Frozen) -> dict[str, bytes]:
-    """The files of a night that say what it is and how far it came."""
+def _frozen_once(frozen: Frozen) -> dict[str, bytes]:
+    """The files of a night that are written when it is frozen, and stay as they are."""
     return {
-        "night.json": pretty(frozen.night.model_dump(mode="json")),
         "queue.jsonl": _lines(frozen.items),
         "tasks.jsonl": _lines(frozen.tasks.values()),
         "notes.json": pretty(list(frozen.notes)),
-        "journal.jsonl": _lines(frozen.runs),
     }
 
 
+def _so_far(frozen: Frozen) -> dict[str, bytes]:
+    """Those that say how far it came; a night that is taken up again may have another budget."""
+    return {"night.json": pretty(frozen.night.model_dump(mode="json")), "journal.jsonl": _lines(frozen.runs)}
+
+
 def _lines(records: Iterable[Record]) -> bytes:
-    """JSON Lines; of a path that is no text the escape that JSON has for it stays."""
-    return "".join(record.to_json() + "\n" for record in records).encode("utf-8", "backslashreplace")
+    """JSON Lines; of a path that is no text the escape that JSON has for it stays. One line at a time: there may be a
+    hundred thousand."""
+    found = bytearray()
+    for record in records:
+        found += record.to_json().encode("utf-8", "backslashreplace")
+        found += b"\n"
+    return bytes(found)
 
 
 def checkpoint(
     repo: Repo, frozen: Frozen, files: Mapping[str, bytes], message: str, now: datetime, signer: Signer
 ) -> None:
     """One commit on the night's ref: objects first, ref last, on the value we left there."""
-    content = {**_content(frozen), **files}
     name = NIGHTS + frozen.night.id
     before = frozen.ref_at
+    content = {**({} if before else _frozen_once(frozen)), **_so_far(frozen), **files}
     tree = repo.write_tree(
         repo.tree_of(before) if before else None,
         {path: (FILE, repo.write_blob(data)) for path, data in content.items()},
@@ -266,7 +292,7 @@ def template_digests(config: Config) -> dict[str, str]:
 def seal(repo: Repo, frozen: Frozen, files: Mapping[str, bytes], now: datetime, signer: Signer) -> None:
     """The last commit of the night, and the last thing that the night writes."""
     left = {path: entry.oid for path, entry in repo.entries(frozen.ref_at or "").items()}
-    content = {**{path: repo.read_blob(oid) for path, oid in left.items()}, **_content(frozen), **files}
+    content = {**{path: repo.read_blob(oid) for path, oid in left.items()}, **_so_far(frozen), **files}
     others = [name for name in repo.refs(NIGHTS) if name != NIGHTS + frozen.night.id]
     before = max(others, key=lambda name: order(name.removeprefix(NIGHTS)), default=None)
     previous = repo.ref(before) if before else None
@@ -276,6 +302,40 @@ def seal(repo: Repo, frozen: Frozen, files: Mapping[str, bytes], now: datetime, 
 
 def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
     """The report of a night, or of the latest that has one. Raises RepositoryError."""
+
+    def read(data: bytes, commit: str) -> NightReport:
+        repo.memory[commit] = found = NightReport.model_validate_json(data)
+        return found
+
+    return _reported(repo, night_id, read)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is told of a night in a line: its report without its runs, and what became of its own items."""
+
+    report: NightReport
+    outcomes: Counter[Outcome]
+
+
+def outline(repo: Repo) -> Outline:
+    """Of the latest night that has a report. Its runs are counted, not made records of: there may be thousands. Raises
+    RepositoryError."""
+    return _reported(repo, None, lambda data, _: _outlined(data))
+
+
+def _outlined(data: bytes) -> Outline:
+    try:
+        raw = json.loads(data)
+        outcomes = Counter(Outcome(run["outcome"]) for run in raw["runs"])
+        rest = {**raw, "runs": (), "canaries": (), "timeline": ()}
+    except (ValueError, KeyError, TypeError):  # no report of ours: what is wrong with it the record says
+        whole = NightReport.model_validate_json(data)
+        return Outline(whole, Counter(run.outcome for run in whole.runs))
+    return Outline(NightReport.model_validate(rest), outcomes)
+
+
+def _reported(repo: Repo, night_id: str | None, read: Callable[[bytes, str], T]) -> T:
     nights = repo.refs(NIGHTS)
     names = (
         [NIGHTS + night_id] if night_id else sorted(nights, key=lambda n: order(n.removeprefix(NIGHTS)), reverse=True)
@@ -285,7 +345,7 @@ def load_report(repo: Repo, night_id: str | None = None) -> NightReport:
         if not data:
             continue
         try:
-            return NightReport.model_validate_json(data)
+            return read(data, nights[name])
         except ValidationError as error:
             if night_id or not newer(data, error):  # of the others the latest that can be read
                 raise _unreadable("cannot read the report", name.removeprefix(NIGHTS), data, error) from error
@@ -304,9 +364,19 @@ def reports(repo: Repo, most: int) -> list[NightReport]:
     found: list[NightReport] = []
     for commit in latest(repo):
         with contextlib.suppress(ValidationError, RepositoryError):  # of a later version, or damaged: the others tell
-            data = repo.read_path(commit, "report.json") if len(found) < most else None
-            found += [NightReport.model_validate_json(data)] if data else []
+            one = read_report(repo, commit) if len(found) < most else None
+            found += [one] if one else []
     return found[::-1]
+
+
+def read_report(repo: Repo, commit: str) -> NightReport | None:
+    """The report in a commit of a night's; the one that `load_report` gave last is not read again, the others are not
+    kept. Raises RepositoryError, ValidationError."""
+    known = repo.memory.get(commit)
+    if isinstance(known, NightReport):
+        return known
+    data = repo.read_path(commit, "report.json")
+    return NightReport.model_validate_json(data) if data else None
 
 
 def choosing(survey: Survey) -> bool:

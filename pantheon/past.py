@@ -89,8 +89,8 @@ def _tried(repo: Repo, cache: Path, commit: str) -> Tried | None:
     with contextlib.suppress(OSError, ValidationError):
         return Tried.model_validate_json(place.read_bytes())
     try:
-        data = repo.read_path(commit, "report.json")
-        found = curriculum.tried(NightReport.model_validate_json(data)) if data else None
+        report = nights.read_report(repo, commit)
+        found = curriculum.tried(report) if report else None
     except (ValidationError, RepositoryError):  # of a later version, or damaged
         return None
     if found is not None:

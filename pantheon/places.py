@@ -1,20 +1,19 @@
 """Where things live outside the repository, by the XDG base directories. Reads nothing by itself: the environment is an
-argument. Ring 0.
+argument. Ring 0, and a tuple, no record: every command begins here, and some must answer before pydantic is loaded.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-from pantheon.records import Record
+from typing import NamedTuple
 
 NAME = "git-pantheon"
 TRIES = "tries"  # below pantheon/ of the common git dir: past.py's cache, which uninstall takes away
+GLANCE = "glance"  # and glance.py's
 
 
-class Places(Record):
+class Places(NamedTuple):
     """`data` holds models, `cache` worktrees and compiled kernels (can be deleted), `state` what was trusted and logs,
     `config` the user's own limits, `runtime` sockets (mode 0700). The night writes to `cache` and `logs` only."""
 
@@ -23,7 +22,15 @@ class Places(Record):
     data: Path
     cache: Path
     state: Path
-    runtime: Path
+    session: Path | None  # the user's runtime directory, if there is one
+
+    @property
+    def runtime(self) -> Path:
+        if self.session is not None:
+            return self.session
+        import tempfile  # it brings shutil and random, and is seldom needed
+
+        return Path(tempfile.gettempdir())
 
     @property
     def logs(self) -> Path:
@@ -43,11 +50,12 @@ def places(environ: Mapping[str, str]) -> Places:
         return (Path(value) if value.startswith("/") else home / default) / NAME
 
     runtime = environ.get("XDG_RUNTIME_DIR", "")
+    fits = runtime.startswith("/") and len(runtime) < 60
     return Places(
         home=home,
         config=base("XDG_CONFIG_HOME", ".config"),
         data=base("XDG_DATA_HOME", ".local/share"),
         cache=base("XDG_CACHE_HOME", ".cache"),
         state=base("XDG_STATE_HOME", ".local/state"),
-        runtime=Path(runtime) / NAME if runtime.startswith("/") and len(runtime) < 60 else Path(tempfile.gettempdir()),
+        session=Path(runtime) / NAME if fits else None,
     )

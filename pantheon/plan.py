@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pantheon import route, tasks
 from pantheon.names import name_fault
@@ -18,6 +19,7 @@ from pantheon.records import Agent, Finding, Flow, Item, PullRequest, PullState,
 Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file breaks
 HINT_LENGTH = 400  # characters of what a person says to the next try
 PERSON, WAITING = "needs a person", "waiting for your review"
+_FIELDS = set(Item.model_fields)  # all are said; one set for all items
 TAKEN, NO, NEVER, LATER = "already taken by", "you rejected this", "you never want this", "you put this off"
 
 
@@ -57,6 +59,7 @@ def freeze(
     taken: list[Task] = []
     notes: list[str] = []
     claimed: dict[str, str] = {}
+    known: dict[Finding, Finding] = {}  # the same few things are wrong with most files: each is kept once
     held: Counter[int] = Counter()
     own = task_files(found)
     doubled = tasks.duplicates(found)
@@ -75,20 +78,24 @@ def freeze(
             notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
             continue
         taken.append(task)
+        same: tuple[dict[str, str], tuple[str, ...], str] | None = None
         for target in targets(flow, inside, own):
-            item = _item(task, flow, target, blobs[target], judge(flow.name, target))
+            broken = tuple(known.setdefault(one, one) for one in judge(flow.name, target))
+            item = _item(task, flow, target, blobs[target], broken)
             if item.findings and item.id in waiting:
                 held[waiting[item.id]] += 1
                 continue
             note = _why_not(item, claimed, rejected or {}, never, later or {})
             if note is None:
-                chosen, why, nobody = route.agents_of(flow, agents, task, target, rates or {}, model)
+                choice = same or route.agents_of(flow, agents, task, target, rates or {}, model)
+                same = choice if route.whatever_target(flow, agents) else None
+                chosen, why, nobody = choice
                 if nobody:
                     notes.append(f"{printable(target)}: {nobody}")
                     continue
                 claimed[target] = task.path
                 hint = printable((hints or {}).get(item.id, ""))[:HINT_LENGTH]
-                items.append(item.model_copy(update={"agents": chosen, "why": why, "hint": hint}))
+                items.append(_made(**{**item.__dict__, "agents": chosen, "why": why, "hint": hint}))
             elif note:
                 notes.append(note)
     notes += [f"{count} file{'s' if count > 1 else ''} {WAITING} in PR {pr}" for pr, count in sorted(held.items())]
@@ -130,11 +137,14 @@ def _obstacle(
     return f"waits for {', '.join(missing)}" if missing else None
 
 
-def _item(task: Task, flow: Flow, target: str, blob: str, found: Sequence[Finding]) -> Item:
+def _item(task: Task, flow: Flow, target: str, blob: str, found: tuple[Finding, ...]) -> Item:
     digest = hashlib.sha256("\0".join((task.uuid, flow.name, target)).encode(errors="surrogateescape"))
-    return Item(
-        id=digest.hexdigest()[:16], task=task.uuid, flow=flow.name, target=target, blob=blob, findings=tuple(found)
-    )
+    return _made(id=digest.hexdigest()[:16], task=task.uuid, flow=flow.name, target=target, blob=blob, findings=found)
+
+
+def _made(**values: Any) -> Item:
+    """An item of records and texts that were checked when they were read: not once more, a hundred thousand times."""
+    return Item.model_construct(_FIELDS, **values)
 
 
 def _why_not(
@@ -209,4 +219,6 @@ def many(count: int, noun: str) -> str:
 
 def printable(path: str) -> str:
     """A text for people: control, invisible, bidirectional and unassigned characters and undecodable bytes escaped."""
+    if path.isprintable():
+        return path
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path)

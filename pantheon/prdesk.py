@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,10 +29,15 @@ LATER = "1d"  # how long a PR is put off where nobody says it
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-def pr_list(repo: Repo, *, everything: bool, as_json: bool) -> int:
+def pr_list(repo: Repo, *, everything: bool, as_json: bool, lasts: Callable[[float], None] = lambda _: None) -> int:
+    """`lasts` is told each time from which the list will be another one."""
     desk.mended(repo)
     found = [pull for pull in prs.load_all(repo) if everything or pull.state is PullState.OPEN]
-    looks = {pull.id: refresh.look(repo, pull, desk.now()) for pull in found}
+    now = desk.now()
+    for moment in prs.wakes(found):
+        if moment > now:
+            lasts(moment.timestamp())
+    looks = refresh.looks(repo, found, now)
     if as_json:
         return screen.print_json([as_shown(pull, looks[pull.id].model_dump()) for pull in found])
     screen.pulls(found, everything, looks)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Literal
@@ -58,6 +58,12 @@ def _records(repo: Repo, known: Mapping[str, str]) -> list[PullRequest]:
     return pulls
 
 
+def wakes(pulls: Iterable[PullRequest]) -> list[datetime]:
+    """When what was put off comes back: PRs, and items of theirs."""
+    moments = [moment for pull in pulls for moment in (pull.later, *(item.until for item in pull.items))]
+    return sorted(moment for moment in moments if moment is not None)
+
+
 def damaged(repo: Repo) -> dict[int, str]:
     """The PRs whose record cannot be read, and why: `load_all` leaves them out as well."""
     found: dict[int, str] = {}
@@ -87,15 +93,20 @@ def load(repo: Repo, number: int) -> PullRequest:
 
 
 def _read(repo: Repo, oid: str, number: int) -> PullRequest:
+    known = repo.memory.get(oid)
+    if isinstance(known, PullRequest):
+        return known
     data = repo.read_path(oid, "pr.json") or b""
     if newer(data):
         raise NewerRecord("cannot read PR", str(number))
     try:
-        return PullRequest.model_validate_json(data)
+        found = PullRequest.model_validate_json(data)
     except ValidationError as error:
         if newer(data, error):
             raise NewerRecord("cannot read PR", str(number)) from error
         raise RepositoryError("cannot read PR", str(number), f"pr.json in {oid[:12]} is damaged") from error
+    repo.memory[oid] = found
+    return found
 
 
 def history(repo: Repo, number: int) -> list[tuple[str, PullRequest]]:

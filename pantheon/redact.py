@@ -495,8 +495,20 @@ def clean_run(run: Run, scrubber: Scrubber | None = None) -> Run:
 
 
 def clean_item(item: Item) -> Item:
-    findings = tuple(each.model_copy(update={"message": scrub_text(each.message)}) for each in item.findings)
-    return item.model_copy(update={"findings": findings, "hint": scrub_text(item.hint)})
+    """An item's record with its texts scrubbed; the same one where there is nothing to hide, as nearly always."""
+    messages = [_clean_line(each.message) for each in item.findings]
+    hint = _clean_line(item.hint)
+    if hint == item.hint and all(text == one.message for text, one in zip(messages, item.findings, strict=True)):
+        return item
+    pairs = zip(item.findings, messages, strict=True)
+    findings = tuple(each.model_copy(update={"message": text}) for each, text in pairs)
+    return item.model_copy(update={"findings": findings, "hint": hint})
+
+
+@functools.lru_cache(maxsize=4096)
+def _clean_line(text: str) -> str:
+    """`scrub_text`, of what is said of one file after the other."""
+    return scrub_text(text)
 
 
 def clean_task(task: Task) -> Task:

@@ -66,6 +66,11 @@ def look(repo: Repo, pull: PullRequest, now: datetime) -> Look:
     return Look(word="open")
 
 
+def looks(repo: Repo, pulls: Sequence[PullRequest], now: datetime) -> dict[int, Look]:
+    """The same of many, by id."""
+    return {pull.id: look(repo, pull, now) for pull in pulls}
+
+
 def refresh(repo: Repo, pull: PullRequest, checking: Checking, when: datetime, signer: Signer | None) -> PullRequest:
     """The PR on the tip of the branch that it was made for: as it is when that has not moved, with a new revision when
     everything goes with it, else in conflict. Raises RepositoryError, TrustError, SandboxError, ConfigError."""

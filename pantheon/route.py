@@ -89,6 +89,12 @@ def _particular(match: FlowMatch, task: Task, target: str) -> int:
     return len(set(match.labels) & set(task.labels)) + bool(match.paths)
 
 
+def whatever_target(flow: Flow, agents: Mapping[str, Agent]) -> bool:
+    """Whether the agents of a flow are the same for every target of a task: none that it names is for some paths."""
+    wants = {wanted_agent(want)[0] for node in flow.nodes for want in node.agent}
+    return not any(agents[name].match.paths for name in wants if name in agents)
+
+
 def agents_of(
     flow: Flow, agents: Mapping[str, Agent], task: Task, target: str, rates: Rates, model: str
 ) -> tuple[dict[str, str], tuple[str, ...], str]:

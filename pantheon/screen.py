@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -27,6 +27,7 @@ from pantheon.plan import many, printable
 from pantheon.records import Look, NightReport, PullRequest, PullState
 
 PLAIN_EVERY_S = 15.0
+MANY = 200  # PRs of a list that is drawn as a table
 FAILURES, NOTES = 12, 10  # causes and notes that are shown before the rest is only counted
 
 
@@ -138,12 +139,14 @@ def _plain_bar() -> Callable[[runner.Progress], None]:
     return draw
 
 
-def pulls(found: list[PullRequest], everything: bool, looks: Mapping[int, Look]) -> None:
+def pulls(found: Sequence[PullRequest], everything: bool, looks: Mapping[int, Look]) -> None:
     """The list of local PRs, and what some of them need."""
     shown = [pull for pull in found if everything or pull.state is PullState.OPEN]
     if not shown:
         print("no open PRs" if not everything else "no PRs yet")
         return
+    if len(shown) > MANY:
+        return _many_pulls(shown, looks)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("PR", justify="right")
     for name in ("state", "items", "branch", "night"):
@@ -156,6 +159,24 @@ def pulls(found: list[PullRequest], everything: bool, looks: Mapping[int, Look])
     out.print(table)
     for pull in shown:
         _look(out, looks[pull.id], f"PR {pull.id}: ")
+
+
+def _many_pulls(shown: Sequence[PullRequest], looks: Mapping[int, Look]) -> None:
+    """The same, a line each and without style: for thousands a table that fits itself to a terminal takes seconds."""
+    rows = [("PR", "state", "items", "branch", "night", "title")]
+    for pull in shown:
+        live = "" if pull.promotes else str(len(pull.live))
+        rows.append((str(pull.id), looks[pull.id].word, live, pull.branch, pull.night, printable(pull.title)))
+    first, *widths = (max(map(len, column)) for column in zip(*(row[:5] for row in rows), strict=True))
+    lines = []
+    for number, *cells, title in rows:
+        filled = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join((number.rjust(first), *filled, title)).rstrip())
+    for pull in shown:
+        look = looks[pull.id]
+        lines += [printable(f"PR {pull.id}: {look.said}")] if look.said else []
+        lines += [f"  next: {printable(look.hint)}"] if look.hint else []
+    print("\n".join(lines))
 
 
 def _look(out: Console, look: Look, name: str = "") -> None:

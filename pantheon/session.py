@@ -357,7 +357,8 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             f"night.max_open_prs is {settings.night.max_open_prs}",
             "git pantheon pr",
         )
-    planned = desk.make_plan(repo, found, order.cast.teacher.name if order.cast and order.cast.teacher else "")
+    with nights.uncollected():
+        planned = desk.make_plan(repo, found, order.cast.teacher.name if order.cast and order.cast.teacher else "")
     if not planned.items:
         _nothing(planned, found, order.quiet)
         return None

@@ -6,7 +6,7 @@ problems for a person; the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from pantheon.errors import InputError, RepositoryError
 from pantheon.git import Entry, Repo
 from pantheon.records import Finding, PullRequest, PullState, Task
 from pantheon.registry import Ruled
-from pantheon.tools.facts import Facts, build_facts
+from pantheon.tools.facts import Facts, gather_facts
 from pantheon.tools.tool import Tree
 
 MARKDOWN = (".md", ".markdown")
@@ -37,16 +37,17 @@ class Survey:
     @cached_property
     def notes(self) -> dict[str, bytes]:
         """Every Markdown file that is a regular file, by path."""
-        return {
-            path: self.repo.read_blob(entry.oid)
-            for path, entry in self.entries.items()
-            if path.lower().endswith(MARKDOWN) and entry.mode in (FILE, EXECUTABLE)
-        }
+        return dict(self._notes())
+
+    def _notes(self) -> Iterator[tuple[str, bytes]]:
+        for path, entry in self.entries.items():
+            if path.lower().endswith(MARKDOWN) and entry.mode in (FILE, EXECUTABLE):
+                yield path, self.repo.read_blob(entry.oid)
 
     @cached_property
     def facts(self) -> Facts:
         """What the tools know of the repository: dates, vocabulary, inbound links."""
-        return build_facts(self.notes, tuple(self.entries), self.repo.first_commit_dates(self.base))
+        return gather_facts(self._notes(), tuple(self.entries), self.repo.first_commit_dates(self.base))
 
     @cached_property
     def tree(self) -> Tree:

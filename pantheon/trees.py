@@ -226,12 +226,17 @@ def diff_trees(old: pygit2.Tree, new: pygit2.Tree, repo: pygit2.Repository) -> l
     Attributes have a say in libgit2's own idea of text: marked `-diff`, a note would change without a line to count or
     to read. So every diff is made twice, and what its bytes say is text is taken from the one where all is text.
     """
-    found = []
-    for flag in (DiffOption.NORMAL, DiffOption.FORCE_TEXT):
-        diff = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag)
-        diff.find_similar()
-        found.append([patch for patch in diff if patch is not None])
-    return [plain if _is_binary(plain, repo) else text for plain, text in zip(*found, strict=True)]
+    plain = _patches(old, new, DiffOption.NORMAL)
+    if not any(patch.delta.is_binary for patch in plain):  # nor would the second say anything else
+        return plain
+    text = _patches(old, new, DiffOption.FORCE_TEXT)
+    return [one if _is_binary(one, repo) else other for one, other in zip(plain, text, strict=True)]
+
+
+def _patches(old: pygit2.Tree, new: pygit2.Tree, flag: DiffOption) -> list[pygit2.Patch]:
+    diff = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag)
+    diff.find_similar()
+    return [patch for patch in diff if patch is not None]
 
 
 def _is_binary(patch: pygit2.Patch, repo: pygit2.Repository) -> bool:

@@ -47,7 +47,7 @@ RINGS = {
     4: words(
         "nightwatch",
         "cli usage desk prdesk cleanup session engines screen notary demo catalog lint scaffold daytime __main__",
-        "sync rehearsal webdesk outlook shelf school",
+        "sync rehearsal webdesk outlook shelf school glance",
     ),
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}

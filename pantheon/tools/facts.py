@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pydantic import Field
 
@@ -53,13 +53,29 @@ class Facts(Record):
 
 def build_facts(notes: Mapping[str, bytes], paths: Iterable[str], first_commit: Mapping[str, datetime]) -> Facts:
     """Everything at once: `notes` are the Markdown files, `paths` all files of the base tree."""
+    return gather_facts(notes.items(), paths, first_commit)
+
+
+def gather_facts(
+    notes: Iterable[tuple[str, bytes]], paths: Iterable[str], first_commit: Mapping[str, datetime]
+) -> Facts:
+    """The same in one pass over the Markdown files, of which only one is held at a time. `paths`: all files of the
+    base tree."""
     every = tuple(paths)
+    tree, words = links.Tree(every), _Words()
+    inbound: dict[str, set[str]] = {}
+    titles: dict[str, str] = {}
+    for path, raw in notes:
+        blocks = words.add(path, raw)
+        _linked(path, raw, tree, inbound)
+        if title := _title(blocks):
+            titles[path] = title
     return Facts(
         paths=every,
         first_commit=dict(first_commit),
-        vocabulary=build_vocabulary(notes.items()),
-        inbound=build_inbound(notes.items(), every),
-        titles=build_titles(notes.items()),
+        vocabulary=words.weighed(),
+        inbound=_ordered(inbound),
+        titles=titles,
     )
 
 
@@ -69,30 +85,44 @@ def build_vocabulary(notes: Iterable[tuple[str, bytes]]) -> dict[str, float]:
     A tag people used weighs 2 and more; a word of several notes' titles or names weighs 1 and more. The weight falls
     with the share of notes whose text holds the word: what stands everywhere says nothing.
     """
-    tags: Counter[str] = Counter()
-    heads: Counter[str] = Counter()
-    texts: Counter[str] = Counter()
-    count = 0
+    words = _Words()
     for path, raw in notes:
-        count += 1
+        words.add(path, raw)
+    return words.weighed()
+
+
+class _Words:
+    """What was counted so far."""
+
+    def __init__(self) -> None:
+        self.tags, self.heads, self.texts = Counter[str](), Counter[str](), Counter[str]()
+        self.count = 0
+
+    def add(self, path: str, raw: bytes) -> tuple[prose.Block, ...]:
+        """Count one note; its blocks."""
+        self.count += 1
         doc = read(path, raw)
-        tags.update({tag_of(t) for name in TAG_FIELDS for t in _texts(doc.get(name) if doc else None)})
+        self.tags.update({tag_of(t) for name in TAG_FIELDS for t in _texts(doc.get(name) if doc else None)})
         blocks = prose.blocks(doc.body) if doc else ()
         name = path.rpartition("/")[2].rpartition(".")[0].replace("-", " ").replace("_", " ")
         title = next((b.text for b in blocks if b.kind == "heading" and b.level == 1), "")
-        heads.update({tag_of(w) for w in prose.words(f"{name} {title}")})
-        texts.update({stem(tag_of(w)) for b in blocks for w in prose.words(b.text)})
-    weights = {t: 2.0 + math.log2(n) for t, n in tags.items() if is_topic(t) and n <= max(8, count // 4)}
-    known = {stem(t) for t in weights}
-    for word, n in heads.items():
-        if n > 1 and is_topic(word) and stem(word) not in known:
-            weights[word] = 1.0 + math.log2(n) / 4
-    if count > 20:
-        for word in weights:
-            share = max(texts[part] for part in (stem(word), *map(stem, word.split("-")))) or 1
-            weights[word] *= min(1.0, 0.2 + math.log(count / share) / math.log(count))
-    kept = sorted(weights.items(), key=lambda kv: (-kv[1], kv[0]))[:VOCABULARY]
-    return {word: round(weight, 3) for word, weight in kept}
+        self.heads.update({_tag(w) for w in prose.words(f"{name} {title}")})
+        self.texts.update({_stem(_tag(w)) for b in blocks for w in prose.words(b.text)})
+        return tuple(blocks)
+
+    def weighed(self) -> dict[str, float]:
+        tags, heads, texts, count = self.tags, self.heads, self.texts, self.count
+        weights = {t: 2.0 + math.log2(n) for t, n in tags.items() if is_topic(t) and n <= max(8, count // 4)}
+        known = {stem(t) for t in weights}
+        for word, n in heads.items():
+            if n > 1 and is_topic(word) and stem(word) not in known:
+                weights[word] = 1.0 + math.log2(n) / 4
+        if count > 20:
+            for word in weights:
+                share = max(texts[part] for part in (stem(word), *map(stem, word.split("-")))) or 1
+                weights[word] *= min(1.0, 0.2 + math.log(count / share) / math.log(count))
+        kept = sorted(weights.items(), key=lambda kv: (-kv[1], kv[0]))[:VOCABULARY]
+        return {word: round(weight, 3) for word, weight in kept}
 
 
 def build_inbound(notes: Iterable[tuple[str, bytes]], paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -100,23 +130,34 @@ def build_inbound(notes: Iterable[tuple[str, bytes]], paths: Iterable[str]) -> d
     tree = links.Tree(tuple(paths))
     found: dict[str, set[str]] = {}
     for path, raw in notes:
-        for link in links.find(raw):
-            target = links.resolve(path, link, tree)
-            if target is not None and target != path:
-                found.setdefault(target, set()).add(path)
+        _linked(path, raw, tree, found)
+    return _ordered(found)
+
+
+def _linked(path: str, raw: bytes, tree: links.Tree, found: dict[str, set[str]]) -> None:
+    for link in links.find(raw):
+        target = links.resolve(path, link, tree)
+        if target is not None and target != path:
+            found.setdefault(target, set()).add(path)
+
+
+def _ordered(found: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
     return {target: tuple(sorted(sources)) for target, sources in sorted(found.items())}
 
 
 def build_titles(notes: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     """The heading of every note that has one, as text."""
-    found: dict[str, str] = {}
-    for path, raw in notes:
-        doc = read(path, raw)
-        blocks = prose.blocks(doc.body) if doc else ()
-        heading = next((prose.trimmed(b.text) for b in blocks if b.kind == "heading"), "")
-        if 3 <= len(heading) <= 120:
-            found[path] = heading
-    return found
+    docs = ((path, read(path, raw)) for path, raw in notes)
+    found = ((path, _title(prose.blocks(doc.body) if doc else ())) for path, doc in docs)
+    return {path: title for path, title in found if title}
+
+
+def _title(blocks: Iterable[prose.Block]) -> str:
+    heading = next((prose.trimmed(b.text) for b in blocks if b.kind == "heading"), "")
+    return heading if 3 <= len(heading) <= 120 else ""
+
+
+_tag, _stem = lru_cache(maxsize=1 << 16)(tag_of), lru_cache(maxsize=1 << 16)(stem)  # notes have most words in common
 
 
 def read(path: str, raw: bytes) -> Document | None:
