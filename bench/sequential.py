@@ -230,8 +230,8 @@ def ratios(ways: Mapping[str, Figures]) -> list[str]:
     lines = []
     for other, found in others:
         slower = found.hourly(found.accepted)
-        times = f"{best.hourly(best.accepted) / slower:.1f} times" if slower else "nothing to compare with:"
-        lines.append(f"{name} against {other}: {times} the accepted items per hour")
+        times = f"{best.hourly(best.accepted) / slower:.1f} times the accepted items per hour" if slower else ""
+        lines.append(f"{name} against {other}: {times or 'nothing to compare with, it had none accepted'}")
     return lines
 
 

@@ -202,7 +202,7 @@ def test_parts_add_up_and_are_compared_by_the_hour() -> None:
     nothing = sequential.Figures(items=4, seconds=10)
     said = sequential.ratios({"loop": nothing, "one": both, "night": fast})
     assert said == [
-        "night against loop: nothing to compare with: the accepted items per hour",
+        "night against loop: nothing to compare with, it had none accepted",
         "night against one: 10.0 times the accepted items per hour",
     ]
     assert sequential.table({"loop": nothing, "one": both, "night": fast}).row_count == 12
