@@ -134,13 +134,12 @@ def freeze(
     teacher: str = "",
     teacher_sha256: Mapping[str, str] | None = None,
     branch: str | None = None,
+    widest: int = 0,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
-    among the items unless there is to be no `sowing`. `branch`: where the PRs go to, if not to the one checked out."""
-    head = repo.head(branch)
-    if head.branch is None:
-        why = "it is detached; PRs need a branch to go to"
-        raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")
+    among the items unless there is to be no `sowing`. `branch`: where the PRs go to, if not to the one checked out;
+    `widest`: to how many items in flight the night may grow from `window`, 0 for never."""
+    onto = _onto(repo, branch)
     keys.publish(repo, signer, now)
     settings = survey.config.settings.gate
     for _ in range(100):
@@ -151,7 +150,7 @@ def freeze(
             id=night_id,
             started_at=now,
             base=survey.base,
-            branch=head.branch,
+            branch=onto,
             budget_s=budget_s,
             window=window,
             engine=engine,
@@ -168,6 +167,7 @@ def freeze(
             bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
             forecast=forecast,
             check_slots=AT_ONCE,
+            widest=widest,
             scripted=_scripted(survey.config, engine),
             serving=serving or Serving(),
             teacher=teacher,
@@ -182,6 +182,15 @@ def freeze(
             continue
         return frozen
     raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
+
+
+def _onto(repo: Repo, branch: str | None) -> str:
+    """The branch that the PRs go to. Raises RepositoryError."""
+    onto = repo.head(branch).branch
+    if onto is None:
+        why = "it is detached; PRs need a branch to go to"
+        raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")
+    return onto
 
 
 def _scripted(config: Config, engine: str) -> tuple[str, ...]:
@@ -222,14 +231,19 @@ def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Froze
 
 
 def _content(frozen: Frozen) -> dict[str, bytes]:
-    """The files of a night that say what it is and how far it came."""
-    return {
+    """The files of a night that say what it is and how far it came. Its queue stands there from its first commit on,
+    and never changes: of a long one that is most of it, and it is not written again."""
+    content = {
         "night.json": pretty(frozen.night.model_dump(mode="json")),
-        "queue.jsonl": _lines(frozen.items),
-        "tasks.jsonl": _lines(frozen.tasks.values()),
-        "notes.json": pretty(list(frozen.notes)),
         "journal.jsonl": _lines(frozen.runs),
     }
+    if frozen.ref_at is None:
+        content |= {
+            "queue.jsonl": _lines(frozen.items),
+            "tasks.jsonl": _lines(frozen.tasks.values()),
+            "notes.json": pretty(list(frozen.notes)),
+        }
+    return content
 
 
 def _lines(records: Iterable[Record]) -> bytes:
