@@ -32,7 +32,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from bench.night import CORPUS, build  # noqa: E402 - found beside us
-from pantheon import desk, engines, nights  # noqa: E402
+from pantheon import desk, engines, flight, nights  # noqa: E402
 from pantheon import engine as servers  # noqa: E402
 from pantheon import night as runner  # noqa: E402
 from pantheon.egress import EgressProof  # noqa: E402
@@ -62,6 +62,7 @@ IDLE = 0.10  # of the processors' time that others may use
 LOOK_S = 4.0
 CLOSED = EgressProof(attempts=(), interfaces=("lo",), closed=True)  # the proof of a bench: nothing here tests walls
 RESAMPLES = 10_000
+TICK_S, HELD_S = 0.01, 0.05
 SPARE = 1.25  # workers of a replay for each slot of the server: there is always one that waits
 
 
@@ -185,6 +186,7 @@ class Leg:
     items: int = 0
     items_tail_s: float = 0.0
     host_cpu_s: float = 0.0
+    held_s: float = 0.0  # in which our event loop did not turn, HELD_S or more at a time: nothing was read or sent
     others: float = 0.0  # the share of the processors' time in use just before it
 
     @property
@@ -229,6 +231,27 @@ def leg(kind: str, log: Log, ended: float, before: EngineMetrics, after: EngineM
     )
 
 
+@contextlib.asynccontextmanager
+async def turning() -> AsyncIterator[list[float]]:
+    """How long the event loop was held at a time, while the context lasts."""
+    held: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(TICK_S)
+            late = time.monotonic() - began - TICK_S
+            if late >= HELD_S:
+                held.append(late)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield held
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+
+
 def cpu_s() -> float:
     """Of this process; what a night's checks used is in its report."""
     spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -248,7 +271,8 @@ class Stand:
 
     async def emptied(self) -> None:
         """The server's prefix cache without anything in it. Raises SystemExit where it refuses."""
-        assert isinstance(self.engine, VllmEngine)
+        if not isinstance(self.engine, VllmEngine):
+            return  # it keeps nothing
         reply: httpx.Response = await self.engine._client.post("/reset_prefix_cache", timeout=60)
         if reply.status_code != 200 or "false" in reply.text:
             raise SystemExit(f"cannot empty the prefix cache: {reply.status_code} {reply.text}")
@@ -270,13 +294,14 @@ class Stand:
             engine="vllm",
             model=self.engine.model,
             window=expected_window("vllm"),
+            widest=flight.WIDEST * expected_window("vllm"),
             now=desk.now(),
             signer=desk.signer(repo),
         )
-        log, others = Log(), busy()
+        log, others, show = Log(), busy(), self._shown("night", len(frozen.items))
         await self.emptied()
         before = await self.engine.metrics()
-        with self._shown("night", len(frozen.items)) as show:
+        async with turning() as held:
             report = await runner.run(
                 repo,
                 frozen,
@@ -290,6 +315,7 @@ class Stand:
         ended = time.monotonic()
         ends = [run.started_s + run.seconds for run in (*report.runs, *report.canaries)]
         more = {"items": len(ends), "items_tail_s": tail(ends), "host_cpu_s": report.host_cpu_s, "others": others}
+        more["held_s"] = sum(held)
         done = leg("night", log, ended, before, await self.engine.metrics(), **more)
         _sound(report, len(frozen.items))
         shutil.rmtree(place, ignore_errors=True)
@@ -301,8 +327,8 @@ class Stand:
         await self.emptied()
         queue = iter(sorted(recorded.asked, key=lambda one: one.sent))
         before, cpu = await self.engine.metrics(), cpu_s()
-        with self._shown("replay", len(recorded.asked)) as show:
-            log.progressed = show
+        async with turning() as held:
+            log.progressed = self._shown("replay", len(recorded.asked))
 
             async def worker() -> None:
                 for one in queue:
@@ -318,16 +344,15 @@ class Stand:
             async with asyncio.TaskGroup() as group:
                 for _ in range(math.ceil(SPARE * self.engine.window)):
                     group.create_task(worker())
-        more = {"host_cpu_s": cpu_s() - cpu, "others": others}
+        more = {"host_cpu_s": cpu_s() - cpu, "others": others, "held_s": sum(held)}
         return leg("replay", log, time.monotonic(), before, await self.engine.metrics(), **more)
 
-    @contextlib.contextmanager
-    def _shown(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    def _shown(self, what: str, total: int) -> Callable[[int], None]:
+        """How far a leg is, under the bar of all legs; the bar of the leg before goes."""
+        for number in self.bar.task_ids[1:]:
+            self.bar.remove_task(number)
         job = self.bar.add_task(f"  {what}", total=total)
-        try:
-            yield lambda done: self.bar.update(job, completed=done)
-        finally:
-            self.bar.remove_task(job)
+        return lambda done: self.bar.update(job, completed=done)
 
 
 def _sound(report: NightReport, items: int) -> None:
@@ -400,6 +425,7 @@ COLUMNS: tuple[tuple[str, Callable[[Leg], str]], ...] = (
     ("tail s", lambda one: f"{one.tail_s:.1f}" + (f" ({one.items_tail_s:.1f})" if one.items else "")),
     ("idle s", lambda one: f"{one.idle_s:.1f}"),
     ("after s", lambda one: f"{one.after_s:.1f}"),
+    ("held s", lambda one: f"{one.held_s:.1f}"),
     ("host CPU s", lambda one: f"{one.host_cpu_s:.1f}"),
     ("others", lambda one: f"{100 * one.others:.0f} %"),
 )
@@ -419,7 +445,7 @@ def show(pairs: Sequence[Pair], out: Console) -> None:
     said = f"95 % {low:.3f} to {high:.3f}" if len(values) > 1 else "one pair has no interval"
     out.print(f"\nU = {middle(values):.3f} ({said}; {len(values)} pair(s), resampled)")
     out.print("tail: since 90 % of the requests were answered (since 90 % of the items had ended)")
-    out.print("prefix cache: emptied before every leg")
+    out.print("held: our event loop did not turn for 50 ms or more; prefix cache: emptied before every leg")
     out.print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()}"
     )

@@ -48,10 +48,11 @@ class OpenAIEngine:
         self._slots = Slots(WINDOW)
         self._tells_logprobs = True  # until it has refused them
         self._metrics = EngineMetrics()
+        # A line to the relay carries one request, so that nothing can follow behind it unread. A new one costs 0.3 ms
+        # of processor time, which an answer of seconds hides.
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                uds=str(socket), limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0)
-            ),
+            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
             base_url="http://relay",
             headers={"Accept-Encoding": "identity"},
             trust_env=False,
