@@ -270,7 +270,12 @@ def test_checkpoints_never_write_the_queue_again_and_are_a_small_part_of_the_tim
     first = {path: repo.entries(frozen.ref_at or "")[path].oid for path in ("queue.jsonl", "tasks.jsonl", "notes.json")}
     written: list[bytes] = []
     write = Repo.write_blob
-    monkeypatch.setattr(Repo, "write_blob", lambda self, data: written.append(data) or write(self, data))
+
+    def counted(self: Repo, data: bytes) -> str:
+        written.append(data)
+        return write(self, data)
+
+    monkeypatch.setattr(Repo, "write_blob", counted)
     for _ in range(3):
         nights.checkpoint(repo, frozen, {}, "checkpoint", WHEN, desk.signer(repo))
     assert len(written) == 3 * len(("night.json", "journal.jsonl"))
