@@ -377,7 +377,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
             engine=kind,
             model=model,
             window=window,
-            widest=0 if settings.night.window else flight.WIDEST * window,
+            widest=0 if settings.night.window or kind == "scripted" else flight.WIDEST * window,
             forecast=expected,
             sowing=not order.rehearsed,
             now=desk.now(),
