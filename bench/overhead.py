@@ -38,7 +38,7 @@ from pantheon.survey import survey
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from faults import sealed  # type: ignore[import-not-found]
+from faults import sealed
 
 WHEN = datetime(2026, 3, 1, tzinfo=UTC)
 CLOSED = EgressProof(attempts=(), interfaces=("lo",), closed=True)

@@ -173,10 +173,11 @@ class _Tools:
     def problems(self) -> list[str]:
         """What the checks say, without their paths and lines: `description is missing`."""
         from pantheon.tools.check import CHECKS, Trees
+        from pantheon.tools.disk import Exported
 
         if not (self.tree / self.now).is_file():
             return [f"{self.now} is gone"]
-        trees = Trees(str(BASE), self.rules, str(self.tree))
+        trees = Trees(Exported(str(BASE)), self.rules, Exported(str(self.tree)))
         targets = [self.now, *(self.inbound if self.now != self.target else ())]
         return [what for check in CHECKS.values() for _, _, _, what in check(trees, targets)]
 

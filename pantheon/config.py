@@ -33,7 +33,7 @@ class TaskSettings(Record):
 
 class NightSettings(Record):
     budget: str = "6h"
-    window: int = Field(default=0, ge=0, le=4096)  # runs in flight; 0: what the engine suggests
+    window: int = Field(default=0, ge=0, le=4096)  # runs in flight; 0: what the engine wants
     max_items_per_pr: int = Field(default=25, ge=1, le=1000)
     max_open_prs: int = Field(default=20, ge=1, le=10_000)
     max_open_prs_per_task: int = Field(default=0, ge=0, le=10_000)  # 0: no limit

@@ -33,10 +33,12 @@ from pantheon.models import INSTALL, ChatTemplate, read_json
 from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.sandbox import Sandbox
 from pantheon.server import WINDOW as SERVER_WINDOW
-from pantheon.slots import Slots, Ticket
+from pantheon.slots import Load, Slots, Ticket
 
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
 CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where decoding reaches the arithmetic limit
+AHEAD = 8  # of the slots' number, this part more is sent ahead: while we do something else, the server has work
+CPU_BLOCK = 32  # tokens of a prompt that are kept together: the default of 128 wastes the tail of a shared prefix
 CPU_KV_GIB = 2  # 46 kB a token in float32 for the embedded model: 46,000 tokens
 SOCKET, SOCKET_MAX = "engine.sock", 100  # a Unix socket's path has 108 bytes
 MODEL_INSIDE, RUN_INSIDE, CACHE_INSIDE = Path("/model"), Path("/run/engine"), Path("/cache")
@@ -86,6 +88,9 @@ class Engine(Protocol):
     async def metrics(self) -> EngineMetrics:
         """Counters since the engine started, and how many requests are in it and wait for it now."""
 
+    def load(self) -> Load:
+        """How many requests of ours are in it and wait for it now; no server is asked."""
+
     async def close(self) -> None:
         """End it; nothing of it is left. Calling it again is harmless."""
 
@@ -132,7 +137,7 @@ def _server_argv(cpu: bool, eager: bool) -> list[str]:
     argv += ["--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}']
     argv += ["--dtype", _dtype(cpu)]
     if cpu:
-        argv += ["--block-size", "32"]  # the default of 128 wastes the tail of a shared prefix
+        argv += ["--block-size", str(CPU_BLOCK)]
     if eager:
         argv.append("--enforce-eager")
     return argv
@@ -213,7 +218,7 @@ class VllmEngine:
         self._served = "default"
         self._template = ChatTemplate(model_dir)
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
-        self._slots = Slots(window)
+        self._slots = Slots(window, ahead=max(1, window // AHEAD))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * window, keepalive_expiry=60)
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
@@ -391,8 +396,10 @@ class VllmEngine:
             reply = await self._client.get("/metrics", timeout=30)
         except httpx.TransportError as error:
             raise self._error("no metrics", type(error).__name__) from error
-        now = {"running": self._slots.running, "waiting": self._slots.waiting}
-        return _metrics(reply.text).model_copy(update=now)
+        return _metrics(reply.text).model_copy(update=self.load()._asdict())
+
+    def load(self) -> Load:
+        return self._slots.load
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -549,7 +556,10 @@ class ScriptedEngine:
         return done
 
     async def metrics(self) -> EngineMetrics:
-        return self._metrics.model_copy(update={"running": self._slots.running, "waiting": self._slots.waiting})
+        return self._metrics.model_copy(update=self.load()._asdict())
+
+    def load(self) -> Load:
+        return self._slots.load
 
     async def close(self) -> None:
         self._closed = True

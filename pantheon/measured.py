@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pantheon import quality, queueing
 from pantheon.plan import many
-from pantheon.records import NightReport, NodeMetrics, Outcome, Record, Run, Share
+from pantheon.records import Night, NightReport, NodeMetrics, Outcome, Record, Run, Share
 
 KNEE = 11.0  # in flight: where sharing stops paying on a CPU (FACTS.md: 11 tokens/s alone, 100 at 32); until measured
 SOUND = 1e9  # seconds, calls and tokens of one run or night lie below it; what does not is not believed
@@ -302,6 +302,11 @@ def _tally(runs: Iterable[Run]) -> dict[str, int]:
     return found
 
 
+def _most(night: Night) -> int:
+    """How many items were in flight at most."""
+    return min(WINDOW, max(night.window, night.widest, night.serving.in_flight))
+
+
 def _night(report: NightReport, costs: Sequence[_Cost], check_slots: int) -> NightFigures:
     flying = sum(cost.seconds for cost in costs)
     return NightFigures(
@@ -312,7 +317,7 @@ def _night(report: NightReport, costs: Sequence[_Cost], check_slots: int) -> Nig
         queued=max(len(costs), report.night.items + report.night.canaries),
         window=min(WINDOW, max(1, report.night.window)),
         wall_s=report.wall_s,
-        timed=report.wall_s > TINY and flying <= 1.05 * min(WINDOW, report.night.window) * report.wall_s + 1,
+        timed=report.wall_s > TINY and flying <= 1.05 * _most(report.night) * report.wall_s + 1,
         drained=report.ended == "finished",
         batch=report.mean_batch
         if 0 < report.mean_batch < SOUND

@@ -14,6 +14,7 @@ import hashlib
 import resource
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from pantheon import (
     artifacts,
     attest,
     checks,
+    flight,
     flow,
     hooks,
     losses,
@@ -61,7 +63,7 @@ from pantheon.survey import Survey
 from pantheon.voices import Voices
 
 EGRESS = "egress.json"
-CHECKPOINT_S = 10.0
+CHECKPOINT_S, CHECKPOINT_SHARE = 10.0, 0.01  # between two checkpoints at least; of the time, what they take at most
 STORED = 5  # tries to store a run
 LEAST = 256 << 10  # bytes of disk without which no failure of an item means anything
 GRACE_S = 30.0  # how long running items may finish once the budget is spent
@@ -146,36 +148,31 @@ class _Runner:
         self.ended: Literal["finished", "budget", "interrupted", "engine"] = "finished"
         self.started = time.monotonic()
         self.timeline = Timeline()
+        self.keep_at = CHECKPOINT_S
+        night = frozen.night
+        self.flight = flight.planned(max(night.window, night.serving.in_flight), night.widest, engine.window)
         self.stacks.restore()
         for run in frozen.runs:
             progress.count(run.outcome)
 
-    @property
-    def in_flight(self) -> int:
-        """How many items run at once."""
-        return max(self.frozen.night.window, self.frozen.night.serving.in_flight)
-
     async def run_window(self, until: float) -> None:
-        """Keep `in_flight` items going until the queue is empty or the monotonic clock says `until`."""
+        """Keep as many items going as the engine wants (flight.py), until the queue is empty or the monotonic clock
+        says `until`."""
         done = {run.item.id for run in self.frozen.runs}
-        queue = iter([item for item in self.frozen.items if item.id not in done])
+        left = [item for item in self.frozen.items if item.id not in done]
+        queue = deque(flight.closing(left, _work, self.frozen.night.window))
         running: set[asyncio.Task[None]] = set()
-        last = time.monotonic()
         try:
             while True:
-                while len(running) < self.in_flight and time.monotonic() < until:
-                    item = next(queue, None)
-                    if item is None:
-                        break
-                    running.add(asyncio.create_task(self._one(item)))
+                while queue and len(running) < self.flight.size and time.monotonic() < until:
+                    running.add(asyncio.create_task(self._one(queue.popleft())))
                 self.progress.running = len(running)
                 self.progress.changed(self.progress)
                 if not running:
                     break
                 over = until + min(GRACE_S, self.frozen.night.budget_s) - time.monotonic()
-                pause = min(over, CHECKPOINT_S, self.timeline.due(time.monotonic() - self.started))
                 finished, running = await asyncio.wait(
-                    running, timeout=max(0.0, pause), return_when=asyncio.FIRST_COMPLETED
+                    running, timeout=max(0.0, min(over, self._pause())), return_when=asyncio.FIRST_COMPLETED
                 )
                 failed = [error for task in finished if (error := task.exception()) is not None]  # each is looked at
                 if failed:
@@ -183,10 +180,9 @@ class _Runner:
                 if over <= 0:
                     self.ended = "budget"
                     break
+                self.flight = self.flight.seen(self._t_s, self.engine.load().waiting, more=bool(queue))
                 await self._look(len(running))
-                if time.monotonic() - last > CHECKPOINT_S:
-                    nights.checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
-                    last = time.monotonic()
+                self._keep()
         except EngineError:
             self.ended = "engine"
             raise
@@ -194,8 +190,24 @@ class _Runner:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        if next(queue, None) is not None:
+        if queue:
             self.ended = "budget"
+
+    def _keep(self) -> None:
+        """A checkpoint of the journal, when one is due."""
+        began = self._t_s
+        if began >= self.keep_at:
+            nights.checkpoint(self.repo, self.frozen, {}, "checkpoint", self.now(), self.signer)
+            self.keep_at = self._t_s + rest_s(self._t_s - began)
+
+    @property
+    def _t_s(self) -> float:
+        """Seconds since this part of the night began."""
+        return time.monotonic() - self.started
+
+    def _pause(self) -> float:
+        """Until something is to be looked at, though no item ends."""
+        return min(CHECKPOINT_S, self.timeline.due(self._t_s), self.flight.due(self._t_s))
 
     async def _one(self, item: Item) -> None:
         started = time.monotonic()
@@ -211,14 +223,14 @@ class _Runner:
 
     async def _look(self, running: int) -> None:
         """A sample of the night, when one is due."""
-        t_s = time.monotonic() - self.started
+        t_s = self._t_s
         if self.timeline.due(t_s) > 0:
             return
         engine = EngineMetrics()
         with contextlib.suppress(EngineError):  # it may be ending: the runs will say
             engine = await self.engine.metrics()
         left = len(self.frozen.items) - len(self.frozen.runs) - running
-        self.timeline.add(t_s, self.progress, running, max(0, left), engine)
+        self.timeline.add(t_s, self.progress, running, max(0, left), engine, self.flight.size)
         self.progress.sample = self.timeline.samples[-1]
 
     def _settle(self, trip: Trip, base: str, started: float) -> Run:
@@ -297,6 +309,17 @@ class _Runner:
         attest.attest(self.repo, {run.noted_on: [said]}, self.now(), self.signer)
 
 
+def rest_s(took_s: float) -> float:
+    """Seconds until the next checkpoint after one that took so long: the journal grows, and meanwhile no request is
+    sent. Nothing depends on it: a run that is stored counts when a night is resumed, whatever the journal says."""
+    return max(CHECKPOINT_S, took_s / CHECKPOINT_SHARE)
+
+
+def _work(item: Item) -> int:
+    """How much an item asks of the model, beside others: about one answer for each finding. A canary's work is done."""
+    return 0 if item.canary else len(item.findings)
+
+
 def _need_room(*places: Path) -> None:
     """Raise DiskFull where nothing is left: what failed beside a full disk may have failed of that, and counts not."""
     for place in places:
@@ -329,7 +352,9 @@ class Timeline:
         """Seconds until the next look; 0 or less: now."""
         return self.samples[-1].t_s + self.every_s - t_s if self.samples else 0.0
 
-    def add(self, t_s: float, progress: Progress, running: int, left: int, engine: EngineMetrics) -> None:
+    def add(
+        self, t_s: float, progress: Progress, running: int, left: int, engine: EngineMetrics, window: int = 0
+    ) -> None:
         self._tokens = engine.generation_tokens if self._tokens is None else self._tokens
         self.samples.append(
             Sample(
@@ -340,6 +365,7 @@ class Timeline:
                 left=left,
                 requests=engine.running,
                 waiting=engine.waiting,
+                window=window,
                 tokens=max(0, int(engine.generation_tokens - self._tokens)),
             )
         )

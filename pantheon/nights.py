@@ -152,13 +152,12 @@ def freeze(
     teacher: str = "",
     teacher_sha256: Mapping[str, str] | None = None,
     branch: str | None = None,
+    widest: int = 0,
 ) -> Frozen:
     """Write the queue to `refs/pantheon/nights/<id>`: one signed commit that decides everything that will run, canaries
-    among the items unless there is to be no `sowing`. `branch`: where the PRs go to, if not to the one checked out."""
-    head = repo.head(branch)
-    if head.branch is None:
-        why = "it is detached; PRs need a branch to go to"
-        raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")
+    among the items unless there is to be no `sowing`. `branch`: where the PRs go to, if not to the one checked out;
+    `widest`: to how many items in flight the night may grow from `window`, 0 for never."""
+    onto = _onto(repo, branch)
     keys.publish(repo, signer, now)
     settings = survey.config.settings.gate
     for _ in range(100):
@@ -169,7 +168,7 @@ def freeze(
             id=night_id,
             started_at=now,
             base=survey.base,
-            branch=head.branch,
+            branch=onto,
             budget_s=budget_s,
             window=window,
             engine=engine,
@@ -186,6 +185,7 @@ def freeze(
             bounds=Bounds(**settings.model_dump(exclude={"canaries"})),
             forecast=forecast,
             check_slots=AT_ONCE,
+            widest=widest,
             scripted=_scripted(survey.config, engine),
             serving=serving or Serving(),
             teacher=teacher,
@@ -200,6 +200,15 @@ def freeze(
             continue
         return frozen
     raise RepositoryError("cannot start a night", str(repo.root), "no free night id", "git pantheon status")
+
+
+def _onto(repo: Repo, branch: str | None) -> str:
+    """The branch that the PRs go to. Raises RepositoryError."""
+    onto = repo.head(branch).branch
+    if onto is None:
+        why = "it is detached; PRs need a branch to go to"
+        raise RepositoryError("cannot start a night", "HEAD", why, "git switch main")
+    return onto
 
 
 def _scripted(config: Config, engine: str) -> tuple[str, ...]:
@@ -240,7 +249,7 @@ def thaw(repo: Repo, night_id: str, survey_at: Callable[[str], Survey]) -> Froze
 
 
 def _frozen_once(frozen: Frozen) -> dict[str, bytes]:
-    """The files of a night that are written when it is frozen, and stay as they are."""
+    """The files of a night that are written when it is frozen, and stay as they are: of a long queue they are most."""
     return {
         "queue.jsonl": _lines(frozen.items),
         "tasks.jsonl": _lines(frozen.tasks.values()),

@@ -511,7 +511,7 @@ class Night(Record):
     base: str
     branch: str
     budget_s: float
-    window: int
+    window: int  # items in flight at first
     engine: str
     model: str
     agents: tuple[str, ...] = ()
@@ -532,6 +532,7 @@ class Night(Record):
     bounds: Bounds | None = None  # what the gate asks of its reviewers; None in nights from before it did
     forecast: Forecast | None = None
     check_slots: int = 0  # checks that run at once; 0: not told
+    widest: int = 0  # items in flight at most, where the engine wants more than `window`; 0: never more
 
 
 class Share(Record):
@@ -612,6 +613,7 @@ class Sample(Record):
     requests: int = 0  # in the engine
     waiting: int = 0  # for a slot of it
     tokens: int = 0  # generated
+    window: int = 0  # items that might be in flight; 0: not told
 
 
 class NightReport(Record):

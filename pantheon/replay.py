@@ -47,6 +47,7 @@ from pantheon.records import (
     ToolCall,
     pretty,
 )
+from pantheon.slots import Load
 from pantheon.survey import Survey, survey
 from pantheon.tools.registry import TOOLS
 from pantheon.tools.tool import Tool
@@ -316,6 +317,9 @@ class _Tape:
 
     async def metrics(self) -> EngineMetrics:
         return EngineMetrics()
+
+    def load(self) -> Load:
+        return Load()
 
     async def close(self) -> None:
         """Nothing was opened."""

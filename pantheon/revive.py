@@ -16,6 +16,7 @@ from typing import Any
 from pantheon.engine import Engine
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, Refused, SandboxError
 from pantheon.records import Completion, EngineMetrics, Runtime
+from pantheon.slots import Load
 
 PAUSES_S = (1.0, 4.0, 16.0)  # before each restart of a night; then the night ends, and resumes another day
 DYING_S = 10.0  # how long a server that lost its engine, and with it our requests, may take to end
@@ -95,6 +96,9 @@ class Revived:
             if life == self._life and (self._rebirth is None or self._rebirth.done()):
                 self._last = now
         return summed(self._ended, self._last)
+
+    def load(self) -> Load:
+        return self._now.load()
 
     async def close(self) -> None:
         self._closed = True
@@ -201,6 +205,9 @@ class _Voice:
 
     async def metrics(self) -> EngineMetrics:
         return await self._revived.metrics()
+
+    def load(self) -> Load:
+        return self._revived.load()
 
     async def close(self) -> None:
         await self._revived.close()

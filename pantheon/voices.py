@@ -18,6 +18,7 @@ from pantheon.engine import Engine
 from pantheon.errors import EngineError
 from pantheon.records import Completion, EngineMetrics, Phase, Runtime
 from pantheon.revive import summed
+from pantheon.slots import Load
 
 SETTLE_S = 2.0  # a voice whose last node has ended may have more to say: items come out of their checks meanwhile
 Key = tuple[str, str | None]  # model, adapter
@@ -92,6 +93,9 @@ class Voices:
             self._tokens = int(now.generation_tokens)
             return summed(self._ended, now)
         return self._ended
+
+    def load(self) -> Load:
+        return Load() if self._now is None else self._now.load()
 
     async def close(self) -> None:
         self._closed = True
@@ -222,6 +226,9 @@ class _Voice:
 
     async def metrics(self) -> EngineMetrics:
         return await self._voices.metrics()
+
+    def load(self) -> Load:
+        return self._voices.load()
 
     async def close(self) -> None:
         await self._voices.close()

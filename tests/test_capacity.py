@@ -426,6 +426,13 @@ def test_a_resumed_night_is_not_timed() -> None:
     assert capacity.forecast({"docops": 10}, 0, 600, found) is None
 
 
+def test_a_night_whose_window_grew_is_timed_by_how_far_it_might_grow() -> None:
+    many = report([run(n, seconds=90.0) for n in range(100)], wall_s=100)
+    assert not measure(many).nights[0].timed, "90 at once do not fit into a window of 40"
+    grown = many.model_copy(update={"night": many.night.model_copy(update={"widest": 120})})
+    assert measure(grown).nights[0].timed
+
+
 def test_canaries_cost_time_and_are_accepted_nowhere() -> None:
     seed = Canary(good=False, kind="wrong-title", tree="0" * 40)
     own = [run(n, seconds=20.0) for n in range(40)]

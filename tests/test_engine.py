@@ -266,6 +266,22 @@ def test_a_shared_beginning_is_served_from_the_prefix_cache(live: Bench) -> None
     assert live.run(live.engine.metrics()).prefix_cache_hits >= second.cached_tokens
 
 
+@pytest.mark.live
+def test_a_shared_beginning_that_comes_many_times_at_once_is_computed_once(live: Bench) -> None:
+    """So nobody has to prime it: a request that did would only make the others wait for it."""
+    shared = " ".join(f"Rule {n}: what comes together is computed once." for n in range(60))
+    jobs = [
+        live.engine.complete(live.engine.render(shared, f"Note {n}?"), schema=CALL, max_tokens=48, deadline_s=240)
+        for n in range(8)
+    ]
+
+    async def go() -> list[Completion]:
+        return await asyncio.gather(*jobs)
+
+    found = live.run(go())
+    assert sum(done.cached_tokens < done.prompt_tokens // 2 for done in found) <= 1
+
+
 def _titles(*values: str) -> dict[str, Any]:
     named = {"enum": list(values)} if len(values) > 1 else {"const": values[0]}
     properties = {"tool": {"const": "match_title"}, "title": named}

@@ -25,7 +25,7 @@ RINGS = {
         "window",  # of the daemon
         "clusters drafts drawing",  # of the day
         "merging",  # of what clones wrote apart
-        "measured queueing expression route kinship",  # parts of capacity.py, flow.py and plan.py
+        "measured queueing flight expression route kinship",  # parts of capacity.py, flow.py and plan.py
     ),
     2: words(
         "config process git engine artifacts prs turns redact tools beacon",

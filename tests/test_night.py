@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Bench, MakeRepo, dulwich_note, git
 
-from pantheon import artifacts, attest, desk, nights, process, prs, review
+from pantheon import artifacts, attest, desk, flight, nights, process, prs, review
 from pantheon import night as runner
 from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
@@ -53,7 +53,7 @@ def build(make_repo: MakeRepo, **more: str) -> Repo:
     return Repo.discover(root)
 
 
-def freeze(repo: Repo) -> nights.Frozen:
+def freeze(repo: Repo, window: int = 4, widest: int = 0) -> nights.Frozen:
     found = survey(repo, repo.head().commit)
     return nights.freeze(
         repo,
@@ -62,16 +62,22 @@ def freeze(repo: Repo) -> nights.Frozen:
         budget_s=300,
         engine="scripted",
         model="scripted",
-        window=4,
+        window=window,
+        widest=widest,
         now=WHEN,
         signer=desk.signer(repo),
     )
 
 
 def play(
-    repo: Repo, frozen: nights.Frozen, engine: ScriptedEngine, work: Path, proof: EgressProof = CLOSED
+    repo: Repo,
+    frozen: nights.Frozen,
+    engine: ScriptedEngine,
+    work: Path,
+    proof: EgressProof = CLOSED,
+    progress: runner.Progress | None = None,
 ) -> NightReport:
-    progress = runner.Progress()
+    progress = progress or runner.Progress()
     return asyncio.run(
         runner.run(
             repo, frozen, engine, proof, work=work, signer=desk.signer(repo), now=lambda: WHEN, progress=progress
@@ -237,6 +243,64 @@ def test_a_night_that_was_interrupted_is_resumed_and_nothing_runs_twice(make_rep
     assert [run.outcome for run in report.runs].count(Outcome.ACCEPTED) == 4
     assert len(report.prs) == 1
     assert nights.unfinished(repo) is None
+
+
+@pytest.mark.parametrize(("widest", "most"), [(0, 1), (3, 3)])
+def test_the_window_grows_while_nobody_waits_for_the_engine_and_as_far_as_the_night_says(
+    make_repo: MakeRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: int, most: int
+) -> None:
+    monkeypatch.setattr(flight, "LOOK_S", 0.0)  # whenever an item ends: the clock of the test
+    more = {f"docs/{name}.md": NOTES["docs/oven.md"].replace("oven", name) for name in ("pans", "jugs", "mugs", "pots")}
+    repo = build(make_repo, **more)
+    frozen = freeze(repo, window=1, widest=widest)
+    assert nights.load_night(repo, frozen.night.id).widest == widest, "one that is resumed goes on like that"
+    flying: list[int] = []
+    progress = runner.Progress(changed=lambda state: flying.append(state.running))
+    report = play(repo, frozen, ScriptedEngine(window=8), tmp_path / "work", progress=progress)
+    assert max(flying) == most
+    assert {sample.window for sample in report.timeline} <= set(range(1, most + 1))
+    assert len(report.runs) == len(NOTES) + len(more)
+
+
+def test_checkpoints_never_write_the_queue_again_and_are_a_small_part_of_the_time(
+    make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = build(make_repo)
+    frozen = freeze(repo)
+    first = {path: repo.entries(frozen.ref_at or "")[path].oid for path in ("queue.jsonl", "tasks.jsonl", "notes.json")}
+    written: list[bytes] = []
+    write = Repo.write_blob
+
+    def counted(self: Repo, data: bytes) -> str:
+        written.append(data)
+        return write(self, data)
+
+    monkeypatch.setattr(Repo, "write_blob", counted)
+    for _ in range(3):
+        nights.checkpoint(repo, frozen, {}, "checkpoint", WHEN, desk.signer(repo))
+    assert len(written) == 3 * len(("night.json", "journal.jsonl"))
+    entries = repo.entries(frozen.ref_at or "")
+    assert first == {path: entries[path].oid for path in first}
+    assert nights.thaw(repo, frozen.night.id, lambda base: survey(repo, base)).items == frozen.items
+    assert runner.rest_s(0.01) == runner.CHECKPOINT_S
+    assert runner.rest_s(3.0) == 300.0, "a hundredth of the time"
+
+
+def test_an_item_asks_as_often_with_many_in_flight_as_alone(make_repo: MakeRepo, tmp_path: Path) -> None:
+    """Nothing is asked but what the items ask: no request warms anything up."""
+    asked: list[list[str]] = []
+    for number, window in enumerate((1, 4)):
+        asked.append([])
+
+        def hears(prompt: str, schema: dict[str, object], heard: list[str] = asked[-1]) -> str | None:
+            heard.append(prompt)
+            return None
+
+        repo = Repo.discover(make_repo({**NOTES, "docs/tasks/tidy.md": TASK}, name=f"repo-{number}"))
+        report = play(repo, freeze(repo, window=window), ScriptedEngine(hears), tmp_path / f"work-{number}")
+        calls = [metrics.model_calls for run in (*report.runs, *report.canaries) for metrics in run.metrics.values()]
+        assert sum(calls) == len(asked[-1])
+    assert sorted(asked[0]) == sorted(asked[1])
 
 
 def test_a_bug_met_by_one_item_does_not_end_the_others(make_repo: MakeRepo, tmp_path: Path) -> None:

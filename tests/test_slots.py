@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pantheon.records import Completion
-from pantheon.slots import Slots
+from pantheon.slots import Load, Slots, Ticket
 
 ANSWER = Completion(text="", finish_reason="stop", prompt_tokens=1, completion_tokens=1, seconds=0.0)
 
@@ -20,12 +20,14 @@ class Stage:
     """Requests that come and go as they are told, at times that are told."""
 
     count: int
+    ahead: int = 0
     now: float = 0.0
     ends: list[asyncio.Event] = field(default_factory=list)
     jobs: list[asyncio.Task[Completion]] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)  # of those that were sent
 
     def __post_init__(self) -> None:
-        self.slots = Slots(self.count, lambda: self.now)
+        self.slots = Slots(self.count, lambda: self.now, self.ahead)
 
     async def come(self) -> None:
         end = asyncio.Event()
@@ -45,6 +47,7 @@ class Stage:
 
     async def _stay(self, end: asyncio.Event) -> Completion:
         async with self.slots.one() as ticket:
+            self.tickets.append(ticket)
             await end.wait()
             return ticket.stamped(ANSWER)
 
@@ -101,10 +104,15 @@ def test_who_gives_up_waiting_takes_no_slot_along() -> None:
     asyncio.run(play())
 
 
-@given(st.integers(1, 3), st.lists(st.tuples(st.floats(0.0, 10.0), st.booleans()), min_size=1, max_size=24))
-def test_the_shares_add_up_to_the_time_in_which_anything_ran(count: int, script: list[tuple[float, bool]]) -> None:
+COMINGS = st.lists(st.tuples(st.floats(0.0, 10.0), st.booleans()), min_size=1, max_size=24)
+
+
+@given(st.integers(1, 3), st.integers(0, 2), COMINGS)
+def test_the_shares_add_up_to_the_time_in_which_anything_ran(
+    count: int, ahead: int, script: list[tuple[float, bool]]
+) -> None:
     async def play() -> None:
-        stage, busy = Stage(count), 0.0
+        stage, busy = Stage(count, ahead), 0.0
         left: list[int] = []
         shares: list[Completion] = []
         for wait, comes in script:
@@ -121,5 +129,59 @@ def test_the_shares_add_up_to_the_time_in_which_anything_ran(count: int, script:
             shares.append(await stage.go(number))
         assert sum(done.engine_s for done in shares) == pytest.approx(busy)
         assert all(done.engine_s <= done.seconds - done.queue_s + 1e-9 for done in shares)
+
+    asyncio.run(play())
+
+
+def test_what_is_sent_ahead_waits_until_a_slot_is_free() -> None:
+    async def play() -> None:
+        stage = Stage(1, ahead=1)
+        for _ in range(3):
+            await stage.come()
+        assert stage.slots.load == Load(running=1, waiting=2)
+        assert [ticket.begun for ticket in stage.tickets] == [True, False], "two are sent, one of them works"
+        stage.now = 4.0
+        first = await stage.go(0)
+        assert (first.seconds, first.queue_s, first.engine_s) == (4.0, 0.0, 4.0)
+        assert [ticket.begun for ticket in stage.tickets] == [True, True, False]
+        stage.now = 7.0
+        second = await stage.go(1)
+        assert (second.seconds, second.queue_s, second.engine_s) == (7.0, 4.0, 3.0)
+        stage.now = 8.0
+        third = await stage.go(2)
+        assert (third.seconds, third.queue_s) == (8.0, 7.0)
+        assert stage.slots.load == Load()
+
+    asyncio.run(play())
+
+
+def test_an_answer_that_comes_before_we_know_of_its_slot_began_then() -> None:
+    async def play() -> None:
+        stage = Stage(1, ahead=1)
+        await stage.come()
+        await stage.come()
+        stage.now = 2.0
+        stage.tickets[1].first()
+        assert stage.slots.load == Load(running=2, waiting=0)
+        stage.now = 3.0
+        second = await stage.go(1)
+        assert (second.queue_s, second.prefill_s, second.seconds) == (2.0, 0.0, 3.0)
+        assert stage.slots.load == Load(running=1, waiting=0)
+        await stage.go(0)
+
+    asyncio.run(play())
+
+
+def test_what_was_sent_ahead_and_given_up_leaves_no_trace() -> None:
+    async def play() -> None:
+        stage = Stage(1, ahead=1)
+        for _ in range(3):
+            await stage.come()
+        stage.jobs[1].cancel()
+        await stage.settle()
+        assert stage.slots.load == Load(running=1, waiting=1)
+        await stage.go(0)
+        assert stage.slots.load == Load(running=1, waiting=0)
+        await stage.go(2)
 
     asyncio.run(play())
