@@ -78,7 +78,7 @@ def freeze(
             notes.append(f"{task.path}: its scope matches no file: {', '.join(task.spec.scope)}")
             continue
         taken.append(task)
-        same: tuple[dict[str, str], tuple[str, ...], str] | None = None
+        choose = _chooser(flow, agents, task, rates or {}, model)
         for target in targets(flow, inside, own):
             broken = tuple(known.setdefault(one, one) for one in judge(flow.name, target))
             item = _item(task, flow, target, blobs[target], broken)
@@ -87,9 +87,7 @@ def freeze(
                 continue
             note = _why_not(item, claimed, rejected or {}, never, later or {})
             if note is None:
-                choice = same or route.agents_of(flow, agents, task, target, rates or {}, model)
-                same = choice if route.whatever_target(flow, agents) else None
-                chosen, why, nobody = choice
+                chosen, why, nobody = choose(target)
                 if nobody:
                     notes.append(f"{printable(target)}: {nobody}")
                     continue
@@ -100,6 +98,16 @@ def freeze(
                 notes.append(note)
     notes += [f"{count} file{'s' if count > 1 else ''} {WAITING} in PR {pr}" for pr, count in sorted(held.items())]
     return Plan(tuple(items), tuple(taken), tuple(notes))
+
+
+def _chooser(
+    flow: Flow, agents: Mapping[str, Agent], task: Task, rates: route.Rates, model: str
+) -> Callable[[str], tuple[dict[str, str], tuple[str, ...], str]]:
+    """The router, for each target of a task; asked once where it would say the same of all."""
+    if route.whatever_target(flow, agents):
+        same = route.agents_of(flow, agents, task, "", rates, model)
+        return lambda _: same
+    return lambda target: route.agents_of(flow, agents, task, target, rates, model)
 
 
 def task_files(found: Sequence[Task]) -> frozenset[str]:
