@@ -50,7 +50,9 @@ STALE_S = 1.0  # a lock that a dead process of ours may have left is removed at 
 TURN_S = 600.0  # for the ref or note that somebody else of ours is writing
 _FLUSHED = disk.Flushed()
 _SYNCED = threading.Lock()  # the setting is the whole library's
-_BUSY = ("failed to lock file", "failed to make directory")  # pack-refs has the ref, or just removed its directory
+_BUSY = re.compile(  # another git has the ref, or pack-refs just removed its directory: before we look, or after
+    r"failed to lock file|failed to make directory|failed to create locked file .*(File exists|No such file)", re.DOTALL
+)
 
 
 class Entry(Record):
@@ -423,7 +425,7 @@ class Repo:
                     finally:
                         pygit2.settings.enable_fsync_gitdir(False)
             except (pygit2.GitError, OSError) as error:
-                if not any(sign in str(error) for sign in _BUSY) or time.monotonic() > until:
+                if not _BUSY.search(str(error)) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
 
