@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from pantheon import adapters, serving
 from pantheon.config import Config
-from pantheon.engine import CPU_WINDOW, GPU_WINDOW, Engine, on_cpu
+from pantheon.engine import Engine, batch, on_cpu
 from pantheon.errors import EngineError
 from pantheon.git import Repo
 from pantheon.models import read_json
@@ -136,7 +136,7 @@ async def open_engine(cast: Cast, chosen: Serving, start: Start) -> Engine:
         return await start(*plan[server])
 
     names = {server: name for server, (_, _, name) in plan.items()}
-    return Voices(servers, run, names=names, window=CPU_WINDOW if cast.cpu else GPU_WINDOW, context=_context(cast))
+    return Voices(servers, run, names=names, window=batch(cast.model, cast.cpu), context=_context(cast))
 
 
 def _context(cast: Cast) -> int:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from pantheon import process
+from pantheon import gpu, process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError, Refused
 from pantheon.logprobs import TOP, Step, probability
 from pantheon.lora import FILES
@@ -36,7 +36,7 @@ from pantheon.server import WINDOW as SERVER_WINDOW
 from pantheon.slots import Load, Slots, Ticket
 
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
-CPU_WINDOW, GPU_WINDOW = 32, 128  # requests in flight; on a CPU 32 is where decoding reaches the arithmetic limit
+CPU_WINDOW = 32  # requests in flight: where decoding reaches the arithmetic limit; of a GPU gpu.py says how many
 AHEAD = 8  # of the slots' number, this part more is sent ahead: while we do something else, the server has work
 CPU_BLOCK = 32  # tokens of a prompt that are kept together: the default of 128 wastes the tail of a shared prefix
 CPU_KV_GIB = 2  # 46 kB a token in float32 for the embedded model: 46,000 tokens
@@ -107,12 +107,19 @@ def on_cpu() -> bool:
     return False
 
 
-def expected_window(kind: str) -> int:
+def batch(model: Path | None, cpu: bool) -> int:
+    """How many requests a server of ours works on at once, with this model. Raises EngineError for none."""
+    if cpu:
+        return CPU_WINDOW
+    return gpu.USUAL if model is None else gpu.window(model, gpu.memory())
+
+
+def expected_window(kind: str, model: Path | None = None) -> int:
     """How many runs to keep in flight with an engine of this kind: a quarter more than its batch, so that while some
     runs use tools or wait for checks there are always requests ready."""
     if kind == "openai":
         return SERVER_WINDOW * 5 // 4
-    return CPU_WINDOW * 5 // 4 if kind == "scripted" or on_cpu() else GPU_WINDOW * 5 // 4
+    return batch(model, kind == "scripted" or on_cpu()) * 5 // 4
 
 
 def _dtype(cpu: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -127,10 +134,10 @@ def _dtype(cpu: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
 
 
-def _server_argv(cpu: bool, eager: bool) -> list[str]:
+def _server_argv(cpu: bool, eager: bool, most: int) -> list[str]:
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL_INSIDE)]
     argv += ["--served-model-name", "default", "--uds", str(RUN_INSIDE / SOCKET), "--load-format", "safetensors"]
-    argv += ["--max-num-seqs", str(CPU_WINDOW if cpu else GPU_WINDOW), "--enable-prefix-caching"]
+    argv += ["--max-num-seqs", str(most), "--enable-prefix-caching"]
     argv += ["--stream-interval", str(STREAM_INTERVAL), "--logprobs-mode", "processed_logprobs"]
     argv += ["--enable-prompt-tokens-details", "--generation-config", "vllm", "--disable-fastapi-docs"]
     argv += ["--disable-uvicorn-access-log", "--uvicorn-log-level", "warning"]
@@ -276,9 +283,10 @@ class VllmEngine:
             hostname="engine",
             tmp_bytes=2 << 30,
         )
-        argv = [*_server_argv(cpu, eager), "--max-model-len", str(_context(model_dir)), *_adapter_argv(adapters)]
+        most = batch(model_dir, cpu)
+        argv = [*_server_argv(cpu, eager, most), "--max-model-len", str(_context(model_dir)), *_adapter_argv(adapters)]
         child = await asyncio.to_thread(process.start, argv, sandbox=sandbox, stdout_path=log_path)
-        engine = cls(child, socket, model_dir, CPU_WINDOW if cpu else GPU_WINDOW, adapters)
+        engine = cls(child, socket, model_dir, most, adapters)
         engine.model = name or engine.model
         ready = False
         try:

@@ -7,6 +7,7 @@ The prefix that all requests of an agent share is kept once and not counted.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ FEWEST, USUAL, MOST = 8, 128, 512  # requests; `USUAL` where the card or the mod
 _SMI = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
 
 
+@cache
 def memory() -> int | None:
     """Bytes of the first card; None when no driver tells."""
     try:

@@ -365,7 +365,7 @@ def _frozen(repo: Repo, where: Places, order: Order) -> nights.Frozen | None:
         return None
     kind = order.engine or settings.engine.kind
     model = order.server.model if order.server else order.model.name if order.model else kind
-    window = settings.night.window or expected_window(kind)
+    window = settings.night.window or expected_window(kind, order.model)
     budget_s = min(seconds(order.budget or settings.night.budget), most_s)
     share = 0.0 if order.rehearsed else settings.gate.canaries
     expected = past.expected(repo, planned.items, share, budget_s=budget_s, engine=kind, model=model, window=window)

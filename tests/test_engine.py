@@ -404,7 +404,7 @@ def test_weights_that_are_links_to_elsewhere_are_refused(tmp_path: Path) -> None
 def test_a_server_that_ends_at_once_is_an_error_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = "import sys; print('INFO fine'); sys.exit('ValueError: no such architecture')"
     monkeypatch.setattr(engines, "on_cpu", lambda: True)
-    monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager: ["python3", "-c", script])
+    monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager, most: ["python3", "-c", script])
     with pytest.raises(EngineError, match="no such architecture") as caught:
         asyncio.run(
             VllmEngine.start(
@@ -423,7 +423,7 @@ def test_a_server_that_never_answers_meets_the_deadline_and_is_gone(
 ) -> None:
     monkeypatch.setattr(engines, "on_cpu", lambda: True)
     argv = ["python3", "-c", "import time; time.sleep(99)", "8615"]
-    monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager: argv)
+    monkeypatch.setattr(engines, "_server_argv", lambda cpu, eager, most: argv)
     with pytest.raises(DeadlineExceeded):
         asyncio.run(
             VllmEngine.start(

@@ -17,6 +17,12 @@ SEVEN = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_head
 GIB = 1 << 30
 
 
+@pytest.fixture(autouse=True)
+def unasked() -> None:
+    """No card was asked yet."""
+    gpu.memory.cache_clear()
+
+
 def model(place: Path, config: dict[str, Any], weights: int = 0) -> Path:
     (place / "config.json").write_text(json.dumps(config))
     with (place / "model.safetensors").open("wb") as file:

@@ -171,7 +171,7 @@ def somebodys_vllm(model_dir: Path, tmp_path: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     cpu = engines.on_cpu()
-    argv = engines._server_argv(cpu, eager=True)
+    argv = engines._server_argv(cpu, eager=True, most=32)
     argv[argv.index("--model") + 1] = str(model_dir)
     argv[argv.index("--served-model-name") + 1] = "somebodys"
     at = argv.index("--uds")
