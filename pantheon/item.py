@@ -156,7 +156,7 @@ def judge(shop: Shop, trip: Trip, ws: Workspace) -> tuple[Finding, ...]:
     """What the target breaks as it is now."""
     changes = ws.changes()
     gone, fresh = {path for path, data in changes.items() if data is None}, changes.keys() - shop.paths
-    paths = (shop.paths | changes.keys()) - gone if gone or fresh else shop.paths
+    paths = shop.paths.union(changes) - gone if gone or fresh else shop.paths
     tree = Tree(paths, lambda path: changes[path] if path in changes else shop.read_base(path))
     ruled = shop.ruled(trip.item)
     raw = tree.read(ws.target)

@@ -192,6 +192,7 @@ class _Runner:
             await asyncio.gather(*running, return_exceptions=True)
         if queue:
             self.ended = "budget"
+        await self._look(0, last=True)
 
     def _keep(self) -> None:
         """A checkpoint of the journal, when one is due."""
@@ -221,10 +222,10 @@ class _Runner:
         self.frozen.runs.append(run)
         self.progress.count(run.outcome)
 
-    async def _look(self, running: int) -> None:
-        """A sample of the night, when one is due."""
+    async def _look(self, running: int, *, last: bool = False) -> None:
+        """A sample of the night, when one is due, and the last one in any case: it is how the night ended."""
         t_s = self._t_s
-        if self.timeline.due(t_s) > 0:
+        if self.timeline.due(t_s) > 0 and not last:
             return
         engine = EngineMetrics()
         with contextlib.suppress(EngineError):  # it may be ending: the runs will say
