@@ -355,17 +355,23 @@ def cold(*words: str) -> Callable[[Path, int, int], Cost]:
     return measure
 
 
-def hook(daemon: bool) -> Callable[[Path, int, int], Cost]:
-    """The post-commit hook by itself, after a commit of a note."""
+def hook(daemon: bool, *, task: bool = False) -> Callable[[Path, int, int], Cost]:
+    """The post-commit hook by itself, after a commit of a note, or of a `task`."""
 
     def measure(root: Path, size: int, rounds: int) -> Cost:
-        pid = root / ".git" / "pantheon" / "daemon.pid"
+        pid, head = root / ".git" / "pantheon" / "daemon.pid", git(root, "rev-parse", "HEAD").strip()
+        note = root / ("tasks/hook.md" if task else "hook.md")
         try:
             if daemon:
                 pid.write_text(f"{os.getpid()}\n")
-            return often([str(root / ".git" / "hooks" / "post-commit")], root, rounds if daemon else 1)
+            note.parent.mkdir(exist_ok=True)
+            note.write_text("---\ntitle: x\npantheon: {flow: docops}\n---\n" if task else "# A note\n")
+            git(root, "add", "--", str(note))
+            git(root, "-c", "core.hooksPath=/dev/null", "commit", "-qm", "one more")
+            return often([str(root / ".git" / "hooks" / "post-commit")], root, 1 if task else rounds)
         finally:
             pid.unlink(missing_ok=True)
+            git(root, "reset", "-q", "--hard", head)
 
     return measure
 
@@ -377,7 +383,10 @@ def operations() -> dict[str, Operation]:
         "pr": Operation("pr list, again", looked("pr"), lambda _: ["git", "for-each-ref"]),
         "pr-cold": Operation("pr list, for the first time", cold("pr"), lambda _: ["git", "for-each-ref"]),
         "hook": Operation("post-commit hook, a daemon watches", hook(True), lambda _: ["git", "diff-tree", "HEAD"]),
-        "hook-alone": Operation("post-commit hook, no daemon", hook(False), lambda _: ["git", "diff-tree", "HEAD"]),
+        "hook-alone": Operation("... without one, after a note", hook(False), lambda _: ["git", "diff-tree", "HEAD"]),
+        "hook-task": Operation(
+            "... and after a task file", hook(False, task=True), lambda _: ["git", "diff-tree", "HEAD"]
+        ),
         "freeze": Operation(
             "freeze: survey, plan, queue", lambda root, *_: part("freeze", root),
             lambda _: ["git", "ls-tree", "-r", "HEAD"], past=False,

@@ -111,6 +111,17 @@ def _run(repo: Repo, argv: list[str], more: Mapping[str, str]) -> Completed:
 
 # --- a trial ---------------------------------------------------------------------------------------------------------
 
+_TASK = """---
+uuid: "0b8f6c1e-5d3a-4c83-9a55-6d1f0a3c2b47"
+title: "Trial"
+slug: "trial"
+status: "draft"
+pantheon:
+  flow: docops
+  scope: ["docs/*.md"]
+---
+"""
+
 
 def _trial(placed: Mapping[str, Path]) -> None:
     """A commit in a repository of its own, with the stubs as they lie here. On the same disk: one that runs no programs
@@ -127,7 +138,7 @@ def _trial(placed: Mapping[str, Path]) -> None:
             stub = stubs.beside(path, stubs.LEGACY) if not _is_ours(path) else path
             (folder / hook).write_bytes(stub.read_bytes())
             (folder / hook).chmod(0o755)
-        done = _commit(root, folder, "---\ntitle: Trial\nstatus: draft\n---\n")
+        done = _commit(root, folder, _TASK)
         said = os.fsdecode(done.stdout + done.stderr).strip()
         rung = root / ".git" / hooks.STATE / hooks.DOORBELL
         if done.returncode != 0 or "skipped" in said:

@@ -69,7 +69,10 @@ def program(tmp_path: Path, text: str = "") -> tuple[str, Path]:
     return str(script(tmp_path / "it's a dir" / "git-pantheon", text)), log
 
 
-def commit(root: Path, name: str, text: str = "# A\n", ok: tuple[int, ...] = (0,)) -> str:
+TASK = "---\npantheon:\n  flow: docops\n---\n# A\n"
+
+
+def commit(root: Path, name: str, text: str = TASK, ok: tuple[int, ...] = (0,)) -> str:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -441,6 +444,38 @@ def test_purge_keeps_a_branch_that_is_checked_out(make_repo: MakeRepo) -> None:
 # --- the stubs -------------------------------------------------------------------------------------------------------
 
 
+KEYS = ["pantheon:", "pantheon :", '"pantheon": {flow: docops}', "'pantheon':"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_program_is_called_for_what_is_or_was_a_task_file(make_repo: MakeRepo, tmp_path: Path, key: str) -> None:
+    root = make_repo()
+    command, log = program(tmp_path)
+    init(root, command)
+    commit(root, "docs/one.MD", f"---\ntitle: x\n{key}\n---\n")
+    assert log.read_text(encoding="utf-8") == "hook pre-commit\nhook post-commit\n"
+    commit(root, "docs/one.MD", "no task any more\n")
+    assert log.read_text(encoding="utf-8").count("hook post-commit\n") == 2
+
+
+def test_after_a_commit_of_a_note_without_our_key_no_python_is_started(make_repo: MakeRepo, tmp_path: Path) -> None:
+    root = make_repo()
+    command, log = program(tmp_path)
+    init(root, command)
+    bell = hooks.doorbell(root / ".git")
+    assert commit(root, "docs/note.md", "# A note\n\nthe pantheon: a temple\n  pantheon: no key of the file\n") == ""
+    assert log.read_text(encoding="utf-8") == "hook pre-commit\n"
+    assert bell.read_text(encoding="utf-8") == "post-commit\n"
+
+
+def test_the_program_is_called_for_settings(make_repo: MakeRepo, tmp_path: Path) -> None:
+    root = make_repo()
+    command, log = program(tmp_path)
+    init(root, command)
+    commit(root, ".pantheon/pantheon.toml", "schema_version = 1\n")
+    assert log.read_text(encoding="utf-8") == "hook pre-commit\nhook post-commit\n"
+
+
 def test_the_program_is_called_for_markdown_only(make_repo: MakeRepo, tmp_path: Path) -> None:
     root = make_repo()
     command, log = program(tmp_path, "echo 'pantheon: 1 task, 37 items for tonight'")
@@ -488,7 +523,7 @@ def test_the_program_does_not_inherit_gits_environment(make_repo: MakeRepo, tmp_
     root = make_repo()
     command, log = program(tmp_path)
     init(root, command)
-    (root / "a.md").write_text("# A\n", encoding="utf-8")
+    (root / "a.md").write_text(TASK, encoding="utf-8")
     git("add", "a.md", cwd=root)
     git("-c", "user.name=Other", "commit", "-qm", "a", "--author", "Eve <e@example.org>", cwd=root)
     env = Path(f"{log}.env").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeRepo, git
-from test_hooks import FILES, TEMPLATES, actions, commit, program, script, snapshot, uninstall
+from test_hooks import FILES, TASK, TEMPLATES, actions, commit, program, script, snapshot, uninstall
 
 from pantheon import firing, hooks, stubs
 from pantheon.errors import RepositoryError
@@ -367,7 +367,7 @@ def test_a_new_git_finds_our_hooks_in_its_configuration(make_repo: MakeRepo, tmp
     assert actions(plan)["hook.pantheon-post-commit.command"] == "set"
     assert snapshot(folder(root)) == {p: v for p, v in before.items() if p.startswith(str(folder(root)))}
     assert init(root, command, NEW_GIT).changes == ()
-    (root / "a.md").write_text("# A\n", encoding="utf-8")
+    (root / "a.md").write_text(TASK, encoding="utf-8")
     git("add", "a.md", cwd=root)
     git("commit", "-qm", "a", cwd=root)
     assert fire_as_new_git(root, "post-commit") == "mine\n"
