@@ -42,7 +42,7 @@ class Owner(Record):
 
     def end(self, wait_s: float) -> bool:
         """SIGKILL, also where it is stopped; whether it is gone in time. Never another process that has its pid now,
-        and never ourselves."""
+        and never ourselves. What it had started and was stopped with it goes on, to its own end."""
         if not self.known or self.pid == os.getpid():
             return False
         try:
@@ -52,11 +52,30 @@ class Owner(Record):
         try:
             if started(self.pid) != self.started:  # looked at after the descriptor is ours, so it is the same process
                 return True
+            family = _below(self.pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            return bool(select.select([descriptor], [], [], wait_s)[0])
+            gone = bool(select.select([descriptor], [], [], wait_s)[0])
+            for child, began in family.items():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    if began and started(child) == began:
+                        os.kill(child, signal.SIGCONT)
+            return gone
         finally:
             os.close(descriptor)
+
+
+def _below(pid: int) -> dict[int, int]:
+    """The processes that this one started, and those that they did, each with when it began."""
+    found: dict[int, int] = {}
+    waiting = [pid]
+    while waiting:
+        with contextlib.suppress(OSError, ValueError):
+            for task in Path(f"/proc/{waiting.pop()}/task").iterdir():
+                fresh = [int(child) for child in (task / "children").read_text().split()]
+                found |= {child: started(child) for child in fresh}
+                waiting += fresh
+    return found
 
 
 def me() -> Owner:

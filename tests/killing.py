@@ -536,12 +536,23 @@ def _left(repo: Repo) -> list[str]:
     wrong += [f"{path} is left" for path in where.runtime.glob("*")]
     wrong += [f"{path} is left" for path in (repo.common_dir / "pantheon").rglob("*.new*")]
     until = time.monotonic() + END_S
-    while (alive := survivors(str(place)) + survivors(str(repo.root))) and time.monotonic() < until:
+    while (alive := _alive(str(place), str(repo.root))) and time.monotonic() < until:
         time.sleep(0.05)
     wrong += [f"a process is left: {line[:200]}" for line in alive]
     while (groups := _groups_left()) and time.monotonic() < until:  # of another trial, whose next start sweeps it
         time.sleep(0.05)
     return wrong + groups
+
+
+def _alive(*places: str) -> list[str]:
+    """The processes that name one of these directories, or are in it."""
+    found = [line for place in places for line in survivors(place)]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            pid = int(entry.name)
+            if pid != os.getpid() and os.readlink(entry / "cwd").startswith(places):
+                found.append(f"{pid} {words_of(pid)}")
+    return found
 
 
 def _groups_left() -> list[str]:

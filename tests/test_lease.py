@@ -185,3 +185,30 @@ def test_who_wants_the_nights_lock_twice_is_told_who_has_it(make_repo: MakeRepo)
     busy = pytest.raises(RepositoryError, match=f"another one is running here.*{os.getpid()}")
     with nights.alone(repo), busy, nights.alone(repo):
         pass
+
+
+FAMILY = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "print('up', flush=True); input(); print('ended', flush=True)"],
+                         stdin=subprocess.PIPE, start_new_session=True)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_what_a_stopped_process_had_started_is_not_left_stopped() -> None:
+    """Its child, stopped with it, in a session of its own: it goes on when the one that started it is ended."""
+    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        said = {one.stdout.readline().strip(), one.stdout.readline().strip()}
+        (child,) = (int(word) for word in said - {"up"})
+        for pid in (one.pid, child):
+            os.kill(pid, signal.SIGSTOP)
+        whose = owner.me().model_copy(update={"pid": one.pid, "started": owner.started(one.pid)})
+        assert whose.end(20.0)
+        assert one.wait(20) == -signal.SIGKILL
+        assert one.stdout.read() == "", "the child met the end of its input, and ended"
+    until = time.monotonic() + 20.0
+    while owner.started(child) != -1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert owner.started(child) == -1
