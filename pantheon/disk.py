@@ -27,24 +27,23 @@ class Flushed:
         self._turn = threading.Lock()
 
     def soil(self, place: Path) -> None:
-        """Something is about to be written below `place`."""
-        with self._turn:
-            self._clean.discard(place)
+        """Something was written below `place`: told after it was, or a flush in between would count it as its own."""
+        self._clean.discard(place)
 
     def flush(self, place: Path) -> None:
         """All that was written below `place` is on the disk when this returns, by us or by who died before. Raises
         OSError."""
-        with self._turn:
+        with self._turn:  # to the end of the flush: who comes meanwhile may have written what it is for
             if place in self._clean:
                 return
             self._clean.add(place)  # first: what is written meanwhile waits for the next flush
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-                self.soil(place)
-                raise OSError(ctypes.get_errno(), "the disk could not be flushed", str(place))
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+                    self.soil(place)
+                    raise OSError(ctypes.get_errno(), "the disk could not be flushed", str(place))
+            finally:
+                os.close(descriptor)
 
 
 def clear_locks(locks: Sequence[Path], stale_s: float) -> None:

@@ -301,10 +301,11 @@ class Repo:
         """Write an object, once more where a prune took its directory away in between. It is on the disk before a ref
         is moved."""
         until = time.monotonic() + BUSY_S
-        _FLUSHED.soil(self.common_dir)
         while True:
             try:
-                return write()
+                written = write()
+                _FLUSHED.soil(self.common_dir)
+                return written
             except (pygit2.GitError, OSError) as error:
                 if "No such file or directory" not in str(error) or time.monotonic() > until:
                     raise
