@@ -59,11 +59,12 @@ def _worktrees(repo: Repo, own: Path) -> Iterator[tuple[Path, str]]:
             continue
         name = admin.name.partition(".new.")[0]  # what was not yet renamed into place goes with its name
         with contextlib.suppress(OSError):
-            path = Path(os.fsdecode((admin / "gitdir").read_bytes().rstrip(b"\n"))).parent
-            if path.is_relative_to(own) or not os.path.lexists(path):
-                yield path, name
-            continue
-        yield own / name, name  # killed before it said where
+            if line := (admin / "gitdir").read_bytes().rstrip(b"\n"):
+                path = Path(os.fsdecode(line)).parent
+                if path.is_relative_to(own) or not os.path.lexists(path):
+                    yield path, name
+                continue
+        yield own / name, name  # killed before it said where, or when it no more did
 
 
 def _scratch(repo: Repo, where: Places) -> Iterator[Path]:

@@ -33,9 +33,10 @@ def _admin(common_dir: Path, name: str) -> Path:
 
 
 def _owner(admin: Path) -> str | None:
-    """The `.git` file that an administrative directory points to; None when there is none."""
+    """The `.git` file that an administrative directory points to; None when it points nowhere: who made or removed it
+    was killed at that."""
     try:
-        return os.fsdecode((admin / "gitdir").read_bytes().rstrip(b"\n"))
+        return os.fsdecode((admin / "gitdir").read_bytes().rstrip(b"\n")) or None
     except FileNotFoundError:
         return None
 
@@ -84,11 +85,9 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
     try:
         _remove_tree(path)
         faults.point("worktree emptied")
-        if admin.is_dir() and not admin.is_symlink() and _owner(admin) == os.fspath(path / ".git"):
-            _remove_tree(admin)
-        for scratch in admin.parent.glob(f"{name}.new.*"):
-            if _owner(scratch) in (None, os.fspath(path / ".git")):
-                _remove_tree(scratch)
+        for found in (admin, *admin.parent.glob(f"{name}.new.*")):
+            if found.is_dir() and not found.is_symlink() and _owner(found) in (None, os.fspath(path / ".git")):
+                _remove_tree(found)
     except OSError as error:
         raise RepositoryError("cannot remove a worktree", str(path), str(error), f"rm -r {path}") from error
 
