@@ -142,6 +142,7 @@ class _Standing:
     last: nights.Outline | None
     spoilt: Sequence[damage.Damage]
     unfinished: str | None
+    holder: int | None  # the process that has the night's lock
     learning: Sequence[str]
     clones: Sequence[str]
     daemon: str | None
@@ -167,6 +168,8 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
     except RepositoryError:
         last = None
     spoilt = damage.look(repo)
+    if (holder := nights.holder(repo)) is not None:
+        lasts(0.0)  # when it ends no file says so
     told = _Standing(
         finished=finished,
         pulls=pulls,
@@ -177,6 +180,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
         last=last,
         spoilt=spoilt,
         unfinished=nights.unfinished(repo) if not spoilt else None,  # it may be spoilt: no night goes on beside it
+        holder=holder,
         learning=reports.growth_lines(past.grown_now(repo, found.config)),
         clones=sync.standing(repo, now()),
         daemon=_daemon_says(repo, where),
@@ -198,6 +202,7 @@ def _as_data(repo: Repo, found: _Standing) -> dict[str, object]:
         ],
         "last_night": found.last.report.night.id if found.last else None,
         "unfinished_night": found.unfinished,
+        "night_process": found.holder,
         "daemon": found.daemon,
         "failed": found.failed,
         "problems": list(found.survey.problems),
@@ -219,7 +224,8 @@ def _say(found: _Standing) -> int:
     parked = "" if found.trusted or not planned.items else ", parked until you trust .pantheon/"
     print(f"queue: {_queued(planned)}{parked}")
     if found.unfinished:
-        print(f"night {found.unfinished} was interrupted; git pantheon night --now resumes it")
+        how = f"is under way, by process {found.holder}" if found.holder else "was interrupted"
+        print(f"night {found.unfinished} {how}; git pantheon {'metrics' if found.holder else 'night --now resumes it'}")
     if found.daemon is not None:
         print(f"daemon: {plans.printable(found.daemon)}")
     if found.last:

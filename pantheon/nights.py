@@ -43,6 +43,7 @@ from pantheon.survey import FILE, Survey
 
 NIGHTS = "refs/pantheon/nights/"
 RATED_NIGHTS = 10
+LOCK = "pantheon/night.lock"  # below the common git dir
 T = TypeVar("T")
 
 
@@ -93,7 +94,7 @@ class Frozen:
 def alone(repo: Repo, *, lease_s: float = lease.LEASE_S, told: Callable[[str], None] = lambda _: None) -> Iterator[int]:
     """Hold the repository's night lock; its descriptor. A holder that is stopped for longer than `lease_s` is ended,
     and `told` hears of it. Raises RepositoryError when another night runs."""
-    path = repo.common_dir / "pantheon" / "night.lock"
+    path = repo.common_dir / LOCK
     what, place = "cannot start a night", str(repo.root)
     with contextlib.ExitStack() as held:
         try:
@@ -105,6 +106,12 @@ def alone(repo: Repo, *, lease_s: float = lease.LEASE_S, told: Callable[[str], N
         except OSError as error:
             raise RepositoryError(what, str(path), str(error.strerror), f"df -h {path.parent}") from error
         yield descriptor
+
+
+def holder(repo: Repo) -> int | None:
+    """The process that holds the night lock of a repository: a night's, or a training's."""
+    held = lease.read(repo.common_dir / LOCK)
+    return held.owner.pid if held is not None and held.owner.alive() else None
 
 
 def load_night(repo: Repo, night_id: str) -> Night:

@@ -528,6 +528,16 @@ def test_a_dry_run_goes_by_the_trust_in_the_repository_itself(make_repo: MakeRep
     assert {(item["outcome"], item["node"]) for item in said["items"]} == {("failed", "checks")}
 
 
+def test_status_tells_a_night_that_runs_from_one_that_was_interrupted(make_repo: MakeRepo) -> None:
+    repo = build(make_repo)
+    name = freeze(repo).night.id
+    assert f"night {name} was interrupted; git pantheon night --now resumes it" in typed(repo.root, "status")
+    with nights.alone(repo):
+        assert f"night {name} is under way, by process {os.getpid()}" in typed(repo.root, "status")
+        assert json.loads(typed(repo.root, "status", "--json"))["night_process"] == os.getpid()
+    assert f"night {name} was interrupted" in typed(repo.root, "status")
+
+
 def test_a_dry_run_passes_over_a_night_that_was_interrupted(make_repo: MakeRepo) -> None:
     repo = build(make_repo)
     frozen = freeze(repo)
