@@ -259,7 +259,7 @@ def test_the_window_grows_while_nobody_waits_for_the_engine_and_as_far_as_the_ni
     report = play(repo, frozen, ScriptedEngine(window=8), tmp_path / "work", progress=progress)
     assert max(flying) == most
     assert {sample.window for sample in report.timeline} <= set(range(1, most + 1))
-    assert report.timeline[-1].done == len(report.runs), "the last look is at how it ended"
+    assert report.timeline[-1].done == len(report.runs) + len(report.canaries), "the last look is at how it ended"
     assert len(report.runs) == len(NOTES) + len(more)
 
 
