@@ -23,7 +23,6 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ import pygit2
 
 from pantheon import agent, artifacts, children, desk, item, night, nights, process, prs, report, stack
 from pantheon.checks import CheckRoom
-from pantheon.egress import EgressProof
 from pantheon.engine import ScriptedEngine
 from pantheon.git import Repo
 from pantheon.survey import survey
@@ -39,24 +37,12 @@ from pantheon.survey import survey
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from faults import sealed
+from killing import CLOSED, WHEN
+from killing import TASK as FLAT
 
-WHEN = datetime(2026, 3, 1, tzinfo=UTC)
-CLOSED = EgressProof(attempts=(), interfaces=("lo",), closed=True)
 FOLDER = 100  # notes in one
 SPREAD = ("tides", "boats", "ropes", "ovens", "lamps", "nets", "sails", "piers", "winds", "maps")
-TASK = """---
-uuid: "0f0e8a52-8a3e-4a7e-9a37-0f3b1f2f7c11"
-title: "Tidy the notes"
-slug: "tidy"
-status: "ready"
-labels: ["docops"]
-pantheon:
-  scope: ["docs/**"]
-  acceptance:
-    - run: "frontmatter"
-    - run: "links"
----
-"""
+TASK = FLAT.replace("docs/*.md", "docs/**")
 
 PHASES: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("worktree", Repo, ("add_worktree", "remove_worktree")),

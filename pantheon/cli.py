@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         look = glance.of(words, where, os.environ)
-        if look is not None and (answer := look.again(_watching)) is not None:
+        if look is not None and (answer := look.again(partial(_watching, where))) is not None:
             sys.stdout.write(answer)
             sys.stdout.flush()
             return 0
@@ -66,11 +67,11 @@ def _run(words: Sequence[str], where: Places, look: glance.Glance | None) -> int
         gc.enable()
 
 
-def _watching(common: Path) -> str | None:
+def _watching(where: Places, common: Path) -> str | None:
     """What the user's daemon says of the repository with this common git dir."""
     from pantheon import doorbell
 
-    return doorbell.standing(doorbell.address(places(os.environ)), common)
+    return doorbell.standing(doorbell.address(where), common)
 
 
 def _our_bug(where: Places) -> int:

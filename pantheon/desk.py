@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -146,7 +146,12 @@ class _Standing:
     learning: Sequence[str]
     clones: Sequence[str]
     daemon: str | None
-    needs: str
+
+    @property
+    def needs(self) -> str:
+        awake = [pull for pull in self.pulls if self.looks[pull.id].word != "later"]
+        quality = self.last.report.quality if self.last else ()
+        return reports.needs_you(awake, self.failed, len(self.survey.problems), self.trusted, quality)
 
     @property
     def failed(self) -> int:
@@ -170,7 +175,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
     spoilt = damage.look(repo)
     if (holder := nights.holder(repo)) is not None:
         lasts(0.0)  # when it ends no file says so
-    told = _Standing(
+    return _Standing(
         finished=finished,
         pulls=pulls,
         looks=looks,
@@ -184,11 +189,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
         learning=reports.growth_lines(past.grown_now(repo, found.config)),
         clones=sync.standing(repo, now()),
         daemon=_daemon_says(repo, where),
-        needs="",
     )
-    awake = [pull for pull in pulls if looks[pull.id].word != "later"]
-    quality = last.report.quality if last else ()
-    return replace(told, needs=reports.needs_you(awake, told.failed, len(found.problems), told.trusted, quality))
 
 
 def _as_data(repo: Repo, found: _Standing) -> dict[str, object]:

@@ -52,7 +52,7 @@ class Owner(Record):
         try:
             if started(self.pid) != self.started:  # looked at after the descriptor is ours, so it is the same process
                 return True
-            family = _below(self.pid)
+            family = below(self.pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             gone = bool(select.select([descriptor], [], [], wait_s)[0])
@@ -65,7 +65,7 @@ class Owner(Record):
             os.close(descriptor)
 
 
-def _below(pid: int) -> dict[int, int]:
+def below(pid: int) -> dict[int, int]:
     """The processes that this one started, and those that they did, each with when it began."""
     found: dict[int, int] = {}
     waiting = [pid]

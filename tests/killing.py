@@ -359,16 +359,7 @@ def started(pid: int) -> bool:
 
 def below(pid: int) -> list[int]:
     """The processes that this one started, and those that they did."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{one}/task").iterdir():
-                children = [int(child) for child in (task / "children").read_text().split()]
-                found += children
-                waiting += children
-    return found
+    return list(owner.below(pid))
 
 
 def words_of(pid: int) -> str:
