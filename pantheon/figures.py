@@ -223,7 +223,8 @@ def _where_time_went(found: NightReport) -> list[Chart]:
 
 
 def _tool_errors(found: NightReport) -> list[Chart]:
-    tools = {name: one for name, one in tally.tool_errors(found.runs).items() if one.errors}
+    called = tally.tool_errors(found.runs)
+    tools = {name: one for name, one in called.items() if one.errors}
     names = sorted(tools, key=lambda name: (-sum(tools[name].errors.values()), name))[:12]
     sums: dict[str, int] = {}
     for name in names:
@@ -231,7 +232,7 @@ def _tool_errors(found: NightReport) -> list[Chart]:
             sums[cause] = sums.get(cause, 0) + count
     causes = sorted(sums, key=lambda cause: (-sums[cause], cause))[:6]
     cells = [[tools[name].errors.get(cause, 0) for cause in causes] for name in names]
-    calls = sum(one.calls for one in tally.tool_errors(found.runs).values())
+    calls = sum(one.calls for one in called.values())
     head = ("Tool", *causes, "Calls")
     table = Table(
         "refused", "What tools refused", head,

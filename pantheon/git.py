@@ -351,8 +351,7 @@ class Repo:
     def diff(self, old_tree: str, new_tree: str) -> Diff:
         """Tree against tree, renames found; the patch is raw bytes (no filter, no text conversion) and applies."""
         with _door("cannot compare trees", f"{old_tree} and {new_tree}", "git fsck"):
-            old, new = self._tree(old_tree), self._tree(new_tree)
-            patches = diff_trees(old, new, self._repo)
+            patches = diff_trees(self.tree_of(old_tree), self.tree_of(new_tree), self._items, self._repo)
             files = tuple(_change(patch) for patch in patches)
             return Diff(
                 patch=b"".join(patch.data for patch in patches),
@@ -365,7 +364,7 @@ class Repo:
         """Path -> the blob before and after, of everything that differs between two trees; renames are not looked for,
         and only directories that differ are read."""
         found = trees.changed_paths(self.tree_of(old), self.tree_of(new), self._items)
-        return {os.fsdecode(path): (before, after) for path, before, after in found}
+        return {os.fsdecode(path): (old and old[1], new and new[1]) for path, old, new in found}
 
     # --- refs ---------------------------------------------------------------------------------------------------------
 

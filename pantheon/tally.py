@@ -69,7 +69,7 @@ def steps(run: Run) -> Iterator[tuple[str, str, str, NodeMetrics | None]]:
         if name not in spread and state != NodeState.SKIPPED:
             node, metrics = name.partition(".")[0], run.metrics.get(name)
             agent = run.node_agents.get(name) or run.item.agents.get(node, "")  # of one that was stopped, who should
-            yield node, agent, state, metrics if metrics is not None and metrics != _NOTHING else None
+            yield node, agent, state, metrics if metrics and (metrics.seconds or metrics != _NOTHING) else None
 
 
 def nodes(runs: Iterable[Run]) -> tuple[NodeFigures, ...]:
@@ -126,9 +126,9 @@ def _errors(metrics: Iterable[NodeMetrics]) -> dict[str, dict[str, int]]:
 
 def tool_errors(runs: Iterable[Run]) -> dict[str, ToolFigures]:
     """Tool -> its calls and their errors, in order of name."""
-    total = added(metrics for run in runs for _, _, _, metrics in steps(run) if metrics is not None)
-    names = sorted({*total.tool_calls, *total.tool_errors})
-    return {name: ToolFigures(total.tool_calls.get(name, 0), total.tool_errors.get(name, {})) for name in names}
+    found = [metrics for run in runs for _, _, _, metrics in steps(run) if metrics is not None]
+    calls, errors = _calls(found), _errors(found)
+    return {name: ToolFigures(calls.get(name, 0), errors.get(name, {})) for name in sorted({*calls, *errors})}
 
 
 def by_agent(runs: Iterable[Run]) -> dict[str, Share]:

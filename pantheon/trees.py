@@ -7,7 +7,7 @@ the functions it is given (`git.py`'s), so nothing here touches a disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pygit2
 from pygit2.enums import DiffOption
@@ -15,9 +15,10 @@ from pygit2.enums import DiffOption
 from pantheon.errors import RepositoryError
 from pantheon.names import fold_name, name_fault
 
-DIRECTORY = 0o040000
+DIRECTORY, FILE = 0o040000, 0o100644
 MAX_DEPTH = 100  # directories in a path that we write
 Items = dict[bytes, tuple[int, str]]  # name -> (mode, oid)
+Changed = tuple[bytes, tuple[int, str] | None, tuple[int, str] | None]  # path, old and new entry
 _REPOSITORY = frozenset({"head", "objects", "refs"})  # what git takes a directory for a repository by
 Change = tuple[int, str] | None  # (mode, blob), or None to delete
 
@@ -205,38 +206,58 @@ def _levels(tree: str | None, commit: str, read: Callable[[str], Items]) -> Iter
 
 def changed_paths(
     old: str | None, new: str | None, read: Callable[[str], Items], where: bytes = b""
-) -> Iterator[tuple[bytes, str | None, str | None]]:
-    """(path, old blob, new blob) of what is not a directory and differs; only what differs is read."""
+) -> Iterator[Changed]:
+    """(path, old entry, new entry) of what is not a directory and differs; only what differs is read."""
     before, after = (read(tree) if tree else {} for tree in (old, new))
     for name in sorted(before.keys() | after.keys()):
         sides = [side.get(name) for side in (before, after)]
         if sides[0] == sides[1]:
             continue
         folders = [item[1] if item and item[0] == DIRECTORY else None for item in sides]
-        blobs = [item[1] if item and item[0] != DIRECTORY else None for item in sides]
+        files = [item if item and item[0] != DIRECTORY else None for item in sides]
         if any(folders):
             yield from changed_paths(folders[0], folders[1], read, where + name + b"/")
-        if any(blobs):
-            yield where + name, blobs[0], blobs[1]
+        if any(files):
+            yield where + name, files[0], files[1]
 
 
-def diff_trees(old: pygit2.Tree, new: pygit2.Tree, repo: pygit2.Repository) -> list[pygit2.Patch]:
+def diff_trees(old: str, new: str, read: Callable[[str], Items], repo: pygit2.Repository) -> list[pygit2.Patch]:
     """The patch of every changed path, renames found, as text unless a side holds a NUL.
 
     Attributes have a say in libgit2's own idea of text: marked `-diff`, a note would change without a line to count or
     to read. So every diff is made twice, and what its bytes say is text is taken from the one where all is text.
     """
-    plain = _patches(old, new, DiffOption.NORMAL)
+    changed = sorted(changed_paths(old, new, read), key=lambda change: change[0])
+    plain = _patches(old, new, changed, DiffOption.NORMAL, repo)
     if not any(patch.delta.is_binary for patch in plain):  # nor would the second say anything else
         return plain
-    text = _patches(old, new, DiffOption.FORCE_TEXT)
+    text = _patches(old, new, changed, DiffOption.FORCE_TEXT, repo)
     return [one if _is_binary(one, repo) else other for one, other in zip(plain, text, strict=True)]
 
 
-def _patches(old: pygit2.Tree, new: pygit2.Tree, flag: DiffOption) -> list[pygit2.Patch]:
-    diff = old.diff_to_tree(new, flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag)
-    diff.find_similar()
-    return [patch for patch in diff if patch is not None]
+def _patches(
+    old: str, new: str, changed: Sequence[Changed], flag: DiffOption, repo: pygit2.Repository
+) -> list[pygit2.Patch]:
+    """Where only what stands in files differs there is no rename to find, and libgit2's walk over all directories of
+    both trees is spared."""
+    flags = DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag
+    try:
+        return [_rewrite(change, flags, repo) for change in changed]
+    except ValueError:
+        before, after = (repo[tree].peel(pygit2.Tree) for tree in (old, new))
+        diff = before.diff_to_tree(after, flags=flags)
+        diff.find_similar()
+        return [patch for patch in diff if patch is not None]
+
+
+def _rewrite(change: Changed, flags: DiffOption, repo: pygit2.Repository) -> pygit2.Patch:
+    """The patch of a file that was and is one, of the usual mode and with a name in UTF-8. Else ValueError."""
+    path, *sides = change
+    if any(side is None or side[0] != FILE for side in sides):
+        raise ValueError
+    name = path.decode()
+    old, new = (repo[side[1]].peel(pygit2.Blob) for side in sides if side is not None)
+    return pygit2.Patch.create_from(old, new, name, name, flags)
 
 
 def _is_binary(patch: pygit2.Patch, repo: pygit2.Repository) -> bool:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import pygit2
 import pytest
 from conftest import MakeRepo, dulwich_note, git, write_files
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pygit2.enums import DiffOption
 
 from pantheon import usergit
 from pantheon.errors import MergeConflict, RefMoved, RepositoryError
@@ -382,6 +384,40 @@ def test_diff(repo: Repo) -> None:
     git("apply", "--index", "--binary", "-", cwd=repo.root, stdin=diff.patch)
     assert git("write-tree", cwd=repo.root).strip() == repo.tree_of(new)
     assert repo.diff(head, head).patch == b""
+
+
+CONTENTS = LINES | st.binary(max_size=12) | st.sampled_from([b"", b"a", b"a\r\n", b"a\0b\n"])
+
+
+@SLOW
+@given(st.dictionaries(PATHS | st.just("x.png"), st.tuples(CONTENTS, CONTENTS | st.none()), max_size=4))
+def test_a_diff_says_what_a_walk_over_both_trees_would(
+    make_repo: MakeRepo, tmp_path: Path, files: dict[str, tuple[bytes, bytes | None]]
+) -> None:
+    """Only what differs is read; libgit2's own comparison reads every directory. Attributes have a say in neither."""
+    repo = _shared(make_repo, tmp_path)
+    (repo.common_dir / "info" / "attributes").write_text("*.png -diff\n")
+    old = repo.write_tree(None, {})
+    new = old
+    try:
+        for path, (before, after) in {**files, "same": (b"x", b"x")}.items():
+            old, new = put(repo, old, {path: before}), put(repo, new, {path: after})
+    except RepositoryError:
+        assume(False)
+    library = pygit2.Repository(str(repo.common_dir))
+    flags = DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE
+    left, right = (library[tree].peel(pygit2.Tree) for tree in (old, new))
+    walked = [left.diff_to_tree(right, flags=flags | more) for more in (DiffOption.NORMAL, DiffOption.FORCE_TEXT)]
+    for diff in walked:
+        diff.find_similar()
+    plain, text = ([patch for patch in diff if patch] for diff in walked)
+    nul = {path for path, sides in files.items() if any(b"\0" in (side or b"") for side in sides)}
+    expected = [one if one.delta.new_file.path in nul else two for one, two in zip(plain, text, strict=True)]
+    found = repo.diff(old, new)
+    assert found.patch == b"".join(patch.data for patch in expected)
+    assert [change.path for change in found.files] == [patch.delta.new_file.path for patch in expected]
+    assert found.added == sum(patch.line_stats[1] for patch in expected)
+    assert found.deleted == sum(patch.line_stats[2] for patch in expected)
 
 
 def test_no_driver_of_the_user_runs(repo: Repo, tmp_path: Path) -> None:
