@@ -47,7 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from night import CORPUS, build
 
-from pantheon import desk, engines, flight, nights
+from pantheon import desk, engines, flight, machine, nights
 from pantheon import engine as servers
 from pantheon import night as runner
 from pantheon.egress import EgressProof
@@ -461,6 +461,7 @@ async def measured(options: argparse.Namespace, where: Places, place: Path, out:
     def opened(cpu: bool) -> dict[str, str]:
         return {**environ(cpu), "VLLM_SERVER_DEV_MODE": "1"}
 
+    machine.give_way()  # as in a night
     with mock.patch("pantheon.engine._server_env", opened):
         model = find_model("default", where.models)
         async with engines.engine_by_day("vllm", model, where, quiet=False) as engine:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from pantheon.errors import InputError
+from pantheon.forms import TEXTS_AT_ONCE
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value]"
 
@@ -106,7 +107,7 @@ class _Node:
     item_style: str = ""
 
 
-@lru_cache(32)  # an item's tools, rules and reviewers ask for the same few texts a hundred times
+@lru_cache(TEXTS_AT_ONCE)  # an item's tools, rules and reviewers ask for the same few texts a hundred times
 def parse(raw: bytes, path: str, *, error: type[InputError] = InputError) -> Document:
     """Read a file. A file whose first line is not `---` has no front matter. The values are not the caller's to change.
 

@@ -1,13 +1,18 @@
 """What the daemon asks the machine: its zone, its power, how long it slept, and how a child keeps out of the way.
 
-Owns no state. Starts nothing: `in_background` gives the words in front of a command.
+Owns no state. Starts no process: `in_background` gives the words in front of a command.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, tzinfo
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +22,7 @@ from pantheon.errors import PantheonError
 
 SUPPLIES = Path("/sys/class/power_supply")
 LOCALTIME = Path("/etc/localtime")
+BEHIND = 10  # niceness of a night's event loop to its engine's
 
 
 def zone(name: str, environ: Mapping[str, str], localtime: Path = LOCALTIME) -> tzinfo:
@@ -83,3 +89,24 @@ def in_background(nice: int, idle_io: bool) -> list[str]:
         group = '{ echo "$1" >/proc/self/autogroup; } 2>/dev/null; shift; exec "$@"'
         words += ["/bin/sh", "-c", group, "sh", str(nice), "nice", "-n", str(nice)]
     return words + (["ionice", "-c", "3"] if idle_io and shutil.which("ionice") else [])
+
+
+def give_way() -> None:
+    """Let the children of the running event loop have the processors before it. A model computes in step with all of
+    its threads: when the loop keeps one of them from a processor, the others wait with it.
+
+    A niceness is a thread's, its children inherit it, and nothing takes it back: so the executor's threads, which start
+    them, are made first. And the session is made nice as well (see above), unless it is that of a terminal: a child in
+    a sandbox has one of its own.
+    """
+    count = min(32, (os.cpu_count() or 1) + 4)  # as asyncio's own executor has
+    pool, met = ThreadPoolExecutor(count), threading.Barrier(count + 1)
+    for _ in range(count):
+        pool.submit(met.wait)
+    met.wait()
+    asyncio.get_running_loop().set_default_executor(pool)
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + BEHIND)
+    os.setpriority(os.PRIO_PROCESS, 0, nice)  # of this thread
+    if not os.isatty(0):
+        with contextlib.suppress(OSError):  # a kernel that groups no sessions
+            Path("/proc/self/autogroup").write_text(str(nice))

@@ -32,6 +32,7 @@ from pantheon import (
     hooks,
     learned,
     leftovers,
+    machine,
     morning,
     nights,
     owner,
@@ -450,6 +451,7 @@ async def _run(
         current.cancel()
 
     loop.add_reader(line, asked_to_stop)
+    machine.give_way()
     held, lives = contextlib.AsyncExitStack(), Lives()
     try:
         server = await engines.open_engine(

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -538,3 +539,24 @@ def test_the_whole_session_of_a_night_is_nice() -> None:
     done = subprocess.run(argv, capture_output=True, start_new_session=True, check=True)
     _, word, session, own = done.stdout.split()
     assert (word, session) == (b"nice", b"10") and int(own) >= 10
+
+
+LOOP = """
+import asyncio, os, subprocess, threading
+from pantheon import machine
+
+async def main():
+    machine.give_way()
+    child = await asyncio.to_thread(subprocess.check_output, ["nice"])
+    print(os.getpriority(os.PRIO_PROCESS, 0), int(child))
+
+asyncio.run(main())
+"""
+
+
+def test_an_event_loop_lets_its_children_go_first() -> None:
+    argv = [sys.executable, "-c", LOOP]
+    done = subprocess.run(argv, capture_output=True, start_new_session=True, check=True, text=True)
+    own, child = map(int, done.stdout.split())
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (own, child) == (min(19, before + machine.BEHIND), before)

@@ -10,11 +10,13 @@ import hashlib
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 
 from slugify import slugify
 
+from pantheon.forms import TEXTS_AT_ONCE
 from pantheon.frontmatter import Document, Value
 from pantheon.tools import prose
 from pantheon.tools.facts import Facts
@@ -157,7 +159,7 @@ def filename_title(path: str, doc: Document) -> str:
     name = _CODE_PREFIX.sub("", _HEX.sub("", _DATE.sub("", name)).strip(" -_."))
     spaced = name if " " in name.strip() else re.sub(r"[-_.]+", " ", name)
     text = _spaced(spaced)
-    forms = prose.casing(" ".join(b.text for b in prose.blocks(doc.body)))
+    forms = prose.casing(doc.body)
     written = [forms.get(word.casefold(), word) for word in text.split(" ")]
     title = " ".join(written)
     return title[:1].upper() + title[1:] if written and written[0].islower() else title
@@ -253,19 +255,8 @@ def _about(path: str, doc: Document, rule: FieldRule) -> list[str]:
 
 def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterable[str] = ()) -> list[str]:
     """Tags for the note: the repository's vocabulary weighed by this text, then the text's own topic words."""
-    blocks = prose.blocks(doc.body)
-    weights: defaultdict[str, float] = defaultdict(float)
-    pairs: defaultdict[str, float] = defaultdict(float)
-    heads = [*titles(path, doc, ("heading", "filename")), *(b.text for b in blocks if b.kind == "heading")]
-    texts = [(5.0 if n < 3 else 1.0, t) for n, t in enumerate(heads)]
-    texts += [(1.0, _PATHLIKE.sub(" ", b.text)) for b in blocks if b.kind != "heading"]
-    for weight, text in texts:
-        found = [tag_of(w) for w in prose.words(text)]
-        for word in found:
-            weights[word] += weight
-        for first, second in pairwise(found):
-            pairs[f"{first}-{second}"] += weight
-    spelled = {stem(tag): tag for tag in reversed(facts.vocabulary)}
+    weights, pairs = _weighed(tuple(titles(path, doc, ("heading", "filename"))), doc.body)
+    spelled = facts.spelled
     scores: dict[str, float] = {}
     for word, weight in [*weights.items(), *((p, w) for p, w in pairs.items() if w >= 2 and stem(p) in spelled)]:
         tag = spelled.get(stem(word), word)
@@ -284,6 +275,24 @@ def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterabl
         if len(chosen) == rule.choose:
             break
     return chosen
+
+
+@lru_cache(TEXTS_AT_ONCE)  # each tag of a note is a question of its own, asked for its offer and for its answer
+def _weighed(names: tuple[str, ...], body: bytes) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """How often a note's words, and its pairs of words, stand in its names, its headings and its text."""
+    weights: defaultdict[str, float] = defaultdict(float)
+    pairs: defaultdict[str, float] = defaultdict(float)
+    blocks = prose.blocks(body)
+    heads = [*names, *(b.text for b in blocks if b.kind == "heading")]
+    texts = [(5.0 if n < 3 else 1.0, t) for n, t in enumerate(heads)]
+    texts += [(1.0, _PATHLIKE.sub(" ", b.text)) for b in blocks if b.kind != "heading"]
+    for weight, text in texts:
+        found = [tag_of(w) for w in prose.words(text)]
+        for word in found:
+            weights[word] += weight
+        for first, second in pairwise(found):
+            pairs[f"{first}-{second}"] += weight
+    return weights, pairs
 
 
 def overlap(tag: str, other: str) -> bool:

@@ -45,6 +45,11 @@ class Facts(Record):
         return tuple(self.titles.items())
 
     @cached_property
+    def spelled(self) -> dict[str, str]:
+        """The form that the words of one stem share -> the heaviest tag of the vocabulary that has it."""
+        return {stem(tag): tag for tag in reversed(self.vocabulary)}
+
+    @cached_property
     def topics(self) -> tuple[str, ...]:
         """The vocabulary, then the topic words of the titles."""
         words = {tag_of(word) for title in self.titles.values() for word in prose.words(title)}

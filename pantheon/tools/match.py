@@ -18,6 +18,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from pantheon.errors import ToolError
+from pantheon.forms import TEXTS_AT_ONCE
 from pantheon.frontmatter import Document
 from pantheon.records import Offer, Record
 from pantheon.tools import prose
@@ -118,7 +119,7 @@ def led(ws: Workspace, title: str) -> str:
     """A title behind that word of it which weighs most in the note, or where none does its first that says something:
     a small model finds a word again rather than a thought."""
     own = {stem(tag_of(word)): tag_of(word) for word in reversed(prose.words(title))}
-    found = [word for word in gist(document(ws)) if stem(word) in own]
+    found = [word for word in gist(document(ws).body) if stem(word) in own]
     said = [word for word in reversed(own.values()) if is_topic(word)]
     return f"{next(iter([*found, *said, *own.values()]), title)}: {title}"
 
@@ -128,24 +129,25 @@ def _own_topics(ws: Workspace, doc: Document, have: Iterable[str]) -> list[str]:
     text = prose.body_stems(doc.body)
     if any(prose.stems(tag.replace("-", " ")) & text for tag in have):
         return []
-    return gist(doc)[: OTHER_TAGS // 2]
+    return list(gist(doc.body)[: OTHER_TAGS // 2])
 
 
-def gist(doc: Document) -> list[str]:
+@lru_cache(TEXTS_AT_ONCE)
+def gist(body: bytes) -> tuple[str, ...]:
     """The topic words of a note that stand most often in its headings and its text, the heaviest first."""
     weights: Counter[str] = Counter()
     forms: dict[str, str] = {}
-    for block in prose.blocks(doc.body):
+    for block in prose.blocks(body):
         for word in map(tag_of, prose.words(block.text)):
             if is_topic(word):
                 weights[stem(word)] += 3 if block.kind == "heading" else 1
                 forms.setdefault(stem(word), word)
-    return [forms[word] for word, _ in weights.most_common(GIST)]
+    return tuple(forms[word] for word, _ in weights.most_common(GIST))
 
 
 def read_gist(ws: Workspace, args: Nothing) -> Gist:
     """The words that weigh most in the target's text."""
-    return Gist(words=tuple(gist(document(ws))))
+    return Gist(words=gist(document(ws).body))
 
 
 def known_topics(ws: Workspace) -> Sequence[str]:
@@ -218,7 +220,7 @@ def strangest(ws: Workspace, doc: Document, values: Iterable[str]) -> list[str]:
     return list(_strangest(ws.origin, doc.body, own, tuple(values)))
 
 
-@lru_cache(16)  # each question is asked for its offer, and again for its answer
+@lru_cache(TEXTS_AT_ONCE)  # each question is asked for its offer, and again for its answer
 def _strangest(origin: str, body: bytes, own: str, values: tuple[str, ...]) -> tuple[str, ...]:
     text = prose.body_stems(body) | {stem(tag_of(w)) for w in prose.words(own)}
 

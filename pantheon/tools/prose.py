@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pantheon.forms import TEXTS_AT_ONCE
 from pantheon.tools.words import stem, tag_of
 
 MAX_TEXT = 65_536  # characters that are read
@@ -60,7 +61,7 @@ def blocks(body: bytes) -> tuple[Block, ...]:
     return _blocks(body[: MAX_TEXT * 2])
 
 
-@lru_cache(maxsize=32)
+@lru_cache(TEXTS_AT_ONCE)
 def _blocks(body: bytes) -> tuple[Block, ...]:
     found: list[Block] = []
     gathered: list[str] = []
@@ -165,7 +166,7 @@ def stems(text: str) -> set[str]:
     return {stem(tag_of(word)) for word in words(text)}
 
 
-@lru_cache(16)
+@lru_cache(TEXTS_AT_ONCE)
 def body_stems(body: bytes) -> frozenset[str]:
     """The same of a note's body."""
     return frozenset(stem(tag_of(word)) for block in blocks(body) for word in words(block.text))
@@ -184,11 +185,11 @@ def folded(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
-@lru_cache(16)
-def casing(text: str) -> Mapping[str, str]:
-    """How the text itself writes its words (GitHub, CLI): the most common form that is not all lower case."""
+@lru_cache(TEXTS_AT_ONCE)
+def casing(body: bytes) -> Mapping[str, str]:
+    """How a note's text writes its words (GitHub, CLI): the most common form that is not all lower case."""
     forms: dict[str, Counter[str]] = {}
-    for word in _WORD.findall(text):
+    for word in _WORD.findall(" ".join(block.text for block in blocks(body))):
         forms.setdefault(word.casefold(), Counter())[word] += 1
     found = {}
     for low, counts in forms.items():
