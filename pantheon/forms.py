@@ -35,7 +35,7 @@ class Record(BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-TEXTS_AT_ONCE = 128  # what is found in a text is remembered for as many: the items that a night works on at once
+TEXTS_AT_ONCE = 256  # what is found in a text is remembered for as many: the items that a night works on at once
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
