@@ -28,7 +28,7 @@ NOTES = {
 }
 SETTINGS = 'schema_version = 1\n[engine]\nkind = "scripted"\n'
 PATIENCE_S = 900.0  # a machine may be busy; each wait ends as soon as it can
-MANY = 14  # notes beside the two of the repository: a night of them lasts long enough to be struck
+MANY = 40  # notes beside the two of the repository: a night of them lasts long enough to be struck
 MODULE = [sys.executable, "-P", "-m", "pantheon.cli"]
 
 
@@ -137,7 +137,7 @@ def test_from_start_to_a_pull_request_and_a_stop_that_leaves_nothing(
     until(lambda: "night" in log_of() and "ended: 2 accepted, 0 failed" in log_of(), "the night")
     report = nights.load_report(Repo.discover(repository))
     assert (report.ended, report.night.branch) == ("finished", f"main-{os.getpid()}")
-    assert report.night.budget_s == 6 * 3600
+    assert 0 < report.night.budget_s <= 6 * 3600  # less when the window ends before: at midnight
     (pull,) = json.loads(typed(repository, "pr", "--json"))
     assert (pull["state"], len(pull["items"])) == ("open", 3)
     until(lambda: "daemon: next night at" in typed(repository), "its word in git pantheon")
