@@ -57,14 +57,13 @@ def _worktrees(repo: Repo, own: Path) -> Iterator[tuple[Path, str]]:
     for admin in sorted((repo.common_dir / "worktrees").glob("*")):
         if not ADMIN.fullmatch(admin.name) or admin.is_symlink():
             continue
-        name = admin.name.partition(".new.")[0]  # what was not yet renamed into place goes with its name
         with contextlib.suppress(OSError):
             if line := (admin / "gitdir").read_bytes().rstrip(b"\n"):
                 path = Path(os.fsdecode(line)).parent
                 if path.is_relative_to(own) or not os.path.lexists(path):
-                    yield path, name
+                    yield path, admin.name
                 continue
-        yield own / name, name  # killed before it said where, or when it no more did
+        yield own / admin.name, admin.name  # killed before it said where, or when it no more did
 
 
 def _scratch(repo: Repo, where: Places) -> Iterator[Path]:
@@ -96,7 +95,8 @@ def _sockets(where: Places) -> Iterator[Path]:
 
 
 def _half_written(repo: Repo) -> Iterator[Path]:
-    """What was written beside its place by who died before the rename: keys, the trust root, adapters."""
+    """What was written beside its place by who died before the rename: keys, the trust root, worktrees,
+    adapters."""
     place = repo.common_dir / "pantheon"
     for path in sorted((*place.glob("*.new"), *place.glob("keys/*.new"))):
         found = _WRITING.search(path.name)

@@ -23,6 +23,7 @@ from pantheon.errors import DiskFull, RepositoryError, is_full
 from pantheon.names import is_git_name
 
 REMOVE_S = 60.0  # how long the removal of one tree may take
+NAME_TRIES = 100
 _ADMIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -44,23 +45,25 @@ def _owner(admin: Path) -> str | None:
 def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
     """What `git worktree add --no-checkout --detach` makes, under a name of our choice, with no child process.
 
-    The administrative directory appears whole by one rename, so a kill leaves either nothing of it or all of it.
+    The administrative directory appears whole by one rename, so a kill leaves either nothing of it or all of it. It is
+    written elsewhere: `git worktree prune` takes what it finds half made.
     """
     admin = _admin(common_dir, name)
+    scratch = common_dir / "pantheon" / f"worktree-{name}.{os.getpid()}.new"
     path = path.absolute()
     try:
         if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is there and is not an empty directory")
-        admin.parent.mkdir(exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{name}.new.", dir=admin.parent))
+        scratch.parent.mkdir(mode=0o700, exist_ok=True)
+        _remove_tree(scratch)
+        scratch.mkdir(mode=0o755)
         try:
             (scratch / "gitdir").write_bytes(os.fsencode(path / ".git") + b"\n")
             (scratch / "commondir").write_bytes(b"../..\n")
             (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
-            (scratch / "locked").write_bytes(b"pantheon works here\n")  # or `git worktree prune` takes one half made
-            scratch.chmod(0o755)
+            (scratch / "locked").write_bytes(b"pantheon works here\n")  # or git prunes it before `path` is there
             faults.point("worktree written")
-            scratch.rename(admin)  # fails on a directory that is there, since that is never empty
+            _moved(scratch, admin)
         except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -75,6 +78,19 @@ def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
         ) from error
 
 
+def _moved(scratch: Path, admin: Path) -> None:
+    """Rename it into place; fails on a directory that is there, since that is never empty. Git removes `worktrees/` at
+    any moment when it is empty."""
+    for left in reversed(range(NAME_TRIES)):
+        admin.parent.mkdir(exist_ok=True)
+        try:
+            scratch.rename(admin)
+            return
+        except FileNotFoundError:
+            if not left:
+                raise
+
+
 def remove(common_dir: Path, path: Path, name: str) -> None:
     """Remove the tree at `path` and our administrative directory `name`; either may be missing or half-made.
 
@@ -85,7 +101,7 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
     try:
         _remove_tree(path)
         faults.point("worktree emptied")
-        for found in (admin, *admin.parent.glob(f"{name}.new.*")):
+        for found in (admin, *(common_dir / "pantheon").glob(f"worktree-{name}.*.new")):
             if found.is_dir() and not found.is_symlink() and _owner(found) in (None, os.fspath(path / ".git")):
                 _remove_tree(found)
     except OSError as error:

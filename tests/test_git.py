@@ -676,6 +676,34 @@ def test_worktree_without_checkout(repo: Repo, tmp_path: Path) -> None:
     repo.remove_worktree(place, "item-1")
 
 
+def test_git_prunes_no_worktree_while_it_is_made(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither between two of its files nor with the directory that holds it, which git removes when it is empty."""
+    write, mkdir, pruned = Path.write_bytes, Path.mkdir, 0
+
+    def prune() -> None:
+        nonlocal pruned
+        git("worktree", "prune", "--expire=now", cwd=repo.root)
+        pruned += 1
+
+    def written(path: Path, data: bytes) -> int:
+        prune()
+        count = write(path, data)
+        prune()
+        return count
+
+    def made(path: Path, mode: int = 0o777, *, parents: bool = False, exist_ok: bool = False) -> None:
+        mkdir(path, mode, parents, exist_ok)
+        if path.name == "worktrees" and pruned < 9:
+            prune()
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    monkeypatch.setattr(Path, "mkdir", made)
+    repo.add_worktree(tmp_path / "w", repo.head().commit, "w")
+    assert pruned == 4 * 2 + 1 + 2  # its four files, `worktrees/`, the `.git` of the tree
+    monkeypatch.undo()
+    assert git("rev-parse", "HEAD", cwd=tmp_path / "w").strip() == repo.head().commit
+
+
 def test_a_worktree_of_the_user_is_not_removed(repo: Repo, tmp_path: Path) -> None:
     git("worktree", "add", "-q", "--detach", str(tmp_path / "mine"), cwd=repo.root)
     repo.remove_worktree(tmp_path / "other", "mine")

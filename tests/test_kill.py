@@ -198,30 +198,33 @@ HALF: list[tuple[str, ...]] = [ADMIN[:n] for n in range(4)] + [ADMIN[n:] for n i
 
 @pytest.mark.parametrize("empty", [False, True], ids=["whole", "empty"])
 @pytest.mark.parametrize("left", HALF, ids="-".join)
-@pytest.mark.parametrize("tail", ["", ".new.k1x2"], ids=["named", "scratch"])
+@pytest.mark.parametrize("scratch", [False, True], ids=["named", "scratch"])
 def test_a_worktree_killed_at_any_file_of_it_is_swept_and_can_be_made_again(
-    tmp_path: Path, tail: str, left: tuple[str, ...], empty: bool
+    tmp_path: Path, scratch: bool, left: tuple[str, ...], empty: bool
 ) -> None:
     """While it was made or removed: its files come and go one by one, and each is empty before it is full."""
     repo, where = build(tmp_path / "repo", 1), places(os.environ)
     name = f"pantheon-{'0' * 16}"
     place, admin = leftovers.scratch(repo, where) / "x" / "worktrees" / "y", repo.common_dir / "worktrees" / name
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    unnamed = repo.common_dir / "pantheon" / f"worktree-{name}.{dead.pid}.new"
     whole = {"gitdir": f"{place}/.git\n", "commondir": "../..\n", "HEAD": repo.head().commit + "\n", "locked": "us\n"}
 
     def killed() -> None:
-        half = admin.with_name(name + tail)
+        half = unnamed if scratch else admin
         half.mkdir(parents=True)
         for file in left:
             (half / file).write_text("" if empty and file == left[-1] else whole[file])
 
     killed()
     assert leftovers.sweep(repo, where)
-    assert not list(admin.parent.glob("*"))
+    assert not admin.exists() and not unnamed.exists()
     killed()
     repo.remove_worktree(place, name)
     repo.add_worktree(place, repo.head().commit, name)
     repo.remove_worktree(place, name)
-    assert not list(admin.parent.glob("*"))
+    assert not admin.exists() and not unnamed.exists()
 
 
 def test_a_sandbox_that_was_only_just_started_ends_with_who_started_it(tmp_path: Path) -> None:

@@ -451,11 +451,14 @@ def test_where_the_service_is_installed_systemd_starts_it(
     inherited = " ".join(
         f"'{name}={os.environ[name]}'" for name in os.environ if name.startswith(("XDG_", "PYTHON", "HOME"))
     )
+    begun = tmp_path / "begun"  # what has not yet left the session of a command that ended is ended with it
     write_files(
         tmp_path,
         {
-            "bin/systemctl": f'#!/bin/sh\necho "$@" >>{asked}\n'
-            f'[ "$2" != start ] || env PATH=/usr/bin:/bin {inherited} setsid --fork {run} >/dev/null 2>&1 </dev/null\n'
+            "bin/begin": f"#!/bin/sh\n: >{begun}\nexec env PATH=/usr/bin:/bin {inherited} {run}\n",
+            "bin/systemctl": f'#!/bin/sh\necho "$@" >>{asked}\n[ "$2" = start ] || exit 0\n'
+            f"setsid --fork sh {tmp_path}/bin/begin >/dev/null 2>&1 </dev/null\n"
+            f"while [ ! -e {begun} ]; do sleep 0.01; done\n",
         },
     )
     script.chmod(0o755)
