@@ -7,7 +7,7 @@ the functions it is given (`git.py`'s), so nothing here touches a disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import pygit2
 from pygit2.enums import DiffOption
@@ -228,36 +228,41 @@ def diff_trees(old: str, new: str, read: Callable[[str], Items], repo: pygit2.Re
     to read. So every diff is made twice, and what its bytes say is text is taken from the one where all is text.
     """
     changed = sorted(changed_paths(old, new, read), key=lambda change: change[0])
-    plain = _patches(old, new, changed, DiffOption.NORMAL, repo)
+    rewritten = all(_is_rewritten(change) for change in changed)
+
+    def patches(text: DiffOption) -> list[pygit2.Patch]:
+        flags = DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | text
+        if rewritten:
+            return [_rewrite(change, flags, repo) for change in changed]
+        return _compare(old, new, flags, repo)
+
+    plain = patches(DiffOption.NORMAL)
     if not any(patch.delta.is_binary for patch in plain):  # nor would the second say anything else
         return plain
-    text = _patches(old, new, changed, DiffOption.FORCE_TEXT, repo)
+    text = patches(DiffOption.FORCE_TEXT)
     return [one if _is_binary(one, repo) else other for one, other in zip(plain, text, strict=True)]
 
 
-def _patches(
-    old: str, new: str, changed: Sequence[Changed], flag: DiffOption, repo: pygit2.Repository
-) -> list[pygit2.Patch]:
-    """Where only what stands in files differs there is no rename to find, and libgit2's walk over all directories of
-    both trees is spared."""
-    flags = DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE | flag
-    try:
-        return [_rewrite(change, flags, repo) for change in changed]
-    except ValueError:
-        before, after = (repo[tree].peel(pygit2.Tree) for tree in (old, new))
-        diff = before.diff_to_tree(after, flags=flags)
-        diff.find_similar()
-        return [patch for patch in diff if patch is not None]
+def _is_rewritten(change: Changed) -> bool:
+    """Whether a file was and is one, of the usual mode and with a name in UTF-8. Where only such changes are there is
+    no rename to find, and libgit2's walk over all directories of both trees is spared."""
+    path, old, new = change
+    usual = old is not None and new is not None and old[0] == new[0] == FILE
+    return usual and path.decode(errors="ignore").encode() == path
 
 
 def _rewrite(change: Changed, flags: DiffOption, repo: pygit2.Repository) -> pygit2.Patch:
-    """The patch of a file that was and is one, of the usual mode and with a name in UTF-8. Else ValueError."""
     path, *sides = change
-    if any(side is None or side[0] != FILE for side in sides):
-        raise ValueError
     name = path.decode()
     old, new = (repo[side[1]].peel(pygit2.Blob) for side in sides if side is not None)
     return pygit2.Patch.create_from(old, new, name, name, flags)
+
+
+def _compare(old: str, new: str, flags: DiffOption, repo: pygit2.Repository) -> list[pygit2.Patch]:
+    before, after = (repo[tree].peel(pygit2.Tree) for tree in (old, new))
+    diff = before.diff_to_tree(after, flags=flags)
+    diff.find_similar()
+    return [patch for patch in diff if patch is not None]
 
 
 def _is_binary(patch: pygit2.Patch, repo: pygit2.Repository) -> bool:
