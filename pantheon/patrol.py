@@ -275,7 +275,7 @@ class Patrol:
         threading.Thread(target=self._survey, args=(entry, mark), daemon=True).start()
 
     def _survey(self, entry: Watched, mark: str) -> None:
-        argv = [*process.attended(), *machine.in_background(10, False)]
+        argv = [*process.attended(), *machine.in_background(machine.COUNT_BEHIND, False)]
         argv += ["env", "-C", entry.root, *program("plan", "--json", f"--branch={entry.branch}")]
         limits = Limits(
             wall_s=COUNT_S, cpu_s=None, memory_bytes=None, processes=None, output_bytes=256 << 20, file_bytes=None

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pantheon import cgroup, faults, meter
+from pantheon import cgroup, faults, machine, meter
 from pantheon.errors import SandboxError
 from pantheon.limits import Completed as Completed
 from pantheon.limits import Limits as Limits
@@ -47,11 +47,10 @@ from pantheon.sandbox import (
     seccomp,
     system_paths,
 )
-from pantheon.watch import GRACE_S, Capture, Started
+from pantheon.watch import GRACE_S, POLL_S, Capture, Started
 
 GROUPS = "PANTHEON_CGROUP"  # the parent of our control groups, made by who started us: paths, with colons between
 OWN_PROCESSES = 2  # bwrap's, outside and inside
-YIELD = "5"  # niceness; measured: with 0 a fork bomb of root's reached 3000 processes, with 5 it never did
 KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
 
 
@@ -131,7 +130,7 @@ def _limit_argv(limits: Limits | None, sandboxed: bool, grouped: bool) -> list[s
     if limits.processes is not None and sandboxed:
         most = limits.processes + OWN_PROCESSES  # above what is allowed, so that the watchdog can see it reached
         argv.append(f"--nproc={most}:{most}")
-    return [*argv, "--", *(["nice", "-n", YIELD] if sandboxed and not grouped else [])]
+    return [*argv, "--", *(["nice", "-n", str(machine.CHILD_BEHIND)] if sandboxed and not grouped else [])]
 
 
 def _no_core() -> list[str]:
@@ -431,6 +430,8 @@ class Child:
         if self._launch.status is not None:
             self._launch.read_status()  # blocks until the sandbox stands or bwrap has ended
         self._settled.set()
+        while self._launch.process.poll() is None and not self._launch.evened():
+            time.sleep(POLL_S)
         self._launch.process.wait()
 
     @property

@@ -15,7 +15,7 @@ import signal
 import time
 from typing import IO
 
-from pantheon import meter
+from pantheon import machine, meter
 from pantheon.cgroup import Group
 from pantheon.limits import Limits
 
@@ -37,6 +37,7 @@ class Started:
         self.inner: int | None = None  # pidfd
         self.status: int | None = None  # where bwrap reports; None: no sandbox
         self.report = b""
+        self.nice = 0  # what its session shall be yet
         self.group: Group | None = None
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
@@ -45,6 +46,14 @@ class Started:
     def began(self, pid: int, stdin: IO[bytes] | None, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
         self.pid, self.stdin, self.stdout, self.stderr = pid, stdin, stdout, stderr
         self.outer = os.pidfd_open(pid)
+        self.nice = machine.nice_of_children()
+
+    def evened(self) -> bool:
+        """Make its session as nice as it shall be; False: try again. A sandbox has one when all is mounted."""
+        pid = self.pid if self.status is None else self.inner_pid
+        if self.nice and pid and machine.nice_session(self.nice, pid):
+            self.nice = 0
+        return not self.nice or not pid
 
     def read_status(self) -> bool:
         """Take what bwrap reported; False at its end."""
@@ -214,6 +223,7 @@ class Capture:
             pipe.close()
 
     def _watch(self) -> None:
+        self.launch.evened()
         if not self.counted():
             self._sample()
         if self.limits.cpu_s is not None and self.cpu > self.limits.cpu_s:

@@ -533,7 +533,13 @@ def test_a_child_in_the_background_yields() -> None:
     assert machine.asleep_s() >= 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no sessions")
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+grouped = pytest.mark.skipif(
+    not AUTOGROUP.exists() or AUTOGROUP.read_text().strip() != "1", reason="this kernel groups no sessions"
+)
+
+
+@grouped
 def test_the_whole_session_of_a_night_is_nice() -> None:
     argv = [*machine.in_background(10, False), "sh", "-c", "cat /proc/self/autogroup; nice"]
     done = subprocess.run(argv, capture_output=True, start_new_session=True, check=True)
@@ -542,7 +548,7 @@ def test_the_whole_session_of_a_night_is_nice() -> None:
 
 
 LOOP = """
-import asyncio, os, subprocess, threading
+import asyncio, os, subprocess
 from pantheon import machine
 
 async def main():
@@ -559,4 +565,46 @@ def test_an_event_loop_lets_its_children_go_first() -> None:
     done = subprocess.run(argv, capture_output=True, start_new_session=True, check=True, text=True)
     own, child = map(int, done.stdout.split())
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert (own, child) == (min(19, before + machine.BEHIND), before)
+    assert (own, child) == (min(19, before + machine.LOOP_BEHIND), before)
+
+
+NIGHT = """
+import asyncio, sys
+from functools import partial
+from pathlib import Path
+from pantheon import machine, process
+from pantheon.sandbox import Sandbox
+
+WAIT = ["sh", "-c", "until grep ' nice [^0]' /proc/self/autogroup; do sleep 0.05; done"]
+
+async def main():
+    machine.give_way()
+    log, limits = Path(sys.argv[1]), process.Limits(wall_s=60)
+    print(machine.GROUP.read_text())
+    for sandbox in (Sandbox(), None):
+        engine = await asyncio.to_thread(process.start, WAIT, stdout_path=log, sandbox=sandbox)
+        await asyncio.to_thread(engine.wait)
+        print((await process.run_async(WAIT, limits=limits, sandbox=sandbox)).stdout.decode())
+    print(log.read_text())
+
+asyncio.run(main())
+"""
+
+
+@grouped
+def test_the_sessions_of_a_nice_nights_children_are_nice_and_go_before_its_loop(tmp_path: Path) -> None:
+    argv = [*machine.in_background(4, False), sys.executable, "-c", NIGHT, str(tmp_path / "log")]
+    done = subprocess.run(
+        argv, capture_output=True, stdin=subprocess.DEVNULL, start_new_session=True, check=True, timeout=120
+    )
+    loop, *children = [int(line.split()[-1]) for line in done.stdout.splitlines() if line]
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + 4
+    assert loop == min(19, nice + machine.LOOP_BEHIND)
+    assert children == [nice] * 4
+
+
+@grouped
+def test_a_nice_that_was_typed_speaks_of_its_own_session_only() -> None:
+    script = "from pantheon import machine; print(machine.nice_of_children())"
+    argv = ["nice", "-n", "4", sys.executable, "-c", script]
+    assert subprocess.check_output(argv, start_new_session=True) == b"0\n"

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
 
+from pantheon import machine
 from pantheon.records import Record
 from pantheon.sandbox import reading_only
 from pantheon.tools import check, judge
@@ -34,7 +35,6 @@ from pantheon.tools.disk import Changed, Packed
 
 MODULES = {"pantheon.tools.check": check.main, "pantheon.tools.judge": judge.main}
 MESSAGE = 4096  # bytes at most
-BEHIND = 5  # niceness
 _DUMPABLE, _SECCOMP, _FILTER = 4, 22, 2
 
 
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
         judge.warm(os.path.join(rules, name))
     gc.collect()
     gc.freeze()  # a child that collects would copy every page it looks at
-    os.nice(BEHIND)  # the engine goes before the checks
+    os.nice(machine.CHECKS_BEHIND)
     with socket.socket(fileno=0) as line, contextlib.suppress(BrokenPipeError, ConnectionResetError, ValidationError):
         _Worker(line, base).serve()
     return 0
