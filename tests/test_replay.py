@@ -566,23 +566,22 @@ def test_the_real_model_gets_the_same_bytes_again(make_repo: MakeRepo, tmp_path:
     frozen = freeze(repo)
     when = {"signer": desk.signer(repo), "now": lambda: WHEN, "progress": runner.Progress()}
     report = live.run(runner.run(repo, frozen, live.engine, CLOSED, work=tmp_path / "work", **when))  # type: ignore[arg-type]
-    run = next(run for run in report.runs if run.outcome is Outcome.ACCEPTED)
-    stored = recorded.Stored.load(repo, run)
+    accepted = [recorded.Stored.load(repo, run) for run in report.runs if run.outcome is Outcome.ACCEPTED]
     with shadow_of(repo, tmp_path / "cache") as shadow:
         stage = open_stage(
             shadow,
-            run.base,
+            frozen.night.base,
             live.engine,
             tmp_path / "stage",
             limits=config.UserLimits(),
             protected=(),
             allowed=lambda commit: None,
         )
-        found = [live.run(replay_node(stage, stored, node)) for node in stored.agents()]
+        found = [live.run(replay_node(stage, run, node)) for run in accepted for node in run.agents()]
     assert all(one.rebuilt for one in found), [one.why for one in found]
     answers = [answer for one in found for answer in one.answers]
     assert answers
     assert all(answer.intact for answer in answers)
     same = [answer for answer in answers if answer.state == "same"]
-    print(f"{len(same)} of {len(answers)} answers are the same")
-    assert len(same) * 2 >= len(answers)  # batches change the order of sums, and in these notes most words weigh alike
+    print(f"{len(same)} of {len(answers)} answers of {len(accepted)} runs are the same")
+    assert len(same) * 10 >= len(answers) * 7  # batches change the order of sums, and some words weigh nearly alike
