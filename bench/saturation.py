@@ -38,7 +38,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -273,9 +272,9 @@ class Stand:
         """The server's prefix cache without anything in it. Raises SystemExit where it refuses."""
         if not isinstance(self.engine, VllmEngine):
             return  # it keeps nothing
-        reply: httpx.Response = await self.engine._client.post("/reset_prefix_cache", timeout=60)
-        if reply.status_code != 200 or "false" in reply.text:
-            raise SystemExit(f"cannot empty the prefix cache: {reply.status_code} {reply.text}")
+        status, said = await self.engine._lines.ask("POST", "/reset_prefix_cache", most=1 << 20, within_s=60)
+        if status != 200 or b"false" in said:
+            raise SystemExit(f"cannot empty the prefix cache: {status} {said.decode()}")
 
     async def night(self) -> tuple[Leg, Log]:
         """A whole night on a fresh copy of the repository."""

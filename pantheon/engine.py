@@ -23,8 +23,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import httpx
-
 from pantheon import gpu, process
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError, PantheonError, Refused
 from pantheon.logprobs import TOP, Step, probability
@@ -34,6 +32,7 @@ from pantheon.records import Completion, EngineMetrics, Runtime
 from pantheon.sandbox import Sandbox
 from pantheon.server import WINDOW as SERVER_WINDOW
 from pantheon.slots import Load, Slots, Ticket
+from pantheon.wire import Broken, Lines
 
 MAX_CONTEXT = 8192  # a longer context only costs key-value memory: our prompts are a few thousand tokens
 CPU_WINDOW = 32  # requests in flight: where decoding reaches the arithmetic limit; of a GPU gpu.py says how many
@@ -47,6 +46,7 @@ ADAPTERS_INSIDE = Path("/adapters")
 _RANKS = (8, 16, 32, 64)  # of adapters, that the server has kernels for
 STREAM_INTERVAL = 1 << 16  # tokens: an answer comes in two parts, its first token and the rest
 REPLY_MOST = 8 << 20  # bytes
+KEEP_S = 60.0  # a line to the server for the next request; it closes one after 120 s
 HANG = "\0hang"  # a scripted answer that never comes
 
 Script = Sequence[tuple[str, str | PantheonError]] | Callable[[str, dict[str, Any]], str | None]
@@ -229,14 +229,7 @@ class VllmEngine:
         self._template = ChatTemplate(model_dir)
         self.model, self.window, self.max_model_len = model_dir.name, window, 0
         self._slots = Slots(window, ahead=max(1, window // AHEAD))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * window, keepalive_expiry=60)
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
-            base_url="http://engine",
-            trust_env=False,
-            timeout=httpx.Timeout(None, connect=10),
-            follow_redirects=True,
-        )
+        self._lines = Lines(socket, "engine", keep_s=KEEP_S)
 
     @classmethod
     async def start(
@@ -305,8 +298,8 @@ class VllmEngine:
         while True:
             if not self._child.alive():
                 raise self._error("the engine ended while it started", f"exit status {self._child.returncode}")
-            with contextlib.suppress(httpx.TransportError):
-                if (await self._client.get("/health", timeout=5)).status_code == 200:
+            with contextlib.suppress(Broken):
+                if (await self._lines.ask("GET", "/health", most=REPLY_MOST, within_s=5)).status == 200:
                     break
             elapsed = time.monotonic() - started
             if elapsed > deadline_s:
@@ -319,7 +312,7 @@ class VllmEngine:
             on_progress(f"{self._phase()}, {elapsed:.0f} s")
             await asyncio.sleep(0.5)
         self._socket.chmod(0o600)
-        models = (await self._client.get("/v1/models", timeout=30)).json()
+        models = json.loads((await self._lines.ask("GET", "/v1/models", most=REPLY_MOST, within_s=30)).body)
         self.max_model_len = int(models["data"][0]["max_model_len"])
 
     def alive(self) -> bool:
@@ -378,19 +371,17 @@ class VllmEngine:
 
     async def _stream(self, content: bytes, ticket: Ticket) -> list[dict[str, Any]]:
         """The parts of one answer. Raises EngineError and ContextOverflow."""
-        headers, data = {"Content-Type": "application/json"}, b""
+
+        def came(status: int) -> None:
+            if status == 200:
+                ticket.first()
+
         try:
-            async with self._client.stream("POST", "/v1/completions", content=content, headers=headers) as reply:
-                async for part in reply.aiter_bytes():
-                    if reply.status_code == 200:
-                        ticket.first()
-                    data += part
-                    if len(data) > REPLY_MOST:
-                        raise self._error("no answer", f"it is longer than {REPLY_MOST >> 20} MiB")
-        except httpx.TransportError as error:
-            raise self._error("no answer", f"{type(error).__name__} {error}") from error
-        if reply.status_code != 200:
-            raise _refusal(self.model, reply.status_code, data.decode("utf-8", "replace"))
+            status, data = await self._lines.ask("POST", "/v1/completions", content, most=REPLY_MOST, part=came)
+        except Broken as error:
+            raise self._error("no answer", str(error)) from error
+        if status != 200:
+            raise _refusal(self.model, status, data.decode("utf-8", "replace"))
         lines = [line.removeprefix(b"data: ") for line in data.split(b"\n") if line.startswith(b"data: ")]
         parts: list[dict[str, Any]] = [json.loads(line) for line in lines if line != b"[DONE]"]
         wrong = next((one for one in parts if "error" in one), None)
@@ -404,16 +395,16 @@ class VllmEngine:
         if not self.alive():
             raise self._error("no metrics", "the server has ended")
         try:
-            reply = await self._client.get("/metrics", timeout=30)
-        except httpx.TransportError as error:
-            raise self._error("no metrics", type(error).__name__) from error
-        return _metrics(reply.text).model_copy(update=self.load()._asdict())
+            told = await self._lines.ask("GET", "/metrics", most=REPLY_MOST, within_s=30)
+        except Broken as error:
+            raise self._error("no metrics", str(error)) from error
+        return _metrics(told.body.decode("utf-8", "replace")).model_copy(update=self.load()._asdict())
 
     def load(self) -> Load:
         return self._slots.load
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._lines.close()
         await asyncio.to_thread(self._child.stop, 5.0)
         self._socket.unlink(missing_ok=True)
 

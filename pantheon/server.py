@@ -15,14 +15,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from pantheon.errors import ContextOverflow, DeadlineExceeded, EngineError
 from pantheon.logprobs import Step, probability
 from pantheon.models import disarmed
 from pantheon.records import Completion, EngineMetrics, Runtime
-from pantheon.relay import CONFIG_HINT, CONNECTIONS, Message, Question, messages_json, question_json
+from pantheon.relay import CONFIG_HINT, Message, Question, messages_json, question_json
 from pantheon.slots import Load, Slots
+from pantheon.wire import Broken, Lines
 
 WINDOW = 8  # requests in flight: such servers have few slots, and what waits for one waits against its deadline
 ANSWER_MOST = 4 << 20  # bytes of a reply
@@ -50,15 +49,7 @@ class OpenAIEngine:
         self._metrics = EngineMetrics()
         # A line to the relay carries one request, so that nothing can follow behind it unread. A new one costs 0.3 ms
         # of processor time, which an answer of seconds hides.
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket), limits=limits),
-            base_url="http://relay",
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-            timeout=httpx.Timeout(None, connect=10),
-            follow_redirects=False,
-        )
+        self._lines = Lines(socket, "relay")
 
     @classmethod
     async def connect(cls, socket: Path, *, url: str, root: str, model: str, context: int) -> OpenAIEngine:
@@ -169,19 +160,12 @@ class OpenAIEngine:
         except (ValueError, TypeError, RecursionError) as error:
             raise EngineError("cannot ask the server", self.model, f"the prompt or its schema: {error}") from error
 
-    async def _send(self, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+    async def _send(self, method: str, path: str, content: bytes = b"") -> tuple[int, bytes]:
         """(status, body), the body bounded. Raises EngineError when the server or the relay is not there."""
-        data = b""
-        headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
-            async with self._client.stream(method, self._root + path, content=content, headers=headers) as reply:
-                async for part in reply.aiter_raw():
-                    data += part
-                    if len(data) > ANSWER_MOST:
-                        raise self._error("no answer", f"it is longer than {ANSWER_MOST >> 20} MiB")
-                return reply.status_code, data
-        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
-            raise self._error("no answer", f"{type(error).__name__} {error}") from error
+            return await self._lines.ask(method, self._root + path, content, most=ANSWER_MOST)
+        except Broken as error:
+            raise self._error("no answer", str(error)) from error
 
     async def _look(self) -> None:
         """Whether the server is still there; one asks for all."""
@@ -234,7 +218,7 @@ class OpenAIEngine:
 
     async def close(self) -> None:
         self._alive = False
-        await self._client.aclose()
+        self._lines.close()
 
     def _error(self, what: str, why: str) -> EngineError:
         return EngineError(what, self._url, why, "git pantheon doctor")

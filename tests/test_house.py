@@ -31,7 +31,7 @@ RINGS = {
         "config process git engine artifacts prs turns redact tools beacon",
         "sandbox egress limits watch cgroup meter owner warm",  # parts of process.py
         "roster machine doorbell refwatch",  # parts of daemon.py
-        "models relay server slots logprobs voices revive gpu",  # parts of engine.py
+        "models relay server slots logprobs voices revive gpu wire",  # parts of engine.py
         "adapters lora attic",
         "signing signers keys attest reader worktrees trees children usergit",  # parts of git.py
         "disk gcpid archive upkeep lease remotes",  # and of it, what keeps it in order
