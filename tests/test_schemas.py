@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pantheon import forms
 from pantheon.lessons import Card
@@ -17,6 +19,7 @@ from pantheon.records import (
     Item,
     Night,
     NightReport,
+    Outcome,
     PullRequest,
     Record,
     Retired,
@@ -75,3 +78,29 @@ def test_a_newer_number_is_seen_at_any_depth_but_not_in_a_text() -> None:
     assert not newer(b'{"schema_version": 1}')
     artifact = Artifact(run="r", node="n", name="x", size=1, sha256="0", oid="0", content='{"schema_version": 9}')
     assert not newer(artifact.to_json().encode())
+
+
+_SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text(), inner)
+        | st.dictionaries(st.integers(), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(_SHAPES)
+@example([0.0, -0.0, 1e-4, 9.999e-5, 1e-5, 1e15, 1e16, 9007199254740993.0, 9999999999999998.0, 1e22, 5e-324])
+@example({"b": "\x00\x1f\x7f\u2028\ud800", "a": {"é": [], "": {}, "\U0001f600": ()}})
+@example([Outcome.PARKED, {Outcome.PARKED: True}, float("nan"), float("-inf"), 1 << 70, -(1 << 63)])
+def test_a_stored_file_has_the_bytes_of_pythons_own_writer(value: object) -> None:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+    assert forms.pretty(value) == text.encode("utf-8", "backslashreplace")
+
+
+@given(st.floats(min_value=1e-4, max_value=1e16) | st.floats(min_value=-1e16, max_value=-1e-4))
+def test_a_number_without_an_exponent_has_one_form(value: float) -> None:
+    assert forms.pretty(value) == json.dumps(value).encode() + b"\n"
