@@ -314,7 +314,10 @@ class Bench:
         try:
             notes.repair_note(ws, Nothing())
             excerpt = notes.read_note(ws, Nothing())
-            missing, text = [name for name, _ in notes.open_fields(ws)], f"{excerpt.title}. {excerpt.text}"
+            missing, text = (
+                [name for name, _ in notes.open_fields(ws, notes.document(ws))],
+                f"{excerpt.title}. {excerpt.text}",
+            )
             offered = {**notes.suggest_fields(ws, Nothing()).fields, "name": notes.suggest_names(ws, Nothing()).names}
         except ToolError:  # front matter that cannot be parsed: the model sees the note as it is
             text = ws.read(item.target).decode("utf-8", "replace")[: notes.EXCERPT]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 MAX_LENGTH = 500  # characters
@@ -46,6 +47,7 @@ class Expression:
         return tuple(dict.fromkeys(path[0] for path in self.paths))
 
 
+@lru_cache(256)  # a flow's few expressions are asked after every node of every item
 def parse(text: str) -> Expression:
     """Parse an expression. Raises ValueError with what is wrong and where."""
     if len(text) > MAX_LENGTH:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import pathspec
 
 from pantheon import testpaths
+from pantheon.names import path_spec
 from pantheon.records import CheckResult, Decision, Verdict
 
 REVIEWERS = 2
@@ -40,7 +41,7 @@ def protected_paths(
     paths: Sequence[str], extra: Sequence[str] = (), allowed_tests: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Those of `paths` that no item may change: git's and Pantheon's own, `extra`, and tests that are not allowed."""
-    ours, more = _spec(PROTECTED), _spec(extra)
+    ours, more = _spec(PROTECTED), _spec(tuple(extra))
 
     def protected(path: str) -> bool:
         name = testpaths.folded(path)
@@ -49,8 +50,8 @@ def protected_paths(
     return tuple(path for path in paths if protected(path))
 
 
-def _spec(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines([testpaths.folded(pattern) for pattern in patterns])
+def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    return path_spec(tuple(map(testpaths.folded, patterns)))
 
 
 _INVISIBLE = re.compile(

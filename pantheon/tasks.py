@@ -10,13 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pathspec
 from pydantic import ValidationError
 from slugify import slugify
 
 from pantheon import frontmatter
 from pantheon.errors import TaskError
-from pantheon.names import MAX_PATTERN, name_fault, pattern_fault
+from pantheon.names import MAX_PATTERN, name_fault, path_spec, pattern_fault
 from pantheon.records import Task, TaskSpec
 
 _UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{3,63}\Z")
@@ -113,8 +112,7 @@ def _inner_line(doc: frontmatter.Document, field: frontmatter.Field, keys: Seque
 
 def select(paths: Iterable[str], scope: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:
     """The paths that match `scope` and not `exclude` (gitignore patterns), in the order given."""
-    inside = pathspec.GitIgnoreSpec.from_lines(scope)
-    outside = pathspec.GitIgnoreSpec.from_lines(exclude)
+    inside, outside = path_spec(tuple(scope)), path_spec(tuple(exclude))
     return tuple(path for path in paths if inside.match_file(path) and not outside.match_file(path))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -66,6 +66,7 @@ _DANGLING = frozenset({"a", "an", "and", "as", "at", "by", "for", "from", "in", 
 _STATES = frozenset({"icebox", "incoming", "accepted", "backlog", "review", "readme", "skill", "index", "untitled"})
 _OPENING = frozenset(_OPENING_WORDS.split())
 _ASIDE = frozenset(_ASIDE_WORDS.split())
+_Weight = tuple[str, str, float]  # a word, the form that it shares with its relatives, what it weighs
 _GENERIC = _OPENING | _ASIDE | _STATES | {"by", "blockers", "requirements", "plan", "phases", "phase", "steps"}
 
 
@@ -255,12 +256,12 @@ def _about(path: str, doc: Document, rule: FieldRule) -> list[str]:
 
 def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterable[str] = ()) -> list[str]:
     """Tags for the note: the repository's vocabulary weighed by this text, then the text's own topic words."""
-    weights, pairs = _weighed(tuple(titles(path, doc, ("heading", "filename"))), doc.body)
+    words, pairs = _weighed(tuple(titles(path, doc, ("heading", "filename"))), doc.body)
     spelled = facts.spelled
     scores: dict[str, float] = {}
-    for word, weight in [*weights.items(), *((p, w) for p, w in pairs.items() if w >= 2 and stem(p) in spelled)]:
-        tag = spelled.get(stem(word), word)
-        if not is_topic(tag) or any(part.isdigit() for part in tag.split("-")):
+    for word, form, weight in [*words, *(pair for pair in pairs if pair[1] in spelled)]:
+        tag = spelled.get(form, word)
+        if not _is_tag(tag):
             continue
         known = facts.vocabulary.get(tag, 0.0)
         scores[tag] = scores.get(tag, 0.0) + min(weight, 12.0) ** 0.5 * (1.0 + known if known else 0.8)
@@ -278,8 +279,8 @@ def tags(path: str, doc: Document, facts: Facts, rule: FieldRule, taken: Iterabl
 
 
 @lru_cache(TEXTS_AT_ONCE)  # each tag of a note is a question of its own, asked for its offer and for its answer
-def _weighed(names: tuple[str, ...], body: bytes) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """How often a note's words, and its pairs of words, stand in its names, its headings and its text."""
+def _weighed(names: tuple[str, ...], body: bytes) -> tuple[Sequence[_Weight], Sequence[_Weight]]:
+    """How often a note's words, and the pairs of words that it has twice, stand in its names, headings and text."""
     weights: defaultdict[str, float] = defaultdict(float)
     pairs: defaultdict[str, float] = defaultdict(float)
     blocks = prose.blocks(body)
@@ -292,7 +293,12 @@ def _weighed(names: tuple[str, ...], body: bytes) -> tuple[Mapping[str, float], 
             weights[word] += weight
         for first, second in pairwise(found):
             pairs[f"{first}-{second}"] += weight
-    return weights, pairs
+    return [(w, stem(w), n) for w, n in weights.items()], [(p, stem(p), n) for p, n in pairs.items() if n >= 2]
+
+
+@lru_cache(1 << 12)
+def _is_tag(word: str) -> bool:
+    return is_topic(word) and not any(part.isdigit() for part in word.split("-"))
 
 
 def overlap(tag: str, other: str) -> bool:

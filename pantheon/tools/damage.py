@@ -7,12 +7,16 @@ reported. All passes are linear in the size of the file.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from pantheon.errors import InputError
+from pantheon.forms import TEXTS_AT_ONCE
 from pantheon.frontmatter import Document, Value, parse
 
 LAYERS = 3  # how often a text may have gone through the wrong decoder
 MAX_LINE = 20_000  # characters: a longer line is not examined
+_SEEN = 16  # blank lines that a first look for a long run asks for, at most
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?: ?(?:Z|[+-]\d\d:?\d\d))?)?")
@@ -22,7 +26,7 @@ def mojibake_lines(raw: bytes) -> tuple[list[int], list[int]]:
     """Line numbers of text that was UTF-8 read as Mac Roman: (repair is certain, repair is doubtful)."""
     if raw.isascii():
         return [], []
-    fixed, doubtful = _repaired(_lines(raw))
+    fixed, doubtful = _repaired(raw)
     return [number + 1 for number in fixed], [number + 1 for number in doubtful]
 
 
@@ -30,18 +34,18 @@ def fix_mojibake(raw: bytes) -> bytes:
     """The file with every line put right whose repair is certain; all other bytes as they are."""
     if raw.isascii():
         return raw
-    lines = _lines(raw)
-    fixed, _ = _repaired(lines)
+    fixed, _ = _repaired(raw)
     if not fixed:
         return raw
-    return "\n".join(fixed.get(n, line) for n, line in enumerate(lines)).encode("utf-8", "surrogateescape")
+    return "\n".join(fixed.get(n, line) for n, line in enumerate(_lines(raw))).encode("utf-8", "surrogateescape")
 
 
 def _lines(raw: bytes) -> list[str]:
     return raw.decode("utf-8", "surrogateescape").split("\n")
 
 
-def _repaired(lines: list[str]) -> tuple[dict[int, str], list[int]]:
+@lru_cache(TEXTS_AT_ONCE)  # each tool, rule and check of an item looks for damage in the same few texts
+def _repaired(raw: bytes) -> tuple[Mapping[int, str], Sequence[int]]:
     """(index: repaired line, indexes of doubtful lines).
 
     A repair must round-trip through the wrong decoder, and ftfy's model of what text looks like must agree on at least
@@ -50,6 +54,7 @@ def _repaired(lines: list[str]) -> tuple[dict[int, str], list[int]]:
     from ftfy import fix_encoding  # here, for what only looks at ASCII: it takes as long to load as all rules together
     from ftfy.badness import is_bad
 
+    lines = _lines(raw)
     decoded: dict[int, str] = {}
     doubtful: list[int] = []
     agreed = False
@@ -93,15 +98,15 @@ def _looks_roman(line: str) -> bool:
 
 def blank_runs(raw: bytes, longest: int) -> list[tuple[int, int]]:
     """(first line, length) of every run of more than `longest` blank lines outside fenced code."""
-    return [(start + 1, count) for start, count in _runs(raw.split(b"\n"), longest)]
+    return [(start + 1, count) for start, count in _runs(raw, longest)]
 
 
 def cut_blank_runs(raw: bytes, longest: int) -> bytes:
     """The file with one blank line in the place of every run of more than `longest`."""
-    lines = raw.split(b"\n")
-    runs = _runs(lines, longest)
+    runs = _runs(raw, longest)
     if not runs:
         return raw
+    lines = raw.split(b"\n")
     kept: list[bytes] = []
     at = 0
     for start, count in runs:
@@ -110,12 +115,14 @@ def cut_blank_runs(raw: bytes, longest: int) -> bytes:
     return b"\n".join(kept + lines[at:])
 
 
-def _runs(lines: list[bytes], longest: int) -> list[tuple[int, int]]:
+def _runs(raw: bytes, longest: int) -> list[tuple[int, int]]:
     """(index, count) of the long runs. A fence that is never closed does not hide what is behind it."""
+    if not re.search(rb"\n(?:[^\S\n]*\n){%d}" % max(0, min(longest - 1, _SEEN)), raw):
+        return []  # so are nearly all, and line by line it takes a hundred times as long
     found: list[tuple[int, int]] = []
     inside: list[tuple[int, int]] = []
     fence, start, count = "", 0, 0
-    for number, line in enumerate([*lines, b"x"]):
+    for number, line in enumerate([*raw.split(b"\n"), b"x"]):
         if not line.strip():
             start, count = (start, count + 1) if count else (number, 1)
             continue

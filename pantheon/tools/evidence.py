@@ -102,8 +102,7 @@ def _cut(text: str, length: int) -> str:
 def _title_words(title: Value | None, path: str, body: bytes) -> str | None:
     if not isinstance(title, str):
         return None
-    text = {stem(tag_of(w)) for b in prose.blocks(body) for w in prose.words(b.text)}
-    text |= {stem(tag_of(w)) for w in prose.words(path.replace("-", " ").replace("_", " "))}
+    text = prose.body_stems(body) | prose.stems(path.replace("-", " ").replace("_", " "))
     wanted = [stem(tag_of(w)) for w in prose.words(title)]
     return f"{sum(w in text for w in wanted)} of {len(wanted)}"
 
@@ -117,8 +116,7 @@ def _from_text(description: Value | None, body: bytes) -> bool | None:
 def _tags(tags: Value | None, path: str, body: bytes) -> dict[str, bool] | None:
     if not isinstance(tags, list):
         return None
-    words = [stem(tag_of(w)) for b in prose.blocks(body) for w in prose.words(f"{b.text}")]
-    words += [stem(tag_of(w)) for w in prose.words(path.replace("-", " ").replace("_", " "))]
-    text = f" {' '.join(words)} "
+    named = [stem(tag_of(w)) for w in prose.words(path.replace("-", " ").replace("_", " "))]
+    text = f" {' '.join([*prose.stemmed(body), *named])} "
     whole = prose.folded(text)
     return {str(t): f" {stem(tag_of(str(t)))} " in text or prose.folded(str(t)) in whole for t in tags}

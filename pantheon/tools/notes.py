@@ -6,6 +6,8 @@ Calling a tool twice with the same arguments changes nothing the second time.
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import Field
 
 from pantheon.errors import InputError, ToolError
@@ -88,21 +90,16 @@ def document(ws: Workspace) -> Document:
 
 def repair_note(ws: Workspace, args: Nothing) -> Repaired:
     """Make every certain repair of the target."""
-    done = _repair(ws)
-    findings = check_note(ws.target, ws.read(ws.target), _rules(ws))
+    raw = ws.read(ws.target)
+    fixed, done = repair(ws.origin, raw, _rules(ws), ws.facts)
+    if fixed != raw:
+        ws.write(ws.target, fixed)
+    findings = check_note(ws.target, fixed, _rules(ws))
     return Repaired(
         done=done,
         open=tuple(f.rule for f in findings if f.repair is not Repair.REPORT),
         report=tuple(f"line {f.line}: {f.message}" for f in findings if f.repair is Repair.REPORT),
     )
-
-
-def _repair(ws: Workspace) -> tuple[str, ...]:
-    raw = ws.read(ws.target)
-    fixed, done = repair(ws.origin, raw, _rules(ws), ws.facts)
-    if fixed != raw:
-        ws.write(ws.target, fixed)
-    return done
 
 
 def read_note(ws: Workspace, args: Nothing) -> Excerpt:
@@ -118,15 +115,15 @@ def read_note(ws: Workspace, args: Nothing) -> Excerpt:
     return Excerpt(path=ascii(ws.target)[1:-1], title=shown, headings=heads[:6], text=cut or text[:EXCERPT])
 
 
-def open_fields(ws: Workspace) -> list[tuple[str, FieldRule]]:
+def open_fields(ws: Workspace, doc: Document) -> tuple[tuple[str, FieldRule], ...]:
     """The fields a choice is still to be made for, in the rules' order."""
-    doc = document(ws)
-    found = []
-    for name, rule in _rules(ws).ordered():
+
+    def is_open(name: str, rule: FieldRule) -> bool:
         finding = check_field(doc, name, rule)
-        if (finding is not None and finding.repair is Repair.CHOOSE) or _wants_more(ws, doc, name, rule):
-            found.append((name, rule))
-    return found
+        return (finding is not None and finding.repair is Repair.CHOOSE) or _wants_more(ws, doc, name, rule)
+
+    rules = _rules(ws)
+    return ws.once(("open", doc.raw), lambda: tuple(one for one in rules.ordered() if is_open(*one)))
 
 
 def _wants_more(ws: Workspace, doc: Document, name: str, rule: FieldRule) -> bool:
@@ -147,15 +144,20 @@ def _wants_more(ws: Workspace, doc: Document, name: str, rule: FieldRule) -> boo
 def suggest_fields(ws: Workspace, args: Nothing) -> Choices:
     """The open fields with their candidates."""
     doc = document(ws)
-    fields = {n: candidates.candidates(n, ws.origin, doc, ws.facts, _rules(ws)) for n, _ in open_fields(ws)}
-    return Choices(fields=fields)
+    return Choices(fields={name: _candidates(ws, doc, name) for name, _ in open_fields(ws, doc)})
+
+
+def _candidates(ws: Workspace, doc: Document, field: str) -> tuple[str, ...]:
+    """Those of one field: each question is asked for its offer, and again for its answer."""
+    work = partial(candidates.candidates, field, ws.origin, doc, ws.facts, _rules(ws))
+    return ws.once(("candidates", field, doc.raw), work)
 
 
 def offer_fields(ws: Workspace) -> tuple[Offer, ...]:
     """The next choice: one field, its candidates (or a short text where the rule allows it)."""
     doc = document(ws)
-    for name, rule in open_fields(ws):
-        values = candidates.candidates(name, ws.origin, doc, ws.facts, _rules(ws))
+    for name, rule in open_fields(ws, doc):
+        values = _candidates(ws, doc, name)
         if values:
             return (Offer(tool="set_field", args={"field": (name,), "value": values}),)
         if rule.free_text and rule.type != "list":
@@ -173,9 +175,9 @@ def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
     have = doc.get(args.field)
     if have == args.value or (isinstance(have, list) and args.value in have):
         return FieldSet(field=args.field, value=args.value, changed=False)
-    if args.field not in [name for name, _ in open_fields(ws)]:
+    if args.field not in [name for name, _ in open_fields(ws, doc)]:
         raise ToolError("cannot set", args.field, "the field is right as it is")
-    if args.value not in candidates.candidates(args.field, ws.origin, doc, ws.facts, _rules(ws)):
+    if args.value not in _candidates(ws, doc, args.field):
         if not rule.free_text or rule.type == "list" or not args.value.isprintable():
             raise ToolError("cannot set", args.field, "the value is not among the candidates")
         if why := fault(args.value, rule):
@@ -185,8 +187,8 @@ def set_note_field(ws: Workspace, args: FieldArgs) -> FieldSet:
     value: str | list[str] = args.value
     if rule.type == "list":
         value = [*(v for v in have if isinstance(v, str) and v), args.value] if isinstance(have, list) else [args.value]
-    ws.write(ws.target, set_field(doc, args.field, value, order=_rules(ws).order))
-    _repair(ws)
+    fixed, _ = repair(ws.origin, set_field(doc, args.field, value, order=_rules(ws).order), _rules(ws), ws.facts)
+    ws.write(ws.target, fixed)
     return FieldSet(field=args.field, value=args.value, changed=True)
 
 
@@ -212,8 +214,9 @@ def rename_note(ws: Workspace, args: NameArgs) -> Renamed:
 
 def show_change(ws: Workspace, args: Nothing) -> Evidence:
     """What was done to the target, as facts."""
-    before = ws.base(ws.origin) or b""
-    return evidence((ws.origin, before), (ws.target, ws.read(ws.target)), _rules(ws), ws.facts.tree)
+    before, after = (ws.origin, ws.base(ws.origin) or b""), (ws.target, ws.read(ws.target))
+    work = partial(evidence, before, after, _rules(ws), ws.facts.tree)
+    return ws.once(("evidence", *after), work)  # every reviewer is told the same
 
 
 def _about(path: str, rules: Rules) -> bool:

@@ -158,6 +158,8 @@ def sentences(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Lower-case words."""
+    if text.isascii():
+        return _WORD.findall(text.casefold())
     return [w.replace("\u2019", "'").casefold() for w in _WORD.findall(text)]
 
 
@@ -167,33 +169,39 @@ def stems(text: str) -> set[str]:
 
 
 @lru_cache(TEXTS_AT_ONCE)
+def stemmed(body: bytes) -> tuple[str, ...]:
+    """The same of a note's body, in the order of its text."""
+    return tuple(stem(tag_of(word)) for block in blocks(body) for word in words(block.text))
+
+
+@lru_cache(TEXTS_AT_ONCE)
 def body_stems(body: bytes) -> frozenset[str]:
-    """The same of a note's body."""
-    return frozenset(stem(tag_of(word)) for block in blocks(body) for word in words(block.text))
+    """The same without an order."""
+    return frozenset(stemmed(body))
 
 
 def grounded(text: str, body: bytes, title: str = "") -> bool:
     """Whether a text that somebody wrote of a note is about it: of its words of four letters and more (one form each)
     most stand in the note's title or text. What says nothing at all is not."""
     own = stems(" ".join(word for word in words(text) if len(word) > 3))
-    note = stems(" ".join([title, *(block.text for block in blocks(body))]))
+    note = stems(title) | body_stems(body)
     return bool(own) and len(own & note) >= GROUNDED * len(own)
 
 
 def folded(text: str) -> str:
     """Letters and digits only, lower case: two texts that differ in markup or punctuation alone are equal."""
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 @lru_cache(TEXTS_AT_ONCE)
 def casing(body: bytes) -> Mapping[str, str]:
     """How a note's text writes its words (GitHub, CLI): the most common form that is not all lower case."""
-    forms: dict[str, Counter[str]] = {}
-    for word in _WORD.findall(" ".join(block.text for block in blocks(body))):
-        forms.setdefault(word.casefold(), Counter())[word] += 1
+    forms: dict[str, tuple[int, str]] = {}
+    for word, count in Counter[str](_WORD.findall(" ".join(block.text for block in blocks(body)))).items():
+        if count > forms.get(low := word.casefold(), (0, ""))[0]:  # of two as common the one that is met first
+            forms[low] = count, word
     found = {}
-    for low, counts in forms.items():
-        form, _ = counts.most_common(1)[0]
+    for low, (_, form) in forms.items():
         inner = any(c.isupper() for c in form[1:])
         if inner and not (form.isupper() and len(form) > 5):
             found[low] = form

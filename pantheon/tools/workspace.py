@@ -11,11 +11,12 @@ import copy
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pantheon.errors import ToolError
 from pantheon.names import is_git_name, name_fault
@@ -34,6 +35,7 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 Checker = Callable[[Sequence[str]], Awaitable[tuple[CheckResult, ...]]]
 
 
@@ -61,6 +63,7 @@ class Workspace:
         self._base_reader = base_reader
         self._base: dict[str, bytes | None] = {}
         self._pointer = self._read_pointer()
+        self._known: dict[Hashable, Any] = {}
 
     def focused(self, focus: str) -> Workspace:
         """The same worktree, for the work on one part of the target."""
@@ -73,6 +76,14 @@ class Workspace:
         if not isinstance(self.rules, kind):
             raise ToolError("cannot use the tool", ascii(self.target), f"its flow has no rules for {kind.__name__}")
         return self.rules
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """What `work` gives, computed once for the item. `key` holds all that it reads but for what a worktree never
+        changes: its rules, its facts, its base tree and its origin."""
+        if key not in self._known:
+            self._known[key] = work()
+        found: T = self._known[key]
+        return found
 
     def base(self, path: str) -> bytes | None:
         """The file as it is in the base tree."""
@@ -166,7 +177,7 @@ class Workspace:
             self._put(_parts(path), path, data)
         self._base[path] = data
 
-    def _put(self, parts: list[str], path: str, data: bytes) -> None:
+    def _put(self, parts: tuple[str, ...], path: str, data: bytes) -> None:
         if len(data) > MAX_BYTES:
             raise ToolError("cannot write", ascii(path), f"{len(data)} bytes, more than the {MAX_BYTES} allowed")
         with self._folder(parts[:-1], path, create=True) as folder:
@@ -187,12 +198,12 @@ class Workspace:
 
     def _read_pointer(self) -> bytes | None:
         """The bytes of `.git` at the root; None where there is none or it is no plain file."""
-        with self._folder([], ".git") as root, suppress(ToolError):
+        with self._folder((), ".git") as root, suppress(ToolError):
             return None if root is None else _read(root, ".git", ".git")
         return None
 
     @contextmanager
-    def _folder(self, parts: list[str], path: str, create: bool = False) -> Iterator[int | None]:
+    def _folder(self, parts: tuple[str, ...], path: str, create: bool = False) -> Iterator[int | None]:
         """A descriptor of the directory beneath the root; None where there is none. Disk errors become ToolErrors."""
         with _disk(path):
             try:
@@ -220,7 +231,7 @@ class Workspace:
     def _harvest(self) -> Iterator[tuple[str, bytes]]:
         """Every regular file beneath the root, with caps; anything else is refused by name."""
         count = total = 0
-        stack: list[list[str]] = [[]]
+        stack: list[tuple[str, ...]] = [()]
         while stack:
             parts = stack.pop()
             if len(parts) > MAX_DEPTH:
@@ -240,7 +251,7 @@ class Workspace:
                     if count > MAX_ENTRIES:
                         raise ToolError("cannot harvest", ascii(path), f"more than {MAX_ENTRIES} entries")
                     if stat.S_ISDIR(mode):
-                        stack.append([*parts, name])
+                        stack.append((*parts, name))
                         continue
                     data = _read(folder, name, path) or b""
                     total += len(data)
@@ -263,9 +274,10 @@ def _names(folder: int, limit: int) -> list[str]:
         return sorted(entry.name for entry in islice(entries, limit))
 
 
-def _parts(path: str) -> list[str]:
+@lru_cache(1 << 12)
+def _parts(path: str) -> tuple[str, ...]:
     """The components of a path beneath the root, or a refusal."""
-    parts = path.split("/")
+    parts = tuple(path.split("/"))
     why = ""
     if not path or path.startswith("/"):
         why = "not a path beneath the worktree"
@@ -294,12 +306,24 @@ def _read(folder: int, name: str, path: str) -> bytes | None:
             raise ToolError("refused file", ascii(path), "not a regular file")
         if status.st_nlink > 1:
             raise ToolError("refused file", ascii(path), "a hard link")
-        with open(os.open(f"/proc/self/fd/{place}", _READ), "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = _content(os.open(f"/proc/self/fd/{place}", _READ), status.st_size)
     finally:
         os.close(place)
     if len(data) > MAX_BYTES:
         raise ToolError("refused file", ascii(path), f"more than the {MAX_BYTES} bytes allowed")
+    return data
+
+
+def _content(file: int, size: int) -> bytes:
+    """What a file holds, up to a byte more than is allowed; `size`: what it seems to hold. Closes it. To ask for the
+    most at once takes that much memory, which is four times the work."""
+    try:
+        data = part = os.read(file, min(size, MAX_BYTES) + 1)
+        while part and len(data) <= MAX_BYTES:
+            part = os.read(file, MAX_BYTES + 1 - len(data) if len(data) > size else 1)
+            data += part
+    finally:
+        os.close(file)
     return data
 
 
