@@ -624,7 +624,7 @@ class NightReport(Record):
     night: Night
     finished_at: datetime
     ended: Literal["finished", "budget", "interrupted", "engine"]
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = Field(repr=False)  # asyncio writes out what its main task gave, to compare it
     left: int  # items that were not started
     prs: tuple[PullRequest, ...] = ()
     notes: tuple[str, ...] = ()  # what a person should know: skipped tasks, hints

@@ -51,23 +51,19 @@ def _repaired(raw: bytes) -> tuple[Mapping[int, str], Sequence[int]]:
     A repair must round-trip through the wrong decoder, and ftfy's model of what text looks like must agree on at least
     one line of the file: what it misses on its own (a short heading that starts with an emoji) is then put right too.
     """
-    from ftfy import fix_encoding  # here, for what only looks at ASCII: it takes as long to load as all rules together
+    lines = _lines(raw)
+    odd = {n: line for n, line in enumerate(lines) if not line.isascii() and len(line) <= MAX_LINE}
+    decoded = {n: text for n, line in odd.items() if (text := _undone(line)) is not None}
+    suspects = [n for n, line in odd.items() if n not in decoded and _looks_roman(line)]
+    if not decoded and not suspects:
+        return {}, []
+    from ftfy import fix_encoding  # here, for it takes as long to load as all rules together
     from ftfy.badness import is_bad
 
-    lines = _lines(raw)
-    decoded: dict[int, str] = {}
-    doubtful: list[int] = []
-    agreed = False
-    for number, line in enumerate(lines):
-        if line.isascii() or len(line) > MAX_LINE:
-            continue
-        text = _undone(line)
-        if text is not None:
-            decoded[number] = text
-            agreed = agreed or fix_encoding(line) == text
-        elif _looks_roman(line) and is_bad(line):
-            doubtful.append(number)
-    return (decoded, doubtful) if agreed else ({}, sorted([*doubtful, *(n for n in decoded if is_bad(lines[n]))]))
+    doubtful = [n for n in suspects if is_bad(lines[n])]
+    if any(fix_encoding(lines[n]) == text for n, text in decoded.items()):
+        return decoded, doubtful
+    return {}, sorted([*doubtful, *(n for n in decoded if is_bad(lines[n]))])
 
 
 def _undone(line: str) -> str | None:

@@ -69,8 +69,15 @@ class Tree:
         return {stem: tuple(paths) for stem, paths in found.items()}
 
 
+def marked(raw: bytes) -> bool:
+    """Whether a file holds what some link cannot be written without; most notes do not."""
+    return b"](" in raw or b"[[" in raw or b"]:" in raw
+
+
 def find(raw: bytes) -> Iterator[Link]:
     """Every link of a Markdown file, from the top."""
+    if not marked(raw):
+        return
     fence, offset = b"", 0
     for number, line in enumerate(raw.split(b"\n"), 1):
         start, offset = offset, offset + len(line) + 1
