@@ -100,6 +100,28 @@ def test_a_file_out_of_nowhere_has_no_base(trees: Path) -> None:
     assert run(trees, "docs/new.md")["body"] == 1
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "[a](Old%4Eame.md)",
+        "[a](OldName\\.md)",
+        "[a](./OldName.md#x)",
+        "[a]: <../gone/OldName.md>",
+        "[[oldname]]",
+        "[[gone/OldName]]",
+        "[a](../gone)",
+    ],
+)
+def test_a_link_to_what_a_rename_took_away_is_found_however_it_is_spelled(trees: Path, link: str) -> None:
+    folder = "docs" if link.endswith("gone)") else "gone"
+    old, text = "gone/OldName.md", b"# Old\n\nText.\n"
+    for name in ("base", "tree"):
+        put(trees / name, {f"{folder}/other.md": f"{link}\n".encode(), old: text})
+    assert run(trees, f"{folder}/other.md")["links"] == 0
+    put(trees / "tree", {old: None, "new.md": text})
+    assert run(trees, "new.md")["links"] == 1
+
+
 def test_links_on_disk_are_not_followed(trees: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.md").write_text("secret")
     os.symlink(tmp_path / "secret.md", trees / "tree/docs/sneaky.md")
