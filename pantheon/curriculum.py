@@ -79,10 +79,14 @@ def tried(report: NightReport) -> Tried:
     runs = [run for run in report.runs if run.outcome is not Outcome.PARKED]
     number: dict[tuple[str, tuple[str, ...], str], int] = {}
     members: dict[str, dict[str, str]] = {}
+    teams: dict[tuple[str, ...], str] = {}
     rows = []
     for run in runs:
-        kind = (run.item.flow, kinds_of(run.item), team_of(run.item, night))
-        members[kind[2]] = {label: night.adapters.get(label, "") for label in sorted(run.item.agents.values())}
+        agents = tuple(run.item.agents.values())
+        if agents not in teams:
+            teams[agents] = team_of(run.item, night)
+            members[teams[agents]] = {label: night.adapters.get(label, "") for label in sorted(agents)}
+        kind = (run.item.flow, kinds_of(run.item), teams[agents])
         rows.append((run.item.id, run.item.blob, number.setdefault(kind, len(number)), run.passed))
     return Tried(
         engine=night.engine,
@@ -494,6 +498,8 @@ def lift(found: Iterable[Try], now: datetime) -> Estimate:
     difficulty. Nothing is known without items in both weeks."""
     weeks = ("this", "last")
     known = [one for one in found if one.at <= now]
+    if not {(now - one.at) // WEEK for one in known}.issuperset(range(len(weeks))):
+        return Estimate()
     named = [
         replace(one, team=weeks[back] if (back := (now - one.at) // WEEK) < len(weeks) else "before") for one in known
     ]

@@ -130,14 +130,14 @@ def canary_table(gate: FlowQuality, key: str) -> Table:
 # --- the night -------------------------------------------------------------------------------------------------------
 
 
-def night_charts(found: NightReport) -> list[Chart]:
-    """Throughput and queue over the night, where the time went, what tools refused, how agents did."""
-    return [*_timeline(found), *_where_time_went(found), *_tool_errors(found), *_agents(found)]
+def night_charts(found: NightReport, nodes: Sequence[NodeFigures]) -> list[Chart]:
+    """Throughput and queue over the night, where the time went, what tools refused, how agents did. `nodes`: those of
+    its runs."""
+    return [*_timeline(found), *_where_time_went(nodes), *_tool_errors(nodes), *_agents(found)]
 
 
-def night_tables(found: NightReport) -> list[Table]:
+def night_tables(found: NightReport, nodes: Sequence[NodeFigures]) -> list[Table]:
     """Every node of every flow, what it used, and how directories did."""
-    nodes = tally.nodes(found.runs)
     return [table for table in (_nodes(nodes), _costs(nodes), _directories(found)) if table.rows]
 
 
@@ -203,10 +203,10 @@ def _count(value: int) -> str:
 PARTS = ("queue", "prefill", "decode", "tools")
 
 
-def _where_time_went(found: NightReport) -> list[Chart]:
+def _where_time_went(found: Sequence[NodeFigures]) -> list[Chart]:
     nodes = [
         (f"{one.flow}/{one.node}", (t.queue_s, t.prefill_s, t.decode_s, t.tool_s))
-        for one in tally.nodes(found.runs)
+        for one in found
         for t in (one.total,)
         if t.queue_s + t.prefill_s + t.decode_s + t.tool_s > 0
     ]
@@ -222,8 +222,8 @@ def _where_time_went(found: NightReport) -> list[Chart]:
     return _chart(charts.bars(table.key, table.title, desc, nodes, PARTS, " s"), table)
 
 
-def _tool_errors(found: NightReport) -> list[Chart]:
-    called = tally.tool_errors(found.runs)
+def _tool_errors(found: Sequence[NodeFigures]) -> list[Chart]:
+    called = tally.tool_errors(found)
     tools = {name: one for name, one in called.items() if one.errors}
     names = sorted(tools, key=lambda name: (-sum(tools[name].errors.values()), name))[:12]
     sums: dict[str, int] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from pantheon import figures, report
+from pantheon import figures, report, tally
 from pantheon.plan import many, printable
 from pantheon.records import FlowQuality, NightReport, Outcome, PullRequest, PullState, Run
 from pantheon.report import ItemView, Morning, PullView, percent, span
@@ -113,7 +113,7 @@ def html(
     environment.filters["capital"] = _capital
     found, text = morning.current, style(templates)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    bins, pulls = report.failures(found.runs), _pulls(morning.pulls)
+    bins, pulls, nodes = report.failures(found.runs), _pulls(morning.pulls), tally.nodes(found.runs)
     asking, quiet = report.left_out(found)
     shown = {
         "night": found.night,
@@ -138,8 +138,8 @@ def html(
         "pace": [(figure, figures.shape(morning, figure.name)) for figure in report.pace(found)],
         "gates": [_gate(one, number) for number, one in enumerate(found.quality)],
         "pulls": pulls,
-        "happened": figures.night_charts(found),
-        "tables": figures.night_tables(found),
+        "happened": figures.night_charts(found, nodes),
+        "tables": figures.night_tables(found, nodes),
         "trends": figures.trend_charts(morning),
     }
     return environment.get_template(PAGE).render(shown)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from pantheon import figures, report
+from pantheon import figures, report, tally
 from pantheon import night as runner
 from pantheon.growth import NOTHING, Learned
 from pantheon.plan import many, printable
@@ -231,7 +231,7 @@ def night_report(found: NightReport, learned: Learned = NOTHING) -> None:
     _rows(out, [*report.worth(found), *report.learning(learned)])
     _title(out, "What happened")
     _rows(out, report.pace(found))
-    for table in figures.night_tables(found)[:1]:
+    for table in figures.night_tables(found, tally.nodes(found.runs))[:1]:
         _nodes(out, table)
     for name, value in report.figures(found)[:2]:
         _put(out, f"{name}: {value}", 2, "dim")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
-from operator import attrgetter
+from operator import itemgetter
 from posixpath import dirname
 
 from pantheon import quality
@@ -59,16 +59,19 @@ def quantile(values: Sequence[float], part: float) -> float | None:
 
 
 _NOTHING = NodeMetrics()
+_NUMBERS = tuple(name for name, field in NodeMetrics.model_fields.items() if field.annotation in (int, float))
+_numbers = itemgetter(*_NUMBERS)
 
 
 def steps(run: Run) -> Iterator[tuple[str, str, str, NodeMetrics | None]]:
     """What ran in a run: (node, agent or "", state, its metrics or None where nothing was measured). Elements of a
     fan-out come one by one under the name of their node, whose sum is left out; a skipped node did not run."""
+    every, agents, planned = run.metrics, run.node_agents, run.item.agents
     spread = {name.partition(".")[0] for name in run.nodes if "." in name}
     for name, state in run.nodes.items():
         if name not in spread and state != NodeState.SKIPPED:
-            node, metrics = name.partition(".")[0], run.metrics.get(name)
-            agent = run.node_agents.get(name) or run.item.agents.get(node, "")  # of one that was stopped, who should
+            node, metrics = name.partition(".")[0], every.get(name)
+            agent = agents.get(name) or planned.get(node, "")  # of one that was stopped, who should
             yield node, agent, state, metrics if metrics and (metrics.seconds or metrics != _NOTHING) else None
 
 
@@ -77,10 +80,12 @@ def nodes(runs: Iterable[Run]) -> tuple[NodeFigures, ...]:
     states: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
     measured: defaultdict[tuple[str, str, str], list[NodeMetrics]] = defaultdict(list)
     for run in runs:
+        flow = run.item.flow
         for node, agent, state, metrics in steps(run):
-            states[run.item.flow, node, agent].append(state)
+            key = flow, node, agent
+            states[key].append(state)
             if metrics is not None:
-                measured[run.item.flow, node, agent].append(metrics)
+                measured[key].append(metrics)
     return tuple(
         NodeFigures(
             *key,
@@ -99,11 +104,8 @@ def added(metrics: Iterable[NodeMetrics]) -> NodeMetrics:
     """Several nodes' costs as one: sums, of memory the largest. `exit` is empty; of none, `attempts` is 0."""
     found = list(metrics)
     calls, errors = _calls(found), _errors(found)
-    numbers = {
-        name: sum(map(attrgetter(name), found))
-        for name, field in NodeMetrics.model_fields.items()
-        if field.annotation in (int, float)
-    }
+    columns = zip(*[_numbers(one.__dict__) for one in found], strict=True) if found else [()] * len(_NUMBERS)
+    numbers = dict(zip(_NUMBERS, map(sum, columns), strict=True))
     numbers["memory_bytes"] = max((one.memory_bytes for one in found), default=0)
     return NodeMetrics.model_validate({**numbers, "tool_calls": calls, "tool_errors": errors})
 
@@ -124,10 +126,10 @@ def _errors(metrics: Iterable[NodeMetrics]) -> dict[str, dict[str, int]]:
     return {tool: dict(sorted(errors[tool].items())) for tool in sorted(errors)}
 
 
-def tool_errors(runs: Iterable[Run]) -> dict[str, ToolFigures]:
-    """Tool -> its calls and their errors, in order of name."""
-    found = [metrics for run in runs for _, _, _, metrics in steps(run) if metrics is not None]
-    calls, errors = _calls(found), _errors(found)
+def tool_errors(found: Iterable[NodeFigures]) -> dict[str, ToolFigures]:
+    """Tool -> its calls and their errors over all nodes, in order of name."""
+    totals = [one.total for one in found]
+    calls, errors = _calls(totals), _errors(totals)
     return {name: ToolFigures(calls.get(name, 0), errors.get(name, {})) for name in sorted({*calls, *errors})}
 
 

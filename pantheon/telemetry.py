@@ -36,6 +36,7 @@ from pantheon.records import (
     Sample,
     Share,
 )
+from pantheon.tally import NodeFigures
 
 Row = tuple[str, ...]  # the values of a family's labels
 Rows = Iterable[tuple[Row, float]]
@@ -155,8 +156,9 @@ def _night(night: Night, runs: Sequence[Run], canaries: Sequence[Run], sample: S
     yield _counter("pantheon_tests", "Tests that changes broke or fixed.", ("change",), tests)
     yield from _canaries(canaries)
     yield from _agents(runs)
-    yield from _nodes(runs)
-    yield from _tools(runs)
+    nodes = tally.nodes(runs)
+    yield from _nodes(runs, nodes)
+    yield from _tools(nodes)
     yield from _conventions(night, runs)
 
 
@@ -195,8 +197,8 @@ def _agent(label: str) -> tuple[str, str]:
     return (name, version) if name and version.isdecimal() else (label, "")
 
 
-def _nodes(runs: Sequence[Run]) -> Iterator[Metric]:
-    figures = [((one.flow, one.node, *_agent(one.agent)), one) for one in tally.nodes(runs)]
+def _nodes(runs: Sequence[Run], nodes: Sequence[NodeFigures]) -> Iterator[Metric]:
+    figures = [((one.flow, one.node, *_agent(one.agent)), one) for one in nodes]
     states = [
         ((*key, state), count)
         for key, one in figures
@@ -242,8 +244,8 @@ def _tokens(total: NodeMetrics) -> Iterator[tuple[str, int]]:
     yield "output", total.completion_tokens
 
 
-def _tools(runs: Sequence[Run]) -> Iterator[Metric]:
-    figures = tally.tool_errors(runs)
+def _tools(nodes: Sequence[NodeFigures]) -> Iterator[Metric]:
+    figures = tally.tool_errors(nodes)
     calls = [((name,), one.calls) for name, one in figures.items()]
     errors = [((name, cause), count) for name, one in figures.items() for cause, count in one.errors.items()]
     yield _counter("pantheon_tool_calls", "Calls of tools.", ("gen_ai_tool_name",), calls)

@@ -7,6 +7,7 @@ the functions it is given (`git.py`'s), so nothing here touches a disk.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pygit2
@@ -21,18 +22,15 @@ Items = dict[bytes, tuple[int, str]]  # name -> (mode, oid)
 Changed = tuple[bytes, tuple[int, str] | None, tuple[int, str] | None]  # path, old and new entry
 _REPOSITORY = frozenset({"head", "objects", "refs"})  # what git takes a directory for a repository by
 Change = tuple[int, str] | None  # (mode, blob), or None to delete
+_ENTRY = re.compile(rb"([0-7]+) ([^\0]*)\0(.{20})|(.+)", re.DOTALL)  # or all the rest, which is none
 
 
 def parse_tree(raw: bytes) -> Items:
     """The entries of one tree object as they are; nothing is judged. ValueError when it is cut short."""
-    items: Items = {}
-    position = 0
-    while position < len(raw):
-        space = raw.index(b" ", position)
-        end = raw.index(b"\0", space)
-        items[raw[space + 1 : end]] = int(raw[position:space], 8), raw[end + 1 : end + 21].hex()
-        position = end + 21
-    return items
+    found = _ENTRY.findall(raw)
+    if found and found[-1][3]:
+        raise ValueError("no tree, or cut short")
+    return {name: (int(mode, 8), oid.hex()) for mode, name, oid, _ in found}
 
 
 def render_tree(items: Mapping[bytes, tuple[int, str]]) -> bytes:
@@ -209,10 +207,8 @@ def changed_paths(
 ) -> Iterator[Changed]:
     """(path, old entry, new entry) of what is not a directory and differs; only what differs is read."""
     before, after = (read(tree) if tree else {} for tree in (old, new))
-    for name in sorted(before.keys() | after.keys()):
+    for name in sorted(dict(before.items() ^ after.items())):
         sides = [side.get(name) for side in (before, after)]
-        if sides[0] == sides[1]:
-            continue
         folders = [item[1] if item and item[0] == DIRECTORY else None for item in sides]
         files = [item if item and item[0] != DIRECTORY else None for item in sides]
         if any(folders):

@@ -106,7 +106,7 @@ def test_tool_errors_stand_beside_the_calls_by_cause() -> None:
         tool_calls={"read": 3, "list": 1}, tool_errors={"read": {"tool": 1, "timeout": 1}, "gone": {"x": 1}}
     )
     found = tally.tool_errors(
-        [run(metrics={"edit": cost}), run(metrics={"merge": NodeMetrics(tool_calls={"read": 1})})]
+        tally.nodes([run(metrics={"edit": cost}), run(metrics={"merge": NodeMetrics(tool_calls={"read": 1})})])
     )
     assert found == {
         "gone": tally.ToolFigures(0, {"x": 1}),
