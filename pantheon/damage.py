@@ -29,10 +29,10 @@ class Damage(Record):
         return f"{self.ref}: {self.why}"
 
 
-def look(repo: Repo) -> tuple[Damage, ...]:
+def look(repo: Repo, seen: prs.Seen | None = None) -> tuple[Damage, ...]:
     """Everything that is damaged among refs, PRs' records and nights. Runs and notes are held against their signatures
-    by `git pantheon verify --all`."""
-    return (*_refs(repo), *_records(repo))
+    by `git pantheon verify --all`. `seen`: the PRs, where they were read."""
+    return (*_refs(repo), *_records(repo, seen or prs.look(repo)))
 
 
 def require_sound(repo: Repo) -> None:
@@ -45,23 +45,23 @@ def require_sound(repo: Repo) -> None:
 def _refs(repo: Repo) -> Iterator[Damage]:
     """Loose refs that hold no id: git's classic after a power loss is an empty file."""
     for prefix in NAMESPACES:
-        known = repo.refs(prefix)
-        for folder, _, names in os.walk(repo.common_dir / prefix):
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                ref = os.path.relpath(path, repo.common_dir)
-                if ref in known or name.endswith(".lock") or not os.path.isfile(path):
-                    continue
-                size = os.stat(path).st_size
-                last = _sealed(repo, ref)
-                remove = f"rm {shlex.quote(path)}"
-                back = f" && git update-ref {ref} {last}" if last else f"; {FROM_ELSEWHERE}"
-                why = "its file is empty" if size == 0 else f"its file holds {size} bytes that are no id"
-                yield Damage(ref=ref, why=why, hint=remove + back)
+        walk = os.walk(repo.common_dir / prefix)
+        loose = [os.path.join(folder, name) for folder, _, names in walk for name in sorted(names)]
+        known = repo.refs(prefix) if loose else {}
+        for path in loose:
+            ref = os.path.relpath(path, repo.common_dir)
+            if ref in known or path.endswith(".lock") or not os.path.isfile(path):
+                continue
+            size = os.stat(path).st_size
+            last = _sealed(repo, ref)
+            remove = f"rm {shlex.quote(path)}"
+            back = f" && git update-ref {ref} {last}" if last else f"; {FROM_ELSEWHERE}"
+            why = "its file is empty" if size == 0 else f"its file holds {size} bytes that are no id"
+            yield Damage(ref=ref, why=why, hint=remove + back)
 
 
-def _records(repo: Repo) -> Iterator[Damage]:
-    for number, why in prs.damaged(repo).items():
+def _records(repo: Repo, seen: prs.Seen) -> Iterator[Damage]:
+    for number, why in seen.damaged.items():
         hint = f"{FROM_ELSEWHERE}; to give its record up: git update-ref -d {prs.PRS}{number}/meta"
         yield Damage(ref=f"PR {number}", why=why, hint=hint)
     for ref, oid in repo.refs(nights.NIGHTS).items():

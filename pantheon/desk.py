@@ -66,9 +66,10 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def make_plan(repo: Repo, found: Survey, teacher: str = "") -> plans.Plan:
-    """Tonight's queue from a survey and the PRs that wait. `teacher`: the model that would do the work that edits."""
-    pulls = prs.load_all(repo)
+def make_plan(repo: Repo, found: Survey, teacher: str = "", pulls: Sequence[PullRequest] | None = None) -> plans.Plan:
+    """Tonight's queue from a survey and the PRs that wait. `teacher`: the model that would do the work that edits;
+    `pulls`: every PR, where they were read."""
+    pulls = prs.load_all(repo) if pulls is None else pulls
     said = review.standing(repo, pulls)
     planned = plans.freeze(
         found.tasks,
@@ -101,7 +102,7 @@ def make_plan(repo: Repo, found: Survey, teacher: str = "") -> plans.Plan:
 def mended(repo: Repo) -> list[str]:
     """What a killed command left is put right before PRs are shown; what was recorded, a line each. Somebody who
     decides meanwhile does it as well, and a repository that cannot be written is only looked at."""
-    if review.interrupted(repo) or prs.torn(repo):
+    if review.interrupted(repo) or prs.torn(repo, prs.look(repo)):
         with suppress(RepositoryError, DiskFull), review.alone(repo, LOOK_S):
             done = settled(repo, None)
             return [f"PR {done.id} was decided when the command was killed: it is {done.state}"] if done else []
@@ -159,20 +160,22 @@ class _Standing:
 
 
 def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Standing:
-    finished = mended(repo)
-    everything = prs.load_all(repo)
-    for moment in prs.wakes(everything):
+    finished: Sequence[str] = ()
+    seen = prs.look(repo)
+    if review.interrupted(repo) or prs.torn(repo, seen):
+        finished, seen = mended(repo), prs.look(repo)
+    for moment in prs.wakes(seen.pulls):
         if moment > now():
             lasts(moment.timestamp())
-    pulls = [pull for pull in everything if pull.state is PullState.OPEN]
+    pulls = [pull for pull in seen.pulls if pull.state is PullState.OPEN]
     looks = refresh.looks(repo, pulls, now())
     found = survey(repo, repo.head().commit, config.load_user(where.config).limits)
-    planned = make_plan(repo, found)
+    planned = make_plan(repo, found, pulls=seen.pulls)
     try:
         last = nights.outline(repo)
     except RepositoryError:
         last = None
-    spoilt = damage.look(repo)
+    spoilt = damage.look(repo, seen)
     if (holder := nights.holder(repo)) is not None:
         lasts(0.0)  # when it ends no file says so
     return _Standing(
@@ -187,7 +190,7 @@ def _standing(repo: Repo, where: Places, lasts: Callable[[float], None]) -> _Sta
         unfinished=nights.unfinished(repo) if not spoilt else None,  # it may be spoilt: no night goes on beside it
         holder=holder,
         learning=reports.growth_lines(past.grown_now(repo, found.config)),
-        clones=sync.standing(repo, now()),
+        clones=sync.standing(repo, now(), seen),
         daemon=_daemon_says(repo, where),
     )
 

@@ -20,6 +20,7 @@ Judge = Callable[[str, str], Sequence[Finding]]  # (flow, path) -> what the file
 HINT_LENGTH = 400  # characters of what a person says to the next try
 PERSON, WAITING = "needs a person", "waiting for your review"
 _FIELDS = set(Item.model_fields)  # all are said; one set for all items
+_REST = {name: field.default for name, field in Item.model_fields.items() if not field.is_required()}
 TAKEN, NO, NEVER, LATER = "already taken by", "you rejected this", "you never want this", "you put this off"
 
 
@@ -152,7 +153,7 @@ def _item(task: Task, flow: Flow, target: str, blob: str, found: tuple[Finding, 
 
 def _made(**values: Any) -> Item:
     """An item of records and texts that were checked when they were read: not once more, a hundred thousand times."""
-    return Item.model_construct(_FIELDS, **values)
+    return Item.model_construct(_FIELDS, **{**_REST, "agents": {}, **values})  # nor is a default looked up
 
 
 def _why_not(

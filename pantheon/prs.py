@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -44,44 +45,43 @@ _REVISION = re.compile(re.escape(PRS) + r"(\d+)/r(\d+)\Z")
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def load_all(repo: Repo) -> list[PullRequest]:
-    """Every PR, by id."""
-    return _records(repo, _known(repo))
+@dataclass(frozen=True)
+class Seen:
+    """Every PR, read once. `own`: the refs that they have; `refs`: those too that retired ones had; `pulls` by id;
+    `damaged`: those whose record cannot be read, and why; `newer`: those that a newer version wrote, to which nothing
+    here writes. The last two are not among `pulls`."""
+
+    own: Mapping[str, str]
+    refs: Mapping[str, str]
+    pulls: list[PullRequest]
+    damaged: dict[int, str]
+    newer: list[int]
 
 
-def _records(repo: Repo, known: Mapping[str, str]) -> list[PullRequest]:
-    found = {int(m[1]): oid for name, oid in known.items() if (m := _META.match(name))}
-    pulls = []
+def look(repo: Repo) -> Seen:
+    """Every PR as it is now."""
+    own = repo.refs(PRS)
+    seen = Seen(own, {**archive.refs_of(repo, PRS), **own}, [], {}, [])
+    found = {int(m[1]): oid for name, oid in seen.refs.items() if (m := _META.match(name))}
     for number, oid in sorted(found.items()):
-        with suppress(RepositoryError):  # a newer version's, or damaged: both are told, and the others go on
-            pulls.append(_read(repo, oid, number))
-    return pulls
+        try:
+            seen.pulls.append(_read(repo, oid, number))
+        except NewerRecord:
+            seen.newer.append(number)
+        except RepositoryError as error:
+            seen.damaged[number] = error.why
+    return seen
+
+
+def load_all(repo: Repo) -> list[PullRequest]:
+    """Every PR that can be read, by id."""
+    return look(repo).pulls
 
 
 def wakes(pulls: Iterable[PullRequest]) -> list[datetime]:
     """When what was put off comes back: PRs, and items of theirs."""
     moments = [moment for pull in pulls for moment in (pull.later, *(item.until for item in pull.items))]
     return sorted(moment for moment in moments if moment is not None)
-
-
-def damaged(repo: Repo) -> dict[int, str]:
-    """The PRs whose record cannot be read, and why: `load_all` leaves them out as well."""
-    found: dict[int, str] = {}
-    for name, oid in _known(repo).items():
-        if match := _META.match(name):
-            try:
-                _read(repo, oid, int(match[1]))
-            except NewerRecord:
-                continue
-            except RepositoryError as error:
-                found[int(match[1])] = error.why
-    return found
-
-
-def unreadable(repo: Repo) -> list[int]:
-    """The PRs that a newer version wrote: `load_all` leaves them out, and nothing here writes to them."""
-    known = {int(m[1]) for name in repo.refs(PRS) if (m := _META.match(name))}
-    return sorted(known - {pull.id for pull in load_all(repo)} - damaged(repo).keys())
 
 
 def load(repo: Repo, number: int) -> PullRequest:
@@ -177,13 +177,13 @@ def open_pull(
 ) -> PullRequest:
     """Open a PR on a new review branch at `tip`. The id and the branch number are the next free ones."""
     with turn(repo):
-        known = _known(repo)
+        seen = look(repo)
         pull = PullRequest(
-            id=1 + max((int(m[1]) for name in known if (m := _META.match(name))), default=0),
+            id=1 + max((int(m[1]) for name in seen.refs if (m := _META.match(name))), default=0),
             task=task,
             title=redact.scrub_text(title),
             night=night,
-            branch=_free_branch(repo, slug, _records(repo, known)),
+            branch=_free_branch(repo, slug, seen.pulls),
             onto=onto,
             base=base,
             tip=tip,
@@ -296,26 +296,22 @@ def decided(repo: Repo, commit: str) -> list[HumanDecision]:
 def mend(repo: Repo, when: datetime, signer: Signer | None) -> list[PullRequest]:
     """Put right what a kill left: the review branch of a record that it does not fit, revisions without a record,
     notes of commits that were built anew. What a person did stays. Every PR, by id."""
-    known = _known(repo)
-    pulls = _records(repo, known)
-    if not any(_torn(repo, pull) for pull in pulls) and not _orphans(known, pulls):
-        return pulls
+    seen = look(repo)
+    if not torn(repo, seen):
+        return seen.pulls
     with turn(repo):
-        known = _known(repo)
-        pulls = _records(repo, known)
-        _sweep(repo, _orphans(known, pulls), pulls)
-        for pull in pulls:
+        seen = look(repo)
+        _sweep(repo, _orphans(seen.refs, seen.pulls), seen.pulls)
+        for pull in seen.pulls:
             if _torn(repo, pull):
                 with suppress(RepositoryError, DiskFull):  # it is checked out: the next one tries again
                     _settle(repo, pull, when, signer)
-    return pulls
+    return seen.pulls
 
 
-def torn(repo: Repo) -> bool:
+def torn(repo: Repo, seen: Seen) -> bool:
     """Whether `mend` has anything to do."""
-    known = _known(repo)
-    pulls = _records(repo, known)
-    return bool(_orphans(known, pulls)) or any(_torn(repo, pull) for pull in pulls)
+    return bool(_orphans(seen.refs, seen.pulls)) or any(_torn(repo, pull) for pull in seen.pulls)
 
 
 def _torn(repo: Repo, pull: PullRequest) -> bool:
@@ -398,11 +394,14 @@ def _carry_notes(repo: Repo, pull: PullRequest, when: datetime, signer: Signer |
 
 def _placed(repo: Repo, number: int) -> str | None:
     """Where we last put the review branch of a PR; None where we did not, or took it away."""
-    try:
-        text = (repo.common_dir / "pantheon" / PLACED / str(number)).read_text(encoding="ascii", errors="replace")
+    try:  # no Path: `status` asks for every PR
+        file = os.open(f"{repo.common_dir}/pantheon/{PLACED}/{number}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 1000).decode("ascii", "replace").strip() or None
+        finally:
+            os.close(file)
     except OSError:
         return None
-    return text.strip() or None
 
 
 def _place(repo: Repo, pull: PullRequest) -> None:
@@ -423,11 +422,6 @@ def _forget_place(repo: Repo, number: int) -> None:
 
 
 # --- PRs that left the namespace -------------------------------------------------------------------------------------
-
-
-def _known(repo: Repo) -> dict[str, str]:
-    """The refs of every PR: those of a retired one as they were, where it has none of its own."""
-    return {**archive.refs_of(repo, PRS), **repo.refs(PRS)}
 
 
 def held(repo: Repo) -> dict[int, int]:
@@ -455,10 +449,11 @@ def retire(repo: Repo, numbers: Sequence[int], when: datetime, signer: Signer | 
     """Put closed PRs into the archive and delete their refs; the names of the refs. What a person says of one
     meanwhile keeps its refs. Raises RefMoved, and then every ref is as it was."""
     with turn(repo):
-        known = repo.refs(PRS)
-        closed = {pull.id for pull in _records(repo, known) if pull.state is not PullState.OPEN}
+        seen = look(repo)
+        known = seen.own
+        closed = {pull.id for pull in seen.pulls if pull.state is not PullState.OPEN}
         leaving: list[Retired] = []
-        for number in sorted(closed.intersection(numbers)):
+        for number in sorted(n for n in closed.intersection(numbers) if f"{PRS}{n}/meta" in known):
             prefix = f"{PRS}{number}/"
             tips = {name.removeprefix(prefix): oid for name, oid in known.items() if name.startswith(prefix)}
             leaving.append(Retired(pr=number, meta=tips.pop("meta"), revisions=tips))

@@ -173,14 +173,14 @@ def first(repo: Repo, when: datetime) -> None:
             print(line)
 
 
-def standing(repo: Repo, now: datetime) -> list[str]:
+def standing(repo: Repo, now: datetime, seen: prs.Seen) -> list[str]:
     """For `status`: where people contradicted each other of late, and what a remote lacked when it was last looked
     at."""
-    numbers = sorted(int(name.split("/")[3]) for name in repo.refs(prs.PRS) if name.endswith("/meta"))
-    spoilt = prs.damaged(repo)
-    numbers = [n for n in numbers if n not in spoilt]  # `status` names those
+    numbers = sorted(int(name.split("/")[3]) for name in seen.own if name.endswith("/meta"))
+    numbers = [n for n in numbers if n not in seen.damaged]  # `status` names those
     lines = [f"PR {n}: {why}" for n in numbers for why in reunion.contradictions(repo, n, now - TOLD)]
-    lines += [f"PR {n} was written by a newer version: upgrade git-pantheon" for n in prs.unreadable(repo)]
+    newer = sorted({*numbers}.intersection(seen.newer))
+    lines += [f"PR {n} was written by a newer version: upgrade git-pantheon" for n in newer]
     for remote in remotes.seen(repo):
         new, moved = weave.ahead(repo, remote)
         if new or moved:

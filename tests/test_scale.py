@@ -112,7 +112,7 @@ def test_a_record_of_a_pr_is_read_once_by_a_command(make_repo: MakeRepo, monkeyp
     repo = Repo.discover(root)
     read = listened(monkeypatch, "read_path")
     for _ in range(3):
-        assert len(prs.load_all(repo)) == 5 and not prs.damaged(repo) and not prs.torn(repo)
+        assert len(prs.load_all(repo)) == 5 and not prs.look(repo).damaged and not prs.torn(repo, prs.look(repo))
     assert read.count("pr.json") == 5
 
 

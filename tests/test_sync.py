@@ -125,6 +125,10 @@ def settle(clones: dict[str, Clone], order: list[str]) -> None:
         clones[name].pull()
 
 
+def standing(clone: Clone, when: datetime = NOON) -> list[str]:
+    return sync.standing(clone.repo, when, prs.look(clone.repo))
+
+
 def accept_keys(clones: dict[str, Clone]) -> None:
     for clone in clones.values():
         keys.accept(clone.repo, [key.fingerprint for key in keys.listed(clone.repo) if key.published])
@@ -135,7 +139,7 @@ def same_everywhere(clones: dict[str, Clone]) -> dict[str, str]:
     remote = refs(clones["ann"].root.parent / "remote.git")
     for name in NAMES:
         assert clones[name].kept() == remote, name
-    assert not any(prs.torn(clone.repo) for clone in clones.values())
+    assert not any(prs.torn(clone.repo, prs.look(clone.repo)) for clone in clones.values())
     return found[0]
 
 
@@ -203,8 +207,8 @@ def test_accepted_in_one_clone_and_rejected_in_another(clones: dict[str, Clone],
         words = {json.loads(line)["verdict"] for lines in notes(clone.root, "decisions").values() for line in lines}
         assert words == {"accepted", "rejected", "never"}
         assert clone.faults() == []
-        assert [line for line in sync.standing(clone.repo, NOON) if line.startswith("PR 1: ")]
-        assert not [line for line in sync.standing(clone.repo, NOON + timedelta(days=9)) if line.startswith("PR 1: ")]
+        assert [line for line in standing(clone) if line.startswith("PR 1: ")]
+        assert not [line for line in standing(clone, NOON + timedelta(days=9)) if line.startswith("PR 1: ")]
 
 
 def act(clone: Clone, chance: random.Random, when: datetime) -> str:
@@ -478,8 +482,8 @@ def test_a_pr_of_a_newer_version_is_told_and_carried_unharmed(clones: dict[str, 
     same_everywhere(clones)
     for clone in clones.values():
         assert [pull.id for pull in prs.load_all(clone.repo)] == [1, 3]
-        assert prs.unreadable(clone.repo) == [2]
-        assert any("PR 2 was written by a newer version: upgrade" in line for line in sync.standing(clone.repo, NOON))
+        assert prs.look(clone.repo).newer == [2]
+        assert any("PR 2 was written by a newer version: upgrade" in line for line in standing(clone))
         with pytest.raises(NewerRecord):
             prs.load(clone.repo, 2)
         prs.mend(clone.repo, NOON, desk.signer(clone.repo))
@@ -603,4 +607,4 @@ def test_a_second_pull_and_push_do_nothing(clones: dict[str, Clone], capsys: pyt
     assert said.count("nothing new in origin") == 3
     assert said.count("origin has everything") == 3
     assert same_everywhere(clones) == before
-    assert sync.standing(clones["ann"].repo, NOON) == []
+    assert standing(clones["ann"]) == []
