@@ -95,13 +95,13 @@ def _sockets(where: Places) -> Iterator[Path]:
 
 
 def _half_written(repo: Repo) -> Iterator[Path]:
-    """What was written beside its place by who died before the rename: keys, the trust root, worktrees,
-    adapters."""
+    """What was written beside its place by who died before the rename: keys, the trust root, worktrees, adapters."""
     place = repo.common_dir / "pantheon"
     for path in sorted((*place.glob("*.new"), *place.glob("keys/*.new"))):
         found = _WRITING.search(path.name)
         if found and owner.started(int(found[1])) == -1:
             yield path
+    yield from repo.common_dir.glob(f"worktrees/{worktrees.ROOM}")
     yield from sorted(place.glob("adapters/*/.new-*"))  # a training holds the night's lock, too
 
 

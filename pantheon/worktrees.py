@@ -24,6 +24,9 @@ from pantheon.names import is_git_name
 
 REMOVE_S = 60.0  # how long the removal of one tree may take
 NAME_TRIES = 100
+ROOM = ".pantheon"  # in `worktrees/`: where an entry is written before it has its name. Git names none of its own so,
+# and as it is locked git prunes nothing that is half made in it, nor `worktrees/` itself, as it does with an empty one.
+LOCKED = b"pantheon works here\n"
 _ADMIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -45,28 +48,20 @@ def _owner(admin: Path) -> str | None:
 def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
     """What `git worktree add --no-checkout --detach` makes, under a name of our choice, with no child process.
 
-    The administrative directory appears whole by one rename, so a kill leaves either nothing of it or all of it. It is
-    written elsewhere: `git worktree prune` takes what it finds half made.
+    The administrative directory appears whole by one rename, so a kill leaves either nothing of it or all of it.
     """
     admin = _admin(common_dir, name)
-    scratch = common_dir / "pantheon" / f"worktree-{name}.{os.getpid()}.new"
     path = path.absolute()
     try:
         if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or any(path.iterdir())):
             raise FileExistsError(f"{path} is there and is not an empty directory")
-        scratch.parent.mkdir(mode=0o700, exist_ok=True)
-        _remove_tree(scratch)
-        scratch.mkdir(mode=0o755)
-        try:
-            (scratch / "gitdir").write_bytes(os.fsencode(path / ".git") + b"\n")
-            (scratch / "commondir").write_bytes(b"../..\n")
-            (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
-            (scratch / "locked").write_bytes(b"pantheon works here\n")  # or git prunes it before `path` is there
-            faults.point("worktree written")
-            _moved(scratch, admin)
-        except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+        for left in reversed(range(NAME_TRIES)):
+            try:
+                _name(admin, path, commit)
+                break
+            except FileNotFoundError:  # git pruned `worktrees/`, or our room before it was locked
+                if not left:
+                    raise
         faults.point("worktree named")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / ".git").write_bytes(b"gitdir: " + os.fsencode(admin) + b"\n")
@@ -78,17 +73,27 @@ def add(common_dir: Path, path: Path, commit: str, name: str) -> None:
         ) from error
 
 
-def _moved(scratch: Path, admin: Path) -> None:
-    """Rename it into place; fails on a directory that is there, since that is never empty. Git removes `worktrees/` at
-    any moment when it is empty."""
-    for left in reversed(range(NAME_TRIES)):
-        admin.parent.mkdir(exist_ok=True)
-        try:
-            scratch.rename(admin)
-            return
-        except FileNotFoundError:
-            if not left:
-                raise
+def _room(place: Path) -> Path:
+    room = place / ROOM
+    room.mkdir(parents=True, exist_ok=True)
+    (room / "locked").write_bytes(LOCKED)
+    return room
+
+
+def _name(admin: Path, path: Path, commit: str) -> None:
+    scratch = _room(admin.parent) / admin.name
+    _remove_tree(scratch)
+    scratch.mkdir()
+    try:
+        (scratch / "gitdir").write_bytes(os.fsencode(path / ".git") + b"\n")
+        (scratch / "commondir").write_bytes(b"../..\n")
+        (scratch / "HEAD").write_bytes(commit.encode("ascii") + b"\n")
+        (scratch / "locked").write_bytes(LOCKED)  # or git prunes it until `path` is there
+        faults.point("worktree written")
+        scratch.rename(admin)  # fails on a directory that is there, since that is never empty
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def remove(common_dir: Path, path: Path, name: str) -> None:
@@ -101,9 +106,12 @@ def remove(common_dir: Path, path: Path, name: str) -> None:
     try:
         _remove_tree(path)
         faults.point("worktree emptied")
-        for found in (admin, *(common_dir / "pantheon").glob(f"worktree-{name}.*.new")):
+        for found in (admin, admin.parent / ROOM / name):
             if found.is_dir() and not found.is_symlink() and _owner(found) in (None, os.fspath(path / ".git")):
                 _remove_tree(found)
+        with _raced():
+            if not any(each.startswith("pantheon-") for each in os.listdir(admin.parent)):
+                _remove_tree(admin.parent / ROOM)
     except OSError as error:
         raise RepositoryError("cannot remove a worktree", str(path), str(error), f"rm -r {path}") from error
 

@@ -38,7 +38,7 @@ from killing import (
     users_own,
 )
 
-from pantheon import lease, leftovers, nights, owner, process, shadow
+from pantheon import lease, leftovers, nights, owner, process, shadow, worktrees
 from pantheon.engine import Engine
 from pantheon.git import Repo
 from pantheon.lease import Lease
@@ -206,25 +206,25 @@ def test_a_worktree_killed_at_any_file_of_it_is_swept_and_can_be_made_again(
     repo, where = build(tmp_path / "repo", 1), places(os.environ)
     name = f"pantheon-{'0' * 16}"
     place, admin = leftovers.scratch(repo, where) / "x" / "worktrees" / "y", repo.common_dir / "worktrees" / name
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    unnamed = repo.common_dir / "pantheon" / f"worktree-{name}.{dead.pid}.new"
+    room = admin.with_name(worktrees.ROOM)
     whole = {"gitdir": f"{place}/.git\n", "commondir": "../..\n", "HEAD": repo.head().commit + "\n", "locked": "us\n"}
 
     def killed() -> None:
-        half = unnamed if scratch else admin
+        half = room / name if scratch else admin
         half.mkdir(parents=True)
+        if scratch:
+            (room / "locked").write_text("us\n")
         for file in left:
             (half / file).write_text("" if empty and file == left[-1] else whole[file])
 
     killed()
     assert leftovers.sweep(repo, where)
-    assert not admin.exists() and not unnamed.exists()
+    assert not list(admin.parent.glob("*"))
     killed()
     repo.remove_worktree(place, name)
     repo.add_worktree(place, repo.head().commit, name)
     repo.remove_worktree(place, name)
-    assert not admin.exists() and not unnamed.exists()
+    assert not list(admin.parent.glob("*"))
 
 
 def test_a_sandbox_that_was_only_just_started_ends_with_who_started_it(tmp_path: Path) -> None:
