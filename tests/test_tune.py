@@ -32,6 +32,7 @@ from pantheon.records import Tuning
 from pantheon.training import tune
 from pantheon.training.orders import CHECKPOINT, MERGED, Event, Failed, Phase, State, Step, Stopped, TuneOrder
 
+PATIENCE_S = 900.0  # a machine may be busy; each wait ends as soon as it can
 TUNING = Tuning(rate=1e-2, epochs=3)
 SYSTEM = "You are a librarian. You fill in the front matter of notes, one field at a time."
 AGENT = "doc.frontmatter"
@@ -172,7 +173,7 @@ def start(ground: Ground, name: str) -> subprocess.Popen[str]:
 
 
 def wait_for(room: Path, step: int, running: subprocess.Popen[str]) -> int:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while (found := saved(room)) < step:
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -187,13 +188,13 @@ def test_stopped_and_killed_it_goes_on_and_comes_to_the_same_bytes(ground: Groun
         with pytest.raises(TrainingError, match="another training of this agent is running"):
             ground.tune("again", work=work)
         first.send_signal(signal.SIGINT)
-        assert "a checkpoint was kept" in first.communicate(timeout=60)[1]
+        assert "a checkpoint was kept" in first.communicate(timeout=PATIENCE_S)[1]
     stopped = saved(room)
     with start(ground, "again") as second:
         killed = wait_for(room, stopped + 3, second)
         second.kill()
     assert 2 <= stopped < killed < trained.tuned.steps
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while survivors(str(work)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not survivors(str(work))  # nothing outlives who started it
