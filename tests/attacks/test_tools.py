@@ -177,6 +177,7 @@ def test_10_a_tool_does_not_rely_on_the_loop(tmp_path: Path, tool: str, name: st
 
 # --- 11, 12: a hostile check in a night ------------------------------------------------------------------------------
 
+PATIENCE_S = 600  # for what looks at every file that a check can see: a machine may be busy
 CHECKS = """
 [check.frontmatter]
 run = ["true"]
@@ -273,7 +274,7 @@ def test_12_a_check_cannot_change_the_tree_the_store_or_the_rules_it_is_judged_b
         "print('writes that went through:', bad)\n"
         "raise SystemExit(7)\n"
     )
-    field = besieged(make_field, script, timeout_s=30)
+    field = besieged(make_field, script, timeout_s=PATIENCE_S)
     assert "writes that went through: 0" in why(field).reason
 
 
@@ -311,7 +312,7 @@ def test_14_no_socket_of_the_host_is_in_reach_of_a_check(make_field: Callable[..
         )
         control = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
         assert control.stdout == f"reached: {len(names)}\n".encode()  # outside of the sandbox they are all in reach
-        field = besieged(make_field, script, timeout_s=20)
+        field = besieged(make_field, script, timeout_s=PATIENCE_S)
     assert why(field).reason == "check evil: reached: 0"
 
 
@@ -370,7 +371,7 @@ def test_17_keys_tokens_and_helpers_of_the_user_are_nowhere_a_check_can_look(
     try:
         control = subprocess.run([sys.executable, "-c", script, str(sealed)], capture_output=True, check=False)
         assert re.fullmatch(rb"found: [1-9]\d*\n", control.stdout)  # outside of the sandbox they are found
-        field = besieged(make_field, script, timeout_s=30)
+        field = besieged(make_field, script, timeout_s=PATIENCE_S)
     finally:
         (Path("/tmp") / mark).unlink()
     assert why(field).reason == "check evil: found: 0"
