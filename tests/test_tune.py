@@ -184,9 +184,12 @@ def test_stopped_and_killed_it_goes_on_and_comes_to_the_same_bytes(ground: Groun
     work = ground.root / "again.work"
     room = work / AGENT / "room"
     with start(ground, "again") as first:
-        wait_for(room, 2, first)
+        while not (work / AGENT / "training.log").exists():
+            assert first.poll() is None
+            time.sleep(0.02)
         with pytest.raises(TrainingError, match="another training of this agent is running"):
             ground.tune("again", work=work)
+        wait_for(room, 2, first)
         first.send_signal(signal.SIGINT)
         assert "a checkpoint was kept" in first.communicate(timeout=PATIENCE_S)[1]
     stopped = saved(room)
