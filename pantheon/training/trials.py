@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from pantheon import config, flow, nights, plan, quality, tally
+from pantheon import checks, config, flow, nights, plan, quality, tally
 from pantheon import night as runner
 from pantheon.agent import Seat
 from pantheon.cast import IN_FLIGHT
@@ -185,6 +185,7 @@ def _text(held: Held) -> str:
 # --- both versions ---------------------------------------------------------------------------------------------------
 
 
+@checks.warm()
 async def run(
     own: Repo,
     shadow: Repo,
