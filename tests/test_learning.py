@@ -19,7 +19,7 @@ from pantheon.git import Repo
 from pantheon.records import PullState
 
 AGENT = "doc.frontmatter"
-SHARE = 0.5
+SHARE = 0.42
 REVIEWERS = ("review.peer-a", "review.peer-b")
 PLACES = "harbour garden kitchen library station orchard museum theatre bakery stable mill tower market chapel bridge"
 THINGS = "keys ropes"
@@ -70,7 +70,7 @@ def repository(make_repo: MakeRepo, model: Path) -> Repo:
         text = packaged("agents", f"{name}.toml").read_text()
         files[f".pantheon/agents/{name}.toml"] = text.replace('engine = "vllm"', 'engine = "scripted"')
     learner = packaged("agents", f"{AGENT}.toml").read_text()
-    files[f".pantheon/agents/{AGENT}.toml"] = f"{learner}training = {{rate = 0.02, epochs = 8}}\n"
+    files[f".pantheon/agents/{AGENT}.toml"] = f"{learner}training = {{rate = 0.02, epochs = 3}}\n"
     files[".pantheon/pantheon.toml"] = SETTINGS.format(model=model, share=SHARE)
     files["docs/tasks/tidy.md"] = TASK
     return Repo.discover(make_repo(files))
