@@ -12,8 +12,9 @@ from held_out_notes import AGENT, HELD, TAUGHT, Learned, build, note
 from provenance import TASK
 from test_night import night
 from test_replay import snapshot
+from test_warm import processes
 
-from pantheon import artifacts, process
+from pantheon import artifacts
 from pantheon.engine import ScriptedEngine
 from pantheon.errors import EngineError
 from pantheon.git import Repo
@@ -76,17 +77,10 @@ def test_held_out_items_run_with_both_versions_and_nothing_is_left_of_it(make_re
 def test_one_worker_makes_the_checks_of_both_versions(
     make_repo: MakeRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[str] = []
-    launch = process._Launch.__init__
-
-    def launched(self: process._Launch, argv: list[str], **named: object) -> None:
-        started.extend(word for word in argv if word.startswith("pantheon."))
-        launch(self, argv, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(process._Launch, "__init__", launched)
+    started = processes(monkeypatch)
     before, after, _ = compared(build(make_repo, 4), Learned({}), tmp_path)
     assert len(before) == len(after) > 1
-    assert started == ["pantheon.tools.worker"]
+    assert [one.split()[0] for one in started if one.startswith("pantheon.")] == ["pantheon.tools.worker"]
 
 
 def test_what_one_was_trained_on_never_measures_it(make_repo: MakeRepo, tmp_path: Path) -> None:
