@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib
 import os
 import shutil
@@ -13,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,6 +55,22 @@ hypothesis.settings.load_profile("sealed")
 # Read before any test seals the environment.
 DATA = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
 NAMED_MODEL = os.environ.get("PANTHEON_MODEL_DIR")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test marked `serial` has the machine to itself: it waits for the tests of the other workers, and they for it.
+    Its time is measured from when its turn has come."""
+    cache = getattr(item.config, "cache", None)
+    if cache is None:  # -p no:cacheprovider
+        return (yield)
+    directory = cache.mkdir("serial")
+    mode = fcntl.LOCK_SH if item.get_closest_marker("serial") is None else fcntl.LOCK_EX
+    with (directory / "turn").open("w+") as turn, (directory / "running").open("w+") as running:
+        fcntl.lockf(turn, fcntl.LOCK_EX)  # else tests that follow each other would keep a serial one waiting for ever
+        fcntl.lockf(running, mode)
+        fcntl.lockf(turn, fcntl.LOCK_UN)
+        return (yield)
 
 
 def dulwich_note(repo: Repo, ref: str, commit: str) -> bytes | None:

@@ -77,6 +77,7 @@ def repository(make_repo: MakeRepo, model: Path) -> Repo:
 
 
 @pytest.mark.live
+@pytest.mark.serial  # its bound, three minutes, is for two cores
 def test_accepted_work_is_mined_trained_on_and_measured_on_held_out_files(
     make_repo: MakeRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
